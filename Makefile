@@ -1,0 +1,50 @@
+# `make` lists the targets. All of them install what they need into .venv/, once.
+.DEFAULT_GOAL := help
+.PHONY: help install train test test-all bench lint format types tensorboard clean
+
+# The newest Python that the project runs on.
+PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
+	$$python -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null \
+	&& { command -v $$python; break; }; done)
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
+
+install: $(INSTALLED) ## install into .venv/, with the versions of constraints.txt
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "no Python 3.11, 3.12 or 3.13 with venv here; set PYTHON=/path/to/python"; exit 1; }
+	test -x $(BIN)/python || "$(PYTHON)" -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+train: $(INSTALLED) ## train the default GAN; ARGS='loss=hinge steps=500' changes it
+	$(BIN)/gan-runner $(ARGS)
+
+test: lint types ## lint, types and tests
+	$(BIN)/python -m pytest -n 2 -m 'not slow'
+
+test-all: lint types ## the same, with the tests that take long
+	$(BIN)/python -m pytest -n 2
+
+bench: $(INSTALLED) ## speed, side by side with a bare loop
+	$(BIN)/python -m tests.benchmarks
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+format: $(INSTALLED) ## format the code
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+types: $(INSTALLED)
+	$(BIN)/mypy
+
+tensorboard: $(INSTALLED) ## look at all runs in a browser
+	$(BIN)/tensorboard --logdir outputs
+
+clean: ## remove .venv and caches; outputs stay
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache
