@@ -1,0 +1,281 @@
+"""What the models share: lookup tables, hidden layers, class conditioning, sizes.
+
+A layer that also takes the labels is a `Labelled`; `Layers` chains layers and hands the labels to those.
+
+Shape axes: N samples, Z latents, F features, C channels, H height, W width.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Annotated, Literal, TypeVar
+
+import torch
+import torch.nn.functional as F
+from annotated_types import Ge, Lt
+from torch import Tensor, nn
+
+# The types of the constructor arguments, which are the config keys. Each Literal lists the keys of a table below.
+Positive = Annotated[int, Ge(1)]
+Dropout = Annotated[float, Ge(0), Lt(1)]
+Activation = Literal["relu", "leaky_relu", "elu", "gelu", "silu", "softplus", "tanh"]
+Normalization = Literal["batch", "layer", "instance", "none"]
+Initialization = Literal["default", "normal", "xavier", "he", "orthogonal"]
+Output = Literal["tanh", "sigmoid", "linear"]
+
+SMALLEST_IMAGE = 8
+
+Entry = TypeVar("Entry")
+
+
+def choose(table: Mapping[str, Entry], key: str, name: str) -> Entry:
+    """`table[name]`, or a ValueError that names the config key and what is allowed."""
+    if name not in table:
+        raise ValueError(f"{key}: {name!r} is none of {', '.join(table)}")
+    return table[name]
+
+
+# --- class conditioning
+
+
+def required(labels: Tensor | None) -> Tensor:
+    """The labels; a ValueError if there are none."""
+    if labels is None:
+        raise ValueError("labels: a conditional network (num_classes > 0) needs them, but got None")
+    return labels
+
+
+class Labelled(nn.Module):
+    """A layer that takes (x, labels)."""
+
+
+class Layers(nn.Sequential, Labelled):
+    """A chain of layers: x -> x, in which every `Labelled` layer sees the labels too."""
+
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Apply the layers in order."""
+        for layer in self:
+            x = layer(x, labels) if isinstance(layer, Labelled) else layer(x)
+        return x
+
+
+class ConditionalBatchNorm2d(Labelled):
+    """Batch normalization whose gain and shift belong to the class: (N, C, H, W) -> gain[y] * normalized(x) + shift[y].
+
+    It starts as plain batch normalization: gains 1, shifts 0. The statistics are those of the whole batch.
+
+    Raises:
+        ValueError: without labels.
+
+    Source: Dumoulin et al. 2016, arXiv:1610.07629 (per style); de Vries et al. 2017, arXiv:1707.00683.
+    """
+
+    def __init__(self, channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.normalize = nn.BatchNorm2d(channels, affine=False)
+        self.gain = nn.Parameter(torch.ones(num_classes, channels))
+        self.shift = nn.Parameter(torch.zeros(num_classes, channels))
+
+    def forward(self, x: Tensor, labels: Tensor | None) -> Tensor:
+        """Normalize, then scale and shift by class."""
+        labels = required(labels)
+        gain, shift = F.embedding(labels, self.gain), F.embedding(labels, self.shift)  # (N, C) each
+        return self.normalize(x) * gain[..., None, None] + shift[..., None, None]
+
+
+class LatentInput(Labelled):
+    """The generator's input: (N, Z) -> (N, size), the latents and, with classes, an embedding of the label beside them.
+
+    The embedding is as wide as the latents and starts at N(0, 1) like them: neither drowns the other.
+
+    Raises:
+        ValueError: without labels, if there are classes.
+
+    Source: Mirza and Osindero 2014, arXiv:1411.1784.
+    """
+
+    def __init__(self, latent_size: int, num_classes: int) -> None:
+        super().__init__()
+        self.size = 2 * latent_size if num_classes else latent_size
+        self.embedding = nn.Embedding(num_classes, latent_size) if num_classes else None
+
+    def forward(self, latents: Tensor, labels: Tensor | None) -> Tensor:
+        """Concatenate."""
+        if self.embedding is None:
+            return latents
+        return torch.cat([latents, self.embedding(required(labels))], dim=-1)
+
+
+class Head(Labelled):
+    """The discriminator's output: features φ (N, F) -> logits (N,), v·φ + b and, with classes, + <e(y), φ>.
+
+    The class embeddings e are the rows of a linear layer without bias, so that whatever is done to a discriminator's
+    linear layers (initialization, spectral normalization, a norm of the weights) is done to them as well.
+
+    Raises:
+        ValueError: without labels, if there are classes.
+
+    Source: the projection is Miyato and Koyama 2018, arXiv:1802.05637.
+    """
+
+    def __init__(self, features: int, num_classes: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(features, 1)
+        self.projection = nn.Linear(features, num_classes, bias=False) if num_classes else None
+
+    def forward(self, features: Tensor, labels: Tensor | None) -> Tensor:
+        """Logits."""
+        logits = self.linear(features).squeeze(-1)
+        if self.projection is None:
+            return logits
+        return logits + self.projection(features).gather(-1, required(labels)[..., None]).squeeze(-1)
+
+
+# --- tables: a config's name -> how to make the thing
+
+# No activation works in place: gradient penalties differentiate twice.
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "leaky_relu": lambda: nn.LeakyReLU(0.2),
+    "elu": nn.ELU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "softplus": nn.Softplus,
+    "tanh": nn.Tanh,
+}
+
+VECTOR_NORMALIZATIONS: dict[str, Callable[[int], nn.Module]] = {
+    "batch": nn.BatchNorm1d,
+    "layer": nn.LayerNorm,
+    "none": nn.Identity,
+}
+
+# `layer` normalizes over (C, H, W) with a gain and a shift per channel, like WGAN-GP's discriminator.
+IMAGE_NORMALIZATIONS: dict[str, Callable[[int], nn.Module]] = {
+    "batch": nn.BatchNorm2d,
+    "layer": lambda channels: nn.GroupNorm(1, channels),
+    "instance": lambda channels: nn.InstanceNorm2d(channels, affine=True),
+    "none": nn.Identity,
+}
+
+CONDITIONAL_NORMALIZATIONS: dict[str, type[ConditionalBatchNorm2d]] = {"batch": ConditionalBatchNorm2d}
+
+# The smallest side of a feature map that a normalization can take, where it is not 1: one pixel has no spread.
+SMALLEST_SIDES = {"instance": 2}
+
+INITIALIZATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "normal": partial(nn.init.normal_, std=0.02),
+    "xavier": nn.init.xavier_uniform_,
+    "he": nn.init.kaiming_normal_,
+    "orthogonal": nn.init.orthogonal_,
+}
+
+OUTPUT_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+    "linear": nn.Identity,
+}
+
+
+# --- pieces of networks
+
+
+def hidden_layers(
+    size: int,
+    normalizations: Mapping[str, Callable[[int], nn.Module]],
+    *,
+    normalization: str,
+    activation: str,
+    dropout: float,
+) -> list[nn.Module]:
+    """Normalization, activation, dropout of a hidden layer of `size` units or channels.
+
+    Always three modules, so that a parameter's name does not depend on these keys.
+    """
+    return [
+        choose(normalizations, "normalization", normalization)(size),
+        choose(ACTIVATIONS, "activation", activation)(),
+        nn.Dropout(dropout),  # at 0 it hands its input through and draws nothing
+    ]
+
+
+def output_activation_layer(output_activation: str | None, default_output: str) -> nn.Module:
+    """The generator's last layer: what the config names or, if that is null, what fits the data's normalization."""
+    return choose(OUTPUT_ACTIVATIONS, "output_activation", output_activation or default_output)()
+
+
+def generator_normalizations(num_classes: int) -> dict[str, Callable[[int], nn.Module]]:
+    """The normalizations of an image generator: with classes, class-conditional where there is such a one."""
+    if not num_classes:
+        return IMAGE_NORMALIZATIONS
+    conditional = {name: partial(make, num_classes=num_classes) for name, make in CONDITIONAL_NORMALIZATIONS.items()}
+    return IMAGE_NORMALIZATIONS | conditional
+
+
+def latents_to_map(
+    latent_size: int, num_classes: int, shape: tuple[int, int, int], normalization: str
+) -> list[nn.Module]:
+    """Latents (N, Z) -> a feature map (N, *shape), linear; embeds the label unless the normalization sees it."""
+    latents = LatentInput(latent_size, 0 if normalization in CONDITIONAL_NORMALIZATIONS else num_classes)
+    channels, height, width = shape
+    return [latents, nn.Linear(latents.size, channels * height * width), nn.Unflatten(-1, shape)]
+
+
+class Crop(nn.Module):
+    """The upper left part: (N, C, H', W') -> (N, C, H, W)."""
+
+    def __init__(self, height: int, width: int) -> None:
+        super().__init__()
+        self.height, self.width = height, width
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Crop."""
+        return x[..., : self.height, : self.width]
+
+
+def initialize(network: nn.Module, initialization: str) -> None:
+    """Initialize the weights of linear and convolutional layers, with biases zero; `default` keeps PyTorch's.
+
+    `normal` is N(0, 0.02²) (Radford et al. 2015, arXiv:1511.06434); `xavier` U(-a, a), a² = 6 / (fan in + fan out)
+    (Glorot and Bengio 2010); `he` N(0, 2 / fan in) (He et al. 2015, arXiv:1502.01852); `orthogonal` (Saxe et al. 2013,
+    arXiv:1312.6120). The fans are as PyTorch counts them, also for transposed convolutions.
+    """
+    fill = choose(INITIALIZATIONS | {"default": None}, "initialization", initialization)
+    if fill is None:
+        return
+    for module in network.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+            fill(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+# --- sizes
+
+
+def image_shape(shape: tuple[int, ...], model: str) -> tuple[int, int, int]:
+    """`shape` as (C, H, W), or a ValueError for points and for images too small for a convolutional model."""
+    if len(shape) != 3:
+        raise ValueError(f"model={model} is for images, but the data has shape {tuple(shape)}: use model=mlp")
+    channels, height, width = shape
+    if min(height, width) < SMALLEST_IMAGE:
+        raise ValueError(
+            f"model={model} takes images from {SMALLEST_IMAGE}x{SMALLEST_IMAGE} pixels, but the data has "
+            f"{height}x{width}: use model=mlp, or enlarge the images"
+        )
+    return channels, height, width
+
+
+def halvings_to_four(side: int) -> int:
+    """How many halvings keep a side of at least 4 pixels, but at least 2: 8 -> 2, 28 -> 2, 32 -> 3, 64 -> 4."""
+    return max(2, (side // 4).bit_length() - 1)
+
+
+def checked_depth(depth: int, side: int, normalization: str) -> int:
+    """`depth`, if so many halvings of the smallest side leave a pixel (two under instance normalization)."""
+    largest = (side // SMALLEST_SIDES.get(normalization, 1)).bit_length() - 1
+    if depth > largest:
+        raise ValueError(
+            f"depth: {depth} halvings are too many for a side of {side} pixels with normalization={normalization}; "
+            f"at most {largest}, or null for a depth that fits"
+        )
+    return depth

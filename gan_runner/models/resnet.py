@@ -1,0 +1,221 @@
+"""The residual networks of WGAN-GP (Gulrajani et al. 2017) and SNGAN (Miyato et al. 2018), for images of any size."""
+
+from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
+from typing import Annotated, Literal
+
+import torch
+from annotated_types import Ge
+from torch import Tensor, nn
+
+from gan_runner.models.layers import (
+    IMAGE_NORMALIZATIONS,
+    Activation,
+    Crop,
+    Dropout,
+    Head,
+    Initialization,
+    Labelled,
+    Layers,
+    Normalization,
+    Output,
+    Positive,
+    checked_depth,
+    choose,
+    generator_normalizations,
+    halvings_to_four,
+    hidden_layers,
+    image_shape,
+    initialize,
+    latents_to_map,
+    output_activation_layer,
+)
+
+Hidden = Callable[[int], list[nn.Module]]  # channels -> normalization, activation, dropout
+
+POOLINGS = {"sum": torch.sum, "mean": torch.mean}
+
+
+def convolution(before: int, after: int) -> nn.Conv2d:
+    """A 3x3 convolution that keeps the size."""
+    return nn.Conv2d(before, after, 3, padding=1)
+
+
+def half() -> nn.Module:
+    """Average pooling, (N, C, H, W) -> (N, C, ⌈H/2⌉, ⌈W/2⌉): an odd side's last window is narrower."""
+    return nn.AvgPool2d(2, ceil_mode=True)
+
+
+def double() -> nn.Module:
+    """Nearest-neighbour upsampling, (N, C, H, W) -> (N, C, 2H, 2W)."""
+    return nn.Upsample(scale_factor=2)
+
+
+class Block(Labelled):
+    """shortcut(x) + residual(x, labels)."""
+
+    def __init__(self, residual: Layers, shortcut: nn.Module) -> None:
+        super().__init__()
+        self.residual, self.shortcut = residual, shortcut
+
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The sum."""
+        return self.shortcut(x) + self.residual(x, labels)
+
+
+# A 1x1 convolution commutes with averaging and with repeating pixels: it stands on the small side, at a quarter's cost.
+
+
+def up_block(before: int, after: int, hidden: Hidden) -> Block:
+    """(N, before, H, W) -> (N, after, 2H, 2W)."""
+    first = [*hidden(before), double(), convolution(before, after)]
+    second = [*hidden(after), convolution(after, after)]
+    return Block(Layers(*first, *second), shortcut=Layers(nn.Conv2d(before, after, 1), double()))
+
+
+def down_block(before: int, after: int, hidden: Hidden) -> Block:
+    """(N, before, H, W) -> (N, after, ⌈H/2⌉, ⌈W/2⌉)."""
+    first = [*hidden(before), convolution(before, before)]
+    second = [*hidden(before), convolution(before, after), half()]
+    return Block(Layers(*first, *second), shortcut=Layers(half(), nn.Conv2d(before, after, 1)))
+
+
+def image_block(before: int, after: int, hidden: Hidden) -> Block:
+    """A down block that starts from pixels: no activation before its first convolution, which widens at once."""
+    residual = [convolution(before, after), *hidden(after), convolution(after, after), half()]
+    return Block(Layers(*residual), shortcut=Layers(half(), nn.Conv2d(before, after, 1)))
+
+
+def plain_block(channels: int, hidden: Hidden) -> Block:
+    """(N, C, H, W) -> (N, C, H, W), around the identity."""
+    residual = [*hidden(channels), convolution(channels, channels), *hidden(channels), convolution(channels, channels)]
+    return Block(Layers(*residual), shortcut=nn.Identity())
+
+
+def halvings_to_eight(side: int) -> int:
+    """How many halvings bring a side to 8 pixels or less, at least 1: 8 -> 1, 16 -> 1, 28 -> 2, 32 -> 2, 64 -> 3."""
+    return max(1, ((side - 1) // 8).bit_length())
+
+
+class Generator(nn.Module):
+    """Latents (N, Z) -> linear -> k up blocks -> normalization, activation, convolution -> images (N, C, H, W).
+
+    An up block is normalization, activation, dropout, upsampling, convolution, normalization, activation, dropout,
+    convolution, beside a shortcut of upsampling and a 1x1 convolution. The first block starts from ⌈H/2^k⌉ x ⌈W/2^k⌉
+    and keeps the number of channels; every later one divides it by `growth`, down to `width`. What exceeds H x W is
+    cropped. For 32x32 (k = 3), width 256 and growth 1 that is SNGAN's generator for CIFAR-10, with width 128 WGAN-GP's;
+    for 64x64 (k = 4), width 64 and growth 2 WGAN-GP's 512@4 -> 512@8 -> 256@16 -> 128@32 -> 64@64.
+
+    `depth` is k; null: as many as keep the smallest side at 4 or more, at least 2 (8 -> 2, 28 -> 2, 32 -> 3, 64 -> 4).
+    With classes, batch normalization is class-conditional; beside any other, the label is embedded with the latents.
+
+    Raises:
+        ValueError: points, images below 8x8, too large a depth, an unknown name; no labels for a conditional network.
+
+    Source: Gulrajani et al. 2017, arXiv:1704.00028; Miyato et al. 2018, arXiv:1802.05957.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        latent_size: int,
+        default_output: Output,
+        num_classes: int = 0,
+        *,
+        width: Positive,
+        depth: Positive | None,
+        growth: Positive,
+        activation: Activation,
+        normalization: Normalization,
+        dropout: Dropout,
+        initialization: Initialization,
+        output_activation: Output | None,
+    ) -> None:
+        super().__init__()
+        hidden = partial(
+            hidden_layers,
+            normalizations=generator_normalizations(num_classes),
+            normalization=normalization,
+            activation=activation,
+            dropout=dropout,
+        )
+        image_channels, rows, columns = image_shape(shape, "resnet")
+        side = min(rows, columns)
+        stages = checked_depth(halvings_to_four(side) if depth is None else depth, side, normalization)
+        channels = [width * growth**stage for stage in reversed(range(stages))]
+        start = (channels[0], -(-rows // 2**stages), -(-columns // 2**stages))
+
+        layers = latents_to_map(latent_size, num_classes, start, normalization)
+        layers += [up_block(before, after, hidden) for before, after in pairwise([channels[0], *channels])]
+        layers += [*hidden(width), convolution(width, image_channels), Crop(rows, columns)]
+        self.layers = Layers(*layers, output_activation_layer(output_activation, default_output))
+        initialize(self, initialization)
+
+    def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Images (N, C, H, W)."""
+        return self.layers(latents, labels)
+
+
+class Discriminator(nn.Module):
+    """Images (N, C, H, W) -> k down blocks -> plain blocks -> activation -> global pooling -> linear -> logits (N,).
+
+    A down block is normalization, activation, dropout, convolution, normalization, activation, dropout, convolution,
+    average pooling, beside a shortcut of pooling and a 1x1 convolution; the first has no normalization and starts with
+    its convolution. A plain block does not pool and its shortcut is the identity. The first block yields `width`
+    channels, every later down block multiplies them by `growth`. For 32x32, width 128 and growth 1 that is the
+    discriminator of WGAN-GP and SNGAN for CIFAR-10: 2 down blocks, 2 plain blocks at 8x8.
+
+    `depth` is k; null: as many as bring the smallest side to 8 or less, at least 1 (8 -> 1, 28 -> 2, 32 -> 2, 64 -> 3).
+    `pooling` is SNGAN's sum or WGAN-GP's mean. With classes, a projection of the label is added (see `layers.Head`).
+
+    Raises:
+        ValueError: points, images below 8x8, too large a depth, an unknown name; no labels for a conditional network.
+
+    Source: Gulrajani et al. 2017, arXiv:1704.00028; Miyato et al. 2018, arXiv:1802.05957.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        num_classes: int = 0,
+        *,
+        width: Positive,
+        depth: Positive | None,
+        growth: Positive,
+        plain_blocks: Annotated[int, Ge(0)],
+        pooling: Literal["sum", "mean"],
+        activation: Activation,
+        normalization: Normalization,
+        dropout: Dropout,
+        initialization: Initialization,
+    ) -> None:
+        super().__init__()
+        bare = partial(
+            hidden_layers,
+            normalizations=IMAGE_NORMALIZATIONS,
+            normalization="none",
+            activation=activation,
+            dropout=dropout,
+        )
+        hidden = partial(bare, normalization=normalization)
+        image_channels, rows, columns = image_shape(shape, "resnet")
+        side = min(rows, columns)
+        stages = checked_depth(halvings_to_eight(side) if depth is None else depth, side, normalization)
+        channels = [width * growth**stage for stage in range(stages)]
+
+        layers: list[nn.Module] = [image_block(image_channels, width, bare)]
+        layers += [down_block(before, after, hidden) for before, after in pairwise(channels)]
+        layers += [plain_block(channels[-1], hidden) for _ in range(plain_blocks)]
+        self.layers = Layers(*layers, *bare(channels[-1]))
+        self.pool = choose(POOLINGS, "pooling", pooling)
+        self.head = Head(channels[-1], num_classes)
+        initialize(self, initialization)
+
+    def features(self, x: Tensor) -> Tensor:
+        """The last feature map, pooled over its pixels: (N, F)."""
+        return self.pool(self.layers(x), dim=(-2, -1))
+
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Logits (N,)."""
+        return self.head(self.features(x), labels)
