@@ -1,0 +1,117 @@
+"""Augmentations: what the discriminator sees of an image, real or generated.
+
+An augmentation is `f(images, randomness, **keys) -> images`. Every random number comes from `randomness`, so that a
+step is a function of its seed; every sample has its own draws.
+
+Shapes: N samples, C channels, H height, W width; `...` are leading axes, the runs of a sweep, or none.
+"""
+
+from typing import Annotated, Protocol
+
+import torch
+from annotated_types import Ge, Le
+from torch import Tensor
+
+Fraction = Annotated[float, Ge(0), Le(1)]
+
+
+class Randomness(Protocol):
+    """Where the random numbers come from: tensors of the given shape on the device of the images."""
+
+    def uniform(self, *shape: int) -> Tensor:
+        """U[0, 1)."""
+        ...
+
+    def normal(self, *shape: int) -> Tensor:
+        """N(0, 1)."""
+        ...
+
+
+def diffaugment(
+    images: Tensor, randomness: Randomness, *, color: bool, translation: Fraction, cutout: Fraction
+) -> Tensor:
+    """Differentiable augmentation (DiffAugment): color, then translation, then cutout.
+
+    - color: brightness x + U[-0.5, 0.5), then saturation, the distance to the pixel's mean over the channels times
+      U[0, 2), then contrast, the distance to the sample's mean times U[0.5, 1.5). Saturation leaves grey images
+      as they are.
+    - translation: a shift by whole pixels, uniform up to the fraction `translation` of H and of W, padded with zeros.
+    - cutout: zeros in a rectangle of the fraction `cutout` of H and of W. Its centre is uniform over the image, so that
+      part of it may lie outside.
+
+    Fractions of H and W are rounded to whole pixels; at 0 an operation is off. Zero is mid-grey for images in [-1, 1];
+    colors may leave that range, as in the paper's code.
+
+    Shapes: images and result (..., N, C, H, W).
+    Raises: ValueError for points, (N, D).
+    Source: Zhao, Liu, Lin, Zhu and Han, 2020, arXiv:2006.10738.
+    """
+    if images.ndim < 4:
+        raise ValueError(f"augmentation=diffaugment needs images (N, C, H, W), not points {tuple(images.shape)}")
+    if color:
+        images = _color(images, randomness)
+    if translation:
+        images = _translate(images, randomness, translation)
+    if cutout:
+        images = _cut_out(images, randomness, cutout)
+    return images
+
+
+def _color(images: Tensor, randomness: Randomness) -> Tensor:
+    def draw() -> Tensor:
+        return randomness.uniform(*images.shape[:-3], 1, 1, 1).to(images.dtype)
+
+    images = images + (draw() - 0.5)
+    grey = images.mean(-3, keepdim=True)
+    images = grey + (images - grey) * (draw() * 2)
+    mean = images.mean((-3, -2, -1), keepdim=True)
+    return mean + (images - mean) * (draw() + 0.5)
+
+
+def _translate(images: Tensor, randomness: Randomness, fraction: float) -> Tensor:
+    height, width = images.shape[-2:]
+    source_row, row_inside = _shifted(images, height, randomness, fraction)
+    source_column, column_inside = _shifted(images, width, randomness, fraction)
+    source = source_row[..., :, None] * width + source_column[..., None, :]
+    inside = row_inside[..., :, None] & column_inside[..., None, :]
+    index = source.flatten(-2).unsqueeze(-2).expand(*images.shape[:-2], -1)
+    moved = images.flatten(-2).gather(-1, index).view(images.shape)
+    return torch.where(inside.unsqueeze(-3), moved, 0.0)
+
+
+def _shifted(images: Tensor, size: int, randomness: Randomness, fraction: float) -> tuple[Tensor, Tensor]:
+    """Which pixel comes to each place of an axis, and whether it lies inside the image: (..., N, size) both.
+
+    The index runs around the border, so that it is a permutation: the gather's gradient then adds nothing twice, and is
+    the same on every run on a GPU.
+    """
+    largest = _pixels(size, fraction)
+    shift = _integers(images, 2 * largest + 1, randomness) - largest
+    source = torch.arange(size, device=images.device) - shift
+    return source % size, (source >= 0) & (source < size)
+
+
+def _cut_out(images: Tensor, randomness: Randomness, fraction: float) -> Tensor:
+    height, width = images.shape[-2:]
+    row_cut = _hole(images, height, randomness, fraction)
+    column_cut = _hole(images, width, randomness, fraction)
+    cut = row_cut[..., :, None] & column_cut[..., None, :]
+    return torch.where(cut.unsqueeze(-3), 0.0, images)
+
+
+def _hole(images: Tensor, size: int, randomness: Randomness, fraction: float) -> Tensor:
+    """Which places of an axis are cut: (..., N, size). An even hole may centre on either border: size + 1 places."""
+    hole = _pixels(size, fraction)
+    start = _integers(images, size + 1 - hole % 2, randomness) - hole // 2
+    place = torch.arange(size, device=images.device)
+    return (place >= start) & (place < start + hole)
+
+
+def _pixels(size: int, fraction: float) -> int:
+    """A fraction of a size in whole pixels, halves rounded up as in the paper's code."""
+    return int(size * fraction + 0.5)
+
+
+def _integers(images: Tensor, count: int, randomness: Randomness) -> Tensor:
+    """One of 0, ..., count - 1 for each sample: (..., N, 1)."""
+    return (randomness.uniform(*images.shape[:-3], 1) * count).long()

@@ -1,0 +1,56 @@
+"""Schedules: multipliers of a learning rate or a weight, as pure functions of the training step.
+
+A multiplier is `rise x decay`. The rise is a linear warm-up over the first `warmup` steps, 1/warmup, 2/warmup, ..., 1,
+so that the first step already learns. The decay starts at 1, runs over the remaining steps up to the horizon `steps`,
+and stays where it is from there on; with a warm-up longer than the horizon, it falls once the warm-up is over.
+
+Everything is counted in training steps (generator updates), from 0; multipliers have no unit.
+"""
+
+import math
+from typing import Annotated
+
+from annotated_types import Ge, Gt
+
+Count = Annotated[int, Ge(0)]
+Positive = Annotated[float, Gt(0)]
+
+
+def constant(now: Count, *, steps: Count, warmup: Count) -> float:
+    """1 after the warm-up. `steps` changes nothing; it is here so that all schedules have the same keys."""
+    return _rise(now, warmup)
+
+
+def linear(now: Count, *, steps: Count, warmup: Count, end: Annotated[float, Ge(0)]) -> float:
+    """1 - p + p end, with progress p from 0 to 1. An `end` above 1 rises, as for a weight that is to grow."""
+    progress = _progress(now, steps, warmup)
+    return _rise(now, warmup) * (1 - progress + progress * end)
+
+
+def cosine(now: Count, *, steps: Count, warmup: Count, end: Annotated[float, Ge(0)]) -> float:
+    """c + (1 - c) end, where c = (1 + cos(π p)) / 2, with progress p from 0 to 1.
+
+    Source: Loshchilov and Hutter, 2017, SGDR, arXiv:1608.03983, without the restarts.
+    """
+    half_wave = (1 + math.cos(math.pi * _progress(now, steps, warmup))) / 2
+    return _rise(now, warmup) * (half_wave + (1 - half_wave) * end)
+
+
+def exponential(now: Count, *, steps: Count, warmup: Count, end: Positive) -> float:
+    """end^p, with progress p from 0 to 1: the same factor at every step, and `end` at the horizon."""
+    return _rise(now, warmup) * end ** _progress(now, steps, warmup)
+
+
+def step(now: Count, *, steps: Count, warmup: Count, step_size: Annotated[int, Ge(1)], gamma: Positive) -> float:
+    """gamma^floor(n / step_size), where n counts the steps since the warm-up, up to the horizon."""
+    since_warmup = max(min(now, steps) - warmup, 0)
+    return _rise(now, warmup) * gamma ** (since_warmup // step_size)
+
+
+def _rise(now: int, warmup: int) -> float:
+    return min((now + 1) / warmup, 1.0) if warmup else 1.0
+
+
+def _progress(now: int, steps: int, warmup: int) -> float:
+    """How much of the decay is over, 0 to 1. The decay lasts one step at least."""
+    return min(max(now - warmup, 0) / max(steps - warmup, 1), 1.0)

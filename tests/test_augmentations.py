@@ -1,0 +1,221 @@
+"""DiffAugment against loops over samples with the same draws, and its derivatives."""
+
+import inspect
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from gan_runner.augmentations import diffaugment
+
+CONF = Path(__file__).parents[1] / "conf" / "augmentation"
+OFF: dict[str, Any] = {"color": False, "translation": 0.0, "cutout": 0.0}
+ALL: dict[str, Any] = {"color": True, "translation": 0.125, "cutout": 0.5}
+
+
+class Seeded:
+    """Draws from a seed, and remembers them."""
+
+    def __init__(self, seed: int):
+        self.generator = torch.Generator().manual_seed(seed)
+        self.drawn: list[Tensor] = []
+
+    def uniform(self, *shape: int) -> Tensor:
+        self.drawn.append(torch.rand(shape, generator=self.generator))
+        return self.drawn[-1]
+
+    def normal(self, *shape: int) -> Tensor:
+        return torch.randn(shape, generator=self.generator)
+
+
+class Given(Seeded):
+    """Draws that the test gives: numbers for all samples, or tensors with one number per sample."""
+
+    def __init__(self, *draws: float | Tensor):
+        self.draws = list(draws)
+
+    def uniform(self, *shape: int) -> Tensor:
+        draw = torch.as_tensor(self.draws.pop(0), dtype=torch.float32)
+        return draw.reshape(shape) if draw.ndim else draw.expand(shape)
+
+
+def some_images(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(5), dtype=dtype) * 2 - 1
+
+
+def test_color_is_the_paper_s_formula():
+    images, randomness = some_images(6, 3, 5, 4), Seeded(0)
+    result = diffaugment(images, randomness=randomness, **OFF | {"color": True})
+    brightness, saturation, contrast = (draw.flatten().tolist() for draw in randomness.drawn)
+    for n, image in enumerate(images):
+        expected = image + (brightness[n] - 0.5)
+        for i in range(5):
+            for j in range(4):
+                grey = expected[:, i, j].mean()
+                expected[:, i, j] = (expected[:, i, j] - grey) * (2 * saturation[n]) + grey
+        expected = (expected - expected.mean()) * (contrast[n] + 0.5) + expected.mean()
+        torch.testing.assert_close(result[n], expected)
+
+
+@pytest.mark.parametrize(
+    ("draws", "expected"),
+    [
+        ((0.0, 0.5, 0.5), lambda x: x - 0.5),
+        ((0.5, 0.0, 0.5), lambda x: x.mean(1, keepdim=True).expand_as(x)),
+        ((0.5, 0.5, 0.0), lambda x: (x + x.mean((1, 2, 3), keepdim=True)) / 2),
+        ((0.5, 0.5, 0.5), lambda x: x),
+    ],
+    ids=["darkest", "grey", "least contrast", "neutral"],
+)
+def test_color_at_known_draws(draws, expected):
+    images = some_images(2, 3, 4, 4)
+    result = diffaugment(images, randomness=Given(*draws), **OFF | {"color": True})
+    torch.testing.assert_close(result, expected(images))
+
+
+def test_saturation_leaves_grey_images():
+    images = some_images(2, 1, 4, 4)
+    result = diffaugment(images, randomness=Given(0.5, 0.9, 0.5), **OFF | {"color": True})
+    torch.testing.assert_close(result, images)
+
+
+def test_translation_moves_a_pixel_and_pads_with_zeros():
+    images = torch.ones(1, 1, 8, 16)
+    images[0, 0, 3, 5] = 7
+    # Shifts of -1, 0, 1 rows and -2 ... 2 columns: the last of 3 is one row down, the first of 5 two columns left.
+    result = diffaugment(images, randomness=Given(0.99, 0.0), **OFF | {"translation": 0.125})
+    expected = torch.ones(1, 1, 8, 16)
+    expected[..., 0, :] = expected[..., -2:] = 0
+    expected[0, 0, 4, 3] = 7
+    assert result.equal(expected)
+
+
+def test_translation_against_a_loop():
+    images, randomness = some_images(32, 2, 16, 12), Seeded(1)
+    result = diffaugment(images, randomness=randomness, **OFF | {"translation": 0.25})
+    down, right = (draw.flatten().tolist() for draw in randomness.drawn)
+    expected = torch.zeros_like(images)
+    for n in range(len(images)):
+        di, dj = math.floor(down[n] * 9) - 4, math.floor(right[n] * 7) - 3
+        for i in range(16):
+            for j in range(12):
+                if 0 <= i + di < 16 and 0 <= j + dj < 12:
+                    expected[n, :, i + di, j + dj] = images[n, :, i, j]
+    assert result.equal(expected)
+
+
+@pytest.mark.parametrize(("size", "fraction", "cut"), [(16, 0.5, 8), (10, 0.5, 5), (7, 0.5, 4), (8, 1.0, 8)])
+def test_cutout_against_a_loop(size, fraction, cut):
+    images, randomness = some_images(64, 2, size, size).abs() + 0.1, Seeded(2)
+    result = diffaugment(images, randomness=randomness, **OFF | {"cutout": fraction})
+    rows, columns = (draw.flatten().tolist() for draw in randomness.drawn)
+    centres = size + (1 - cut % 2)
+    expected = images.clone()
+    for n in range(len(images)):
+        ci, cj = math.floor(rows[n] * centres), math.floor(columns[n] * centres)
+        for i in range(ci - cut // 2, ci - cut // 2 + cut):
+            for j in range(cj - cut // 2, cj - cut // 2 + cut):
+                if 0 <= i < size and 0 <= j < size:
+                    expected[n, :, i, j] = 0
+    assert result.equal(expected)
+
+
+@pytest.mark.parametrize(("draw", "area"), [(0.5, 16), (0.0, 4), (0.999, 4)], ids=["centre", "corner", "far corner"])
+def test_cutout_area(draw, area):
+    result = diffaugment(torch.ones(3, 1, 8, 8), randomness=Given(draw, draw), **OFF | {"cutout": 0.5})
+    assert (result == 0).sum((1, 2, 3)).tolist() == [area] * 3
+
+
+def test_all_off_is_the_identity_and_draws_nothing():
+    images, randomness = some_images(2, 3, 8, 8), Seeded(0)
+    assert diffaugment(images, randomness=randomness, **OFF).equal(images)
+    assert not randomness.drawn
+
+
+def test_depends_on_the_draws_alone_and_leaves_its_input():
+    images = some_images(4, 3, 8, 8)
+    before = images.clone()
+    one, same, other = (diffaugment(images, randomness=Seeded(seed), **ALL) for seed in (0, 0, 1))
+    assert one.equal(same)
+    assert not one.equal(other)
+    assert images.equal(before)
+
+
+def test_each_sample_has_its_own_draws():
+    image = some_images(1, 3, 16, 16)
+    for key in OFF:
+        result = diffaugment(image.expand(8, -1, -1, -1), randomness=Seeded(0), **OFF | {key: ALL[key]})
+        assert len({sample.numpy().tobytes() for sample in result}) > 4, key
+
+
+@pytest.mark.parametrize("leading", [(3,), (2, 3)], ids=str)
+def test_leading_axes_equal_the_loop(leading):
+    images, randomness = some_images(*leading, 5, 3, 8, 16), Seeded(0)
+    result = diffaugment(images, randomness=randomness, **ALL)
+    assert result.shape == images.shape
+    draws = [draw.reshape(-1, 5) for draw in randomness.drawn]
+    for run, (one, expected) in enumerate(zip(images.flatten(0, -5), result.flatten(0, -5), strict=True)):
+        torch.testing.assert_close(diffaugment(one, randomness=Given(*(draw[run] for draw in draws)), **ALL), expected)
+
+
+def test_gradcheck():
+    images = some_images(2, 2, 4, 5, dtype=torch.float64).requires_grad_()
+    keys = ALL | {"translation": 0.25}
+    augment = lambda x: diffaugment(x, randomness=Seeded(3), **keys)  # noqa: E731
+    assert augment(images).dtype == torch.float64
+    assert torch.autograd.gradcheck(augment, images)
+    assert torch.autograd.gradgradcheck(lambda x: augment(x) ** 2, images)
+
+
+def test_gradient_penalty_through_it():
+    images = some_images(4, 3, 8, 8).requires_grad_()
+    weight = some_images(3, 8, 8).requires_grad_()
+    logits = (diffaugment(images, randomness=Seeded(0), **ALL).tanh() * weight).sum((1, 2, 3))
+    (slope,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
+    slope.square().sum().backward()
+    for tensor in (images, weight):
+        assert tensor.grad is not None
+        assert tensor.grad.isfinite().all()
+        assert tensor.grad.abs().sum() > 0
+
+
+def test_no_host_sync():
+    class Fake(Seeded):
+        def uniform(self, *shape: int) -> Tensor:
+            return torch.rand(shape)
+
+    with FakeTensorMode():
+        images = torch.empty(4, 3, 8, 8, requires_grad=True)
+        diffaugment(images, randomness=Fake(0), **ALL).sum().backward()
+
+
+def test_keeps_the_type_of_the_images():
+    assert diffaugment(some_images(2, 3, 8, 8).bfloat16(), randomness=Seeded(0), **ALL).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("shape", [(8, 2), (3, 8, 2)], ids=str)
+def test_points_raise(shape):
+    with pytest.raises(ValueError, match="augmentation=diffaugment needs images"):
+        diffaugment(torch.zeros(shape), randomness=Seeded(0), **ALL)
+
+
+def test_yaml_has_the_keys_and_python_no_defaults():
+    text = (CONF / "diffaugment.yaml").read_text()
+    assert text.startswith("# @package augmentation.diffaugment\n")
+    config = yaml.safe_load(text)
+    assert config.pop("_target_") == "gan_runner.augmentations.diffaugment"
+    _, _, *keys = inspect.signature(diffaugment).parameters.values()
+    assert set(config) == {key.name for key in keys}
+    assert all(key.kind is key.KEYWORD_ONLY and key.default is key.empty for key in keys)
+    assert config == ALL  # the paper's
+
+
+def test_none_adds_nothing():
+    text = (CONF / "none.yaml").read_text()
+    assert text.startswith("# @package augmentation\n")
+    assert yaml.safe_load(text) == {}
