@@ -1,0 +1,129 @@
+"""One array in a file."""
+
+import logging
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gan_runner.datasets.data import CHUNK, Data, Normalization, Samples
+from gan_runner.datasets.images import Channels, Fraction, ImageSize, convert_channels, resize, split
+
+ALLOWED = (
+    "images: uint8, or float in [0, 1] or [-1, 1], of shape (N, H, W), (N, H, W, C) or (N, C, H, W) with C = 1 or 3; "
+    "points: float of shape (N, D)"
+)
+
+
+def npy(
+    *,
+    path: str,
+    labels: str | None,
+    layout: Literal["auto", "NHWC", "NCHW"],
+    held_out: Fraction,
+    image_size: ImageSize,
+    channels: Channels,
+    normalization: Normalization,
+    flip: bool,
+    seed: int,
+) -> Data:
+    """A `.npy` file of images (N, H, W), (N, H, W, C) or (N, C, H, W), or of points (N, D).
+
+    Float images in [0, 1] or, if any value is negative, [-1, 1] are rounded to 8 bits, and the log says so. Points
+    are left as they are. `labels` is the path of a `.npy` file of N whole numbers from 0.
+
+    Raises ValueError that names the key and the path, what was found and what is allowed.
+    """
+    array = _load("dataset.path", path)
+    classes = None if labels is None else _classes(labels, len(array) if array.ndim else 0)
+    samples = _points(path, array) if array.ndim == 2 else _images(path, array, layout)
+    if samples.dim() == 4:
+        samples = convert_channels(resize(samples, image_size), channels)
+    elif image_size is not None or channels is not None or flip:
+        key = "image_size" if image_size is not None else "channels" if channels is not None else "flip"
+        raise ValueError(f"dataset.{key} is for images, and {path} holds points {array.shape}")
+    training, held = split(len(samples), held_out, seed)
+    return Samples(
+        samples[training] if len(held) else samples,
+        None if classes is None else classes[training],
+        held_out=samples[held],
+        held_out_labels=None if classes is None else classes[held],
+        num_classes=0 if classes is None else int(classes.max()) + 1,
+        normalization=normalization,
+        flip=flip,
+        seed=seed,
+    )
+
+
+def _load(key: str, path: str) -> np.ndarray:
+    """The array in a file, left on disk until it is read."""
+    file = Path(path).expanduser().absolute()
+    if not file.is_file():
+        raise ValueError(f"{key}={file}: no such file")
+    try:
+        with file.open("rb") as stream:
+            start = stream.read(6)
+        if start != b"\x93NUMPY":
+            hint = "; of an .npz, save one of its arrays with numpy.save" if start[:2] == b"PK" else ""
+            raise ValueError(f"not a .npy file{hint}")
+        return np.load(file, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ValueError(f"{key}={file}: cannot be read ({error})") from error
+
+
+def _classes(path: str, count: int) -> Tensor:
+    array = _load("dataset.labels", path)
+    if array.shape != (count,) or array.dtype.kind not in "iu" or (count and array.min() < 0):
+        lowest = f" from {array.min()}" if array.size and array.dtype.kind in "iu" else ""
+        raise ValueError(
+            f"dataset.labels={path}: holds {array.dtype} {array.shape}{lowest}; "
+            f"wanted are whole numbers from 0, one for each of the {count} samples"
+        )
+    return torch.from_numpy(array.astype(np.int64))
+
+
+def _points(path: str, array: np.ndarray) -> Tensor:
+    if array.dtype.kind != "f" or not array.size:
+        raise _wrong(path, array)
+    points = torch.from_numpy(array.astype(np.float32))
+    if not points.isfinite().all():
+        raise ValueError(f"dataset.path={path}: holds values that are not finite")
+    return points
+
+
+def _images(path: str, array: np.ndarray, layout: str) -> Tensor:
+    if array.ndim not in (3, 4) or not array.size or not (array.dtype == np.uint8 or array.dtype.kind == "f"):
+        raise _wrong(path, array)
+    if array.ndim == 3:
+        array = array[:, None]
+    elif _channels_last(path, array, layout):
+        array = np.moveaxis(array, -1, 1)
+    if array.dtype == np.uint8:
+        return torch.from_numpy(np.array(array, order="C"))
+    low, high = float(array.min()), float(array.max())
+    if not (low >= -1 and high <= 1):
+        hint = " (of float images in [0, 255], save array.astype(numpy.uint8))" if low >= 0 and high <= 255 else ""
+        raise ValueError(f"dataset.path={path}: holds values from {low:g} to {high:g}{hint}; allowed are {ALLOWED}")
+    lowest = -1 if low < 0 else 0
+    logging.getLogger(__name__).info("%s: values in [%d, 1] are rounded to 8 bits", path, lowest)
+    pixels = np.empty(array.shape, dtype=np.uint8)
+    for start in range(0, len(array), CHUNK):
+        part = array[start : start + CHUNK].astype(np.float32)
+        pixels[start : start + CHUNK] = np.rint((part - lowest) * (255 / (1 - lowest)))
+    return torch.from_numpy(pixels)
+
+
+def _channels_last(path: str, array: np.ndarray, layout: str) -> bool:
+    """Whether the axes are (N, H, W, C), which `auto` tells by which of the two places for C holds 1 or 3."""
+    first, last = array.shape[1] in (1, 3), array.shape[3] in (1, 3)
+    if layout == "auto" and first and last:
+        raise ValueError(f"dataset.layout=auto: {path} has shape {array.shape}, which may be either; set NHWC or NCHW")
+    if (layout == "NHWC" and not last) or (layout == "NCHW" and not first) or not (first or last):
+        raise _wrong(path, array, f" with dataset.layout={layout}")
+    return layout == "NHWC" or (layout == "auto" and last)
+
+
+def _wrong(path: str, array: np.ndarray, what: str = "") -> ValueError:
+    return ValueError(f"dataset.path={path}: holds {array.dtype} {array.shape}{what}; allowed are {ALLOWED}")

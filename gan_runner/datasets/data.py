@@ -1,0 +1,289 @@
+"""What every dataset function returns: real samples, drawn in batches that depend on (seed, index) and nothing else."""
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor
+
+from gan_runner.randomness import derive
+
+Normalization = Literal["symmetric", "unit", "standard"]
+OutputActivation = Literal["tanh", "sigmoid", "linear"]
+Labelled = tuple[Tensor, Tensor | None]
+
+CACHED_ORDERS = 32  # permutations kept: as many runs of a sweep can draw from the same data in turn
+CHUNK = 4096  # samples that one step of a pass over the whole data converts at a time
+
+
+def seeded(seed: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator on `device`, seeded."""
+    return torch.Generator(device).manual_seed(seed)
+
+
+class Data(ABC):
+    """Real samples, images or points, finite (`Samples`) or endless (`Endless`).
+
+    Samples are float32 on `device`: images (N, C, H, W) as normalised for the generator, points (N, D) as they are.
+    Labels are int64 (N,), or None.
+    """
+
+    shape: tuple[int, ...]
+    """Of one sample: (C, H, W) or (D,)."""
+    num_classes: int
+    """0 = no labels."""
+    size: int | None
+    """Training samples; None = endless."""
+    seed: int
+    """`dataset.seed`, which chose the data; the training batches have the run's seed instead."""
+    output_activation: OutputActivation
+    """What a generator's last layer should be, unless its preset says otherwise, to reach all values."""
+    limits: tuple[float, float] | None = None
+    """Points only: low and high end of every axis of a scatter plot, the same for a whole run."""
+    centres: Tensor | None = None
+    """Mixtures only: the modes' means (M, D); a sample's label is its row."""
+    sd: float | None = None
+    """Mixtures only: the standard deviation of every mode, along each axis."""
+    device: torch.device = torch.device("cpu")
+    scale: Tensor | None = None
+    """Images only: (C, 1, 1); a pixel of 0 to 255 is normalised to pixel * scale + shift."""
+    shift: Tensor | None = None
+    """Images only: (C, 1, 1)."""
+
+    @abstractmethod
+    def batch(self, index: int, batch_size: int, seed: int) -> Labelled:
+        """Training batch number `index`: a pure function of its arguments, without a host sync."""
+
+    @abstractmethod
+    def held_out(self, count: int) -> Labelled | None:
+        """The first `count` samples that training never sees, or all if there are fewer; None if there are none."""
+
+    @abstractmethod
+    def fixed(self, count: int) -> Labelled:
+        """Real samples for the picture beside the generated ones: at most `count`, the same in all runs."""
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same data, resident on `device`."""
+        moved = copy.copy(self)
+        moved.device = torch.device(device)
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                setattr(moved, name, value.to(device))
+        return moved
+
+    def to_pixels(self, samples: Tensor) -> Tensor:
+        """The inverse of the normalization, clamped: (N, C, H, W) float to uint8; exact for what `batch` returned.
+
+        NaN becomes 0. Raises ValueError for points.
+        """
+        if self.scale is None or self.shift is None:
+            raise ValueError(f"samples of shape {self.shape} are points and have no pixels")
+        pixels = (samples.float() - self.shift) / self.scale
+        return pixels.nan_to_num(0).round().clamp(0, 255).to(torch.uint8)
+
+    def record(self) -> dict[str, Any]:
+        """What a checkpoint keeps of the data, for `Recorded`: plain values and tensors on the CPU."""
+        names = (
+            "shape",
+            "num_classes",
+            "size",
+            "seed",
+            "output_activation",
+            "limits",
+            "centres",
+            "sd",
+            "scale",
+            "shift",
+        )
+        values = {name: getattr(self, name) for name in names}
+        return {name: value.cpu() if isinstance(value, Tensor) else value for name, value in values.items()}
+
+
+class Samples(Data):
+    """Finite data in memory: uint8 images (N, C, H, W), or float32 points (N, D), with labels or without.
+
+    The training batches cut the endless concatenation of the epochs' permutations: every sample is seen equally
+    often, no batch is ragged, and a batch may lie across the border of two epochs.
+
+    normalization, of images: `symmetric` [-1, 1], `unit` [0, 1], `standard` zero mean and unit standard deviation
+        per channel over the training samples.
+    flip: mirror each image of a training batch left to right with probability 1/2.
+
+    Raises ValueError if dtype, shape or number of samples and labels do not fit together.
+    """
+
+    size: int
+
+    def __init__(
+        self,
+        samples: Tensor,
+        labels: Tensor | None = None,
+        *,
+        seed: int,
+        held_out: Tensor | None = None,
+        held_out_labels: Tensor | None = None,
+        num_classes: int | None = None,
+        normalization: Normalization = "symmetric",
+        flip: bool = False,
+        centres: Tensor | None = None,
+        sd: float | None = None,
+    ) -> None:
+        if (samples.dim(), samples.dtype) not in [(4, torch.uint8), (2, torch.float32)] or not len(samples):
+            found = f"{str(samples.dtype).removeprefix('torch.')} {tuple(samples.shape)}"
+            raise ValueError(f"samples are uint8 images (N, C, H, W) or float32 points (N, D), not {found}")
+        for part, its_labels in [(samples, labels), (held_out, held_out_labels)]:
+            if its_labels is not None and (part is None or its_labels.shape != part.shape[:1]):
+                raise ValueError(f"labels are one number for each sample, not {tuple(its_labels.shape)}")
+        if held_out is not None and (held_out.shape[1:] != samples.shape[1:] or held_out.dtype != samples.dtype):
+            raise ValueError(f"held-out samples {tuple(held_out.shape)} are not as training's {tuple(samples.shape)}")
+
+        if flip and samples.dim() != 4:
+            raise ValueError("dataset.flip is for images, and the samples are points")
+
+        self.shape, self.size, self.seed = tuple(samples.shape[1:]), len(samples), seed
+        if num_classes is None:
+            num_classes = 0 if labels is None else int(labels.max()) + 1
+        self.num_classes = num_classes
+        self.flip, self.centres, self.sd = flip, centres, sd
+        self._samples, self._labels = samples, labels
+        self._held_out, self._held_out_labels = held_out, held_out_labels
+        self._orders: dict[tuple[int, int], Tensor] = {}
+        if samples.dim() == 4:
+            self.scale, self.shift, self.output_activation = _affine(samples, normalization)
+        else:
+            self.output_activation, self.limits = "linear", _limits(samples)
+
+    def batch(self, index: int, batch_size: int, seed: int) -> Labelled:
+        """Positions [index * batch_size, (index + 1) * batch_size) of all epochs' permutations, one after another."""
+        position, end = index * batch_size, (index + 1) * batch_size
+        pieces = []
+        while position < end:
+            epoch, offset = divmod(position, self.size)
+            pieces.append(self._order(seed, epoch)[offset : offset + end - position])
+            position += len(pieces[-1])
+        rows = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+        samples = self._samples.index_select(0, rows)
+        if self.flip:
+            generator = seeded(derive(seed, "flip", index), self.device)
+            mirrored = torch.rand(batch_size, 1, 1, 1, generator=generator, device=self.device) < 0.5
+            samples = torch.where(mirrored, samples.flip(-1), samples)
+        return self._normalised(samples), None if self._labels is None else self._labels.index_select(0, rows)
+
+    def held_out(self, count: int) -> Labelled | None:
+        """The first `count` held-out samples, in the order of the file or of the random split."""
+        if self._held_out is None or not len(self._held_out):
+            return None
+        labels = self._held_out_labels
+        return self._normalised(self._held_out[:count]), None if labels is None else labels[:count]
+
+    def fixed(self, count: int) -> Labelled:
+        """The first `count` of a permutation of their own."""
+        rows = torch.randperm(self.size, generator=seeded(derive(self.seed, "fixed")))[:count].to(self.device)
+        return self._normalised(self._samples[rows]), None if self._labels is None else self._labels[rows]
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same data, resident on `device`: images as uint8, a quarter of their size when normalised."""
+        moved = super().to(device)
+        moved._orders = {}
+        return moved
+
+    def _normalised(self, samples: Tensor) -> Tensor:
+        return samples if self.scale is None or self.shift is None else samples * self.scale + self.shift
+
+    def _order(self, seed: int, epoch: int) -> Tensor:
+        """The permutation of an epoch (N,), drawn on the CPU, so that all devices see the same samples."""
+        if (seed, epoch) not in self._orders:
+            order = torch.randperm(self.size, generator=seeded(derive(seed, "epoch", epoch)))
+            if self.device.type == "cuda":  # a copy from pageable memory would wait for the device
+                order = order.pin_memory().to(self.device, non_blocking=True)
+            if len(self._orders) == CACHED_ORDERS:
+                del self._orders[next(iter(self._orders))]
+            self._orders[seed, epoch] = order.to(self.device)
+        return self._orders[seed, epoch]
+
+
+class Endless(Data):
+    """A distribution of points: `draw(generator, count)` returns fresh samples (count, D) and labels (count,) or None.
+
+    It draws on the generator's device.
+    """
+
+    size: None = None
+    output_activation = "linear"
+
+    def __init__(
+        self,
+        draw: Callable[[torch.Generator, int], Labelled],
+        *,
+        seed: int,
+        num_classes: int = 0,
+        centres: Tensor | None = None,
+        sd: float | None = None,
+    ) -> None:
+        self.draw, self.seed, self.num_classes, self.centres, self.sd = draw, seed, num_classes, centres, sd
+        example, _ = self.fixed(1000)
+        self.shape, self.limits = tuple(example.shape[1:]), _limits(example)
+
+    def batch(self, index: int, batch_size: int, seed: int) -> Labelled:
+        """Fresh samples, from a generator seeded for this batch."""
+        return self.draw(seeded(derive(seed, "batch", index), self.device), batch_size)
+
+    def held_out(self, count: int) -> Labelled:
+        """Fresh samples that are the same in all runs."""
+        return self.draw(seeded(derive(self.seed, "held_out"), self.device), count)
+
+    def fixed(self, count: int) -> Labelled:
+        """Fresh samples that are the same in all runs, and others than the held-out ones."""
+        return self.draw(seeded(derive(self.seed, "fixed"), self.device), count)
+
+
+class Recorded(Data):
+    """What a checkpoint knows of the data its networks were trained on: enough to draw and to show samples.
+
+    Raises ValueError where samples are asked for: they are in the dataset.
+    """
+
+    def __init__(self, record: dict[str, Any]):
+        vars(self).update(record)
+
+    def batch(self, index: int, batch_size: int, seed: int) -> Labelled:
+        """Raises ValueError."""
+        raise ValueError("a checkpoint holds no real samples")
+
+    def held_out(self, count: int) -> None:
+        """None."""
+
+    def fixed(self, count: int) -> Labelled:
+        """Raises ValueError."""
+        return self.batch(0, count, 0)
+
+
+def _affine(images: Tensor, normalization: Normalization) -> tuple[Tensor, Tensor, OutputActivation]:
+    """(scale, shift), (C, 1, 1) each, of the normalization pixel * scale + shift, and the activation that it wants."""
+    channels = images.shape[1]
+    ones = torch.ones(channels, 1, 1)
+    match normalization:
+        case "symmetric":
+            return ones * (2 / 255), -ones, "tanh"
+        case "unit":
+            return ones / 255, ones * 0, "sigmoid"
+        case "standard":
+            levels = torch.arange(256, dtype=torch.float64)
+            # Exact, and without a float copy of the data: (C, 256) pixels of each grey level.
+            counts = torch.zeros(channels, 256, dtype=torch.float64)
+            for chunk in images.split(CHUNK):
+                counts += torch.stack([chunk[:, c].flatten().bincount(minlength=256) for c in range(channels)])
+            shares = counts / counts.sum(1, keepdim=True)
+            mean = shares @ levels
+            sd = (shares * (levels - mean[:, None]).square()).sum(1).sqrt()
+            sd = torch.where(sd > 0, sd, 1)  # of a constant channel
+            return (1 / sd).float().view(-1, 1, 1), (-mean / sd).float().view(-1, 1, 1), "linear"
+
+
+def _limits(points: Tensor) -> tuple[float, float]:
+    """The range of all coordinates, and half as much around it, to see the generated points that miss the data."""
+    low, high = float(points.min()), float(points.max())
+    margin = (high - low) / 4 or 1.0
+    return low - margin, high + margin

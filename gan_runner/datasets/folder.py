@@ -1,0 +1,94 @@
+"""A folder of image files."""
+
+import os
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from gan_runner.datasets.data import Data, Normalization, Samples
+from gan_runner.datasets.images import (
+    Channels,
+    Fraction,
+    ImageSize,
+    decode,
+    height_and_width,
+    in_threads,
+    size_and_colour,
+    split,
+)
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+
+
+def image_folder(
+    *,
+    root: str,
+    held_out: Fraction,
+    image_size: ImageSize,
+    channels: Channels,
+    normalization: Normalization,
+    flip: bool,
+    seed: int,
+) -> Data:
+    """The images in `root`, without labels; or in its subfolders, at any depth: these, sorted by name, are the classes.
+
+    Hidden files and folders are passed over, as are other types of file. Images are turned upright by their EXIF
+    orientation, lose their transparency, and are decoded once, at the start, on all cores.
+
+    channels: None = 3 if a file is stored in colour, else 1.
+
+    Raises ValueError that names the key and the folder, or the file that is broken or of another size.
+    """
+    folder = Path(root).expanduser().absolute()
+    files, classes = _find(folder)
+    size = None if image_size is None else height_and_width(image_size)
+    if size is None or channels is None:
+        headers = list(in_threads(size_and_colour, files))
+        channels = channels or (3 if any(colour for _, colour in headers) else 1)
+        size = size or _one_size(files, [its_size for its_size, _ in headers])
+    training, held = split(len(files), held_out, seed)
+    order = torch.cat([training, held])  # so that both parts are views of one array, decoded into its place
+    images = decode([files[i] for i in order.tolist()], channels=channels, size=size)
+    labels: Tensor | None = torch.tensor(classes)[order] if classes else None
+    count = len(training)
+    return Samples(
+        images[:count],
+        None if labels is None else labels[:count],
+        held_out=images[count:],
+        held_out_labels=None if labels is None else labels[count:],
+        num_classes=max(classes, default=-1) + 1,
+        normalization=normalization,
+        flip=flip,
+        seed=seed,
+    )
+
+
+def _find(folder: Path) -> tuple[list[Path], list[int]]:
+    """The image files, sorted, and their classes, or [] for a flat folder."""
+    if not folder.is_dir():
+        raise ValueError(f"dataset.root={folder}: {'is not a folder' if folder.exists() else 'no such folder'}")
+    files = [Path(parent, name) for parent, _, names in os.walk(folder, followlinks=True) for name in names]
+    paths = [file.relative_to(folder) for file in files if file.suffix.lower() in SUFFIXES]
+    paths = sorted(path for path in paths if not any(part.startswith(".") for part in path.parts))
+    if not paths:
+        raise ValueError(f"dataset.root={folder}: holds no image ({', '.join(SUFFIXES)})")
+    names = sorted({path.parts[0] for path in paths if len(path.parts) > 1})
+    loose = [path for path in paths if len(path.parts) == 1]
+    if names and loose:
+        raise ValueError(
+            f"dataset.root={folder}: holds images ({loose[0]}) beside folders of images ({names[0]}); "
+            "put all images into class folders, or all into the folder itself"
+        )
+    return [folder / path for path in paths], [names.index(path.parts[0]) for path in paths] if names else []
+
+
+def _one_size(files: list[Path], sizes: list[tuple[int, int]]) -> tuple[int, int]:
+    for file, size in zip(files, sizes, strict=True):
+        if size != sizes[0]:
+            a, b = (f"{s[0]}x{s[1]} ({f})" for f, s in [(files[0], sizes[0]), (file, size)])
+            raise ValueError(
+                f"dataset.image_size: the images have several sizes, such as {a} and {b}, height first; "
+                "set dataset.image_size, such as 64 or [64,48]"
+            )
+    return sizes[0]
