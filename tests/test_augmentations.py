@@ -50,7 +50,7 @@ def some_images(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
 
 def test_color_is_the_paper_s_formula():
     images, randomness = some_images(6, 3, 5, 4), Seeded(0)
-    result = diffaugment(images, randomness=randomness, **OFF | {"color": True})
+    result = diffaugment(images, randomness, **OFF | {"color": True})
     brightness, saturation, contrast = (draw.flatten().tolist() for draw in randomness.drawn)
     for n, image in enumerate(images):
         expected = image + (brightness[n] - 0.5)
@@ -74,13 +74,13 @@ def test_color_is_the_paper_s_formula():
 )
 def test_color_at_known_draws(draws, expected):
     images = some_images(2, 3, 4, 4)
-    result = diffaugment(images, randomness=Given(*draws), **OFF | {"color": True})
+    result = diffaugment(images, Given(*draws), **OFF | {"color": True})
     torch.testing.assert_close(result, expected(images))
 
 
 def test_saturation_leaves_grey_images():
     images = some_images(2, 1, 4, 4)
-    result = diffaugment(images, randomness=Given(0.5, 0.9, 0.5), **OFF | {"color": True})
+    result = diffaugment(images, Given(0.5, 0.9, 0.5), **OFF | {"color": True})
     torch.testing.assert_close(result, images)
 
 
@@ -88,7 +88,7 @@ def test_translation_moves_a_pixel_and_pads_with_zeros():
     images = torch.ones(1, 1, 8, 16)
     images[0, 0, 3, 5] = 7
     # Shifts of -1, 0, 1 rows and -2 ... 2 columns: the last of 3 is one row down, the first of 5 two columns left.
-    result = diffaugment(images, randomness=Given(0.99, 0.0), **OFF | {"translation": 0.125})
+    result = diffaugment(images, Given(0.99, 0.0), **OFF | {"translation": 0.125})
     expected = torch.ones(1, 1, 8, 16)
     expected[..., 0, :] = expected[..., -2:] = 0
     expected[0, 0, 4, 3] = 7
@@ -97,7 +97,7 @@ def test_translation_moves_a_pixel_and_pads_with_zeros():
 
 def test_translation_against_a_loop():
     images, randomness = some_images(32, 2, 16, 12), Seeded(1)
-    result = diffaugment(images, randomness=randomness, **OFF | {"translation": 0.25})
+    result = diffaugment(images, randomness, **OFF | {"translation": 0.25})
     down, right = (draw.flatten().tolist() for draw in randomness.drawn)
     expected = torch.zeros_like(images)
     for n in range(len(images)):
@@ -112,7 +112,7 @@ def test_translation_against_a_loop():
 @pytest.mark.parametrize(("size", "fraction", "cut"), [(16, 0.5, 8), (10, 0.5, 5), (7, 0.5, 4), (8, 1.0, 8)])
 def test_cutout_against_a_loop(size, fraction, cut):
     images, randomness = some_images(64, 2, size, size).abs() + 0.1, Seeded(2)
-    result = diffaugment(images, randomness=randomness, **OFF | {"cutout": fraction})
+    result = diffaugment(images, randomness, **OFF | {"cutout": fraction})
     rows, columns = (draw.flatten().tolist() for draw in randomness.drawn)
     centres = size + (1 - cut % 2)
     expected = images.clone()
@@ -127,20 +127,20 @@ def test_cutout_against_a_loop(size, fraction, cut):
 
 @pytest.mark.parametrize(("draw", "area"), [(0.5, 16), (0.0, 4), (0.999, 4)], ids=["centre", "corner", "far corner"])
 def test_cutout_area(draw, area):
-    result = diffaugment(torch.ones(3, 1, 8, 8), randomness=Given(draw, draw), **OFF | {"cutout": 0.5})
+    result = diffaugment(torch.ones(3, 1, 8, 8), Given(draw, draw), **OFF | {"cutout": 0.5})
     assert (result == 0).sum((1, 2, 3)).tolist() == [area] * 3
 
 
 def test_all_off_is_the_identity_and_draws_nothing():
     images, randomness = some_images(2, 3, 8, 8), Seeded(0)
-    assert diffaugment(images, randomness=randomness, **OFF).equal(images)
+    assert diffaugment(images, randomness, **OFF).equal(images)
     assert not randomness.drawn
 
 
 def test_depends_on_the_draws_alone_and_leaves_its_input():
     images = some_images(4, 3, 8, 8)
     before = images.clone()
-    one, same, other = (diffaugment(images, randomness=Seeded(seed), **ALL) for seed in (0, 0, 1))
+    one, same, other = (diffaugment(images, Seeded(seed), **ALL) for seed in (0, 0, 1))
     assert one.equal(same)
     assert not one.equal(other)
     assert images.equal(before)
@@ -149,14 +149,14 @@ def test_depends_on_the_draws_alone_and_leaves_its_input():
 def test_each_sample_has_its_own_draws():
     image = some_images(1, 3, 16, 16)
     for key in OFF:
-        result = diffaugment(image.expand(8, -1, -1, -1), randomness=Seeded(0), **OFF | {key: ALL[key]})
+        result = diffaugment(image.expand(8, -1, -1, -1), Seeded(0), **OFF | {key: ALL[key]})
         assert len({sample.numpy().tobytes() for sample in result}) > 4, key
 
 
 @pytest.mark.parametrize("leading", [(3,), (2, 3)], ids=str)
 def test_leading_axes_equal_the_loop(leading):
     images, randomness = some_images(*leading, 5, 3, 8, 16), Seeded(0)
-    result = diffaugment(images, randomness=randomness, **ALL)
+    result = diffaugment(images, randomness, **ALL)
     assert result.shape == images.shape
     draws = [draw.reshape(-1, 5) for draw in randomness.drawn]
     for run, (one, expected) in enumerate(zip(images.flatten(0, -5), result.flatten(0, -5), strict=True)):
@@ -166,7 +166,7 @@ def test_leading_axes_equal_the_loop(leading):
 def test_gradcheck():
     images = some_images(2, 2, 4, 5, dtype=torch.float64).requires_grad_()
     keys = ALL | {"translation": 0.25}
-    augment = lambda x: diffaugment(x, randomness=Seeded(3), **keys)  # noqa: E731
+    augment = lambda x: diffaugment(x, Seeded(3), **keys)  # noqa: E731
     assert augment(images).dtype == torch.float64
     assert torch.autograd.gradcheck(augment, images)
     assert torch.autograd.gradgradcheck(lambda x: augment(x) ** 2, images)
@@ -175,7 +175,7 @@ def test_gradcheck():
 def test_gradient_penalty_through_it():
     images = some_images(4, 3, 8, 8).requires_grad_()
     weight = some_images(3, 8, 8).requires_grad_()
-    logits = (diffaugment(images, randomness=Seeded(0), **ALL).tanh() * weight).sum((1, 2, 3))
+    logits = (diffaugment(images, Seeded(0), **ALL).tanh() * weight).sum((1, 2, 3))
     (slope,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
     slope.square().sum().backward()
     for tensor in (images, weight):
@@ -195,13 +195,13 @@ def test_no_host_sync():
 
 
 def test_keeps_the_type_of_the_images():
-    assert diffaugment(some_images(2, 3, 8, 8).bfloat16(), randomness=Seeded(0), **ALL).dtype == torch.bfloat16
+    assert diffaugment(some_images(2, 3, 8, 8).bfloat16(), Seeded(0), **ALL).dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("shape", [(8, 2), (3, 8, 2)], ids=str)
 def test_points_raise(shape):
     with pytest.raises(ValueError, match="augmentation=diffaugment needs images"):
-        diffaugment(torch.zeros(shape), randomness=Seeded(0), **ALL)
+        diffaugment(torch.zeros(shape), Seeded(0), **ALL)
 
 
 def test_yaml_has_the_keys_and_python_no_defaults():

@@ -1,0 +1,5 @@
+"""`python -m gan_runner`."""
+
+from gan_runner.cli import main
+
+main()

@@ -1,0 +1,42 @@
+"""Checkpoints: everything that training needs to go on, in files that PyTorch reads without running code."""
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gan_runner.files import write_atomically
+
+FORMAT = 1
+
+
+def save(directory: Path, step: int, game: dict[str, Any], data: dict[str, Any]) -> None:
+    """Write `last.pt`, after `step` steps; what it was before stays as `previous.pt`.
+
+    `game` is the state of all that learns; `data` says what the samples are, so that `sample` needs no dataset.
+    """
+    last, previous = directory / "last.pt", directory / "previous.pt"
+    directory.mkdir(parents=True, exist_ok=True)
+    if last.exists():  # a second name for the old file first, so that at no moment both are missing
+        spare = directory / ".previous.pt.tmp"
+        spare.unlink(missing_ok=True)
+        os.link(last, spare)
+        spare.replace(previous)
+    content = {"format": FORMAT, "step": step, "torch": str(torch.__version__), "game": game, "data": data}
+    write_atomically(last, lambda file: torch.save(content, file))
+
+
+def load(path: Path) -> dict[str, Any]:
+    """A checkpoint on the CPU: {"format", "step", "torch", "game", "data"}. Raises ValueError where it is none."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise ValueError(f"{path}: there is no such checkpoint") from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, OSError) as error:
+        raise ValueError(f"{path}: no readable checkpoint ({str(error).splitlines()[0]})") from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        found = content.get("format") if isinstance(content, dict) else None
+        raise ValueError(f"{path}: a checkpoint of format {found}; this version reads format {FORMAT}")
+    return content

@@ -1,0 +1,248 @@
+"""What a config may hold, and the errors that say what it may not.
+
+The command line imports this module, so it imports neither torch nor numpy.
+"""
+
+import difflib
+import inspect
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_type_hints
+
+from annotated_types import Ge, Gt
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+
+class ConfigError(ValueError):
+    """A config that cannot be run. The message names the key, what is allowed, and the nearest name."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The keys at the top level of a config; conf/config.yaml holds their defaults and says what each is for."""
+
+    seed: Annotated[int, Ge(0)]
+    steps: Annotated[int, Ge(1)] | None
+    epochs: Annotated[int, Ge(1)] | None
+    batch_size: Annotated[int, Ge(2)]
+    discriminator_steps: Annotated[int, Ge(1)]
+    ema_half_life: Annotated[float, Gt(0)] | None
+    device: str
+    precision: Literal["fp32", "bf16"]
+    log_every: Annotated[int, Ge(1)] | None
+    sample_every: Annotated[int, Ge(1)] | None
+    sample_count: Annotated[int, Ge(1)]
+    checkpoint_every: Annotated[int, Ge(1)] | None
+    init_from: str | None
+    trust: list[str]
+
+
+GROUPS = ("model", "dataset", "loss", "regularizer", "augmentation", "optimizer", "lr_schedule")
+LIST_GROUPS = ("regularizer", "augmentation")  # one option or a list; each has a node of its own under the group
+
+# Hydra closes a config against new keys. The two slots stay open, so that `optimizer.discriminator.lr=1e-5` needs no
+# `+`: which keys they may hold depends on the optimizer, and is checked against its signature.
+_OPEN = {"struct": False}
+ConfigStore.instance().store(
+    name="optimizer_slots",
+    node=OmegaConf.create(
+        {"optimizer": {"generator": DictConfig({}, flags=_OPEN), "discriminator": DictConfig({}, flags=_OPEN)}}
+    ),
+    provider="gan_runner",
+)
+
+
+def conf_directory() -> Path:
+    """conf/, beside the package in a wheel and above it in a checkout."""
+    package = Path(__file__).resolve().parent
+    for candidate in (package / "conf", package.parent / "conf"):
+        if (candidate / "config.yaml").is_file():
+            return candidate
+    raise RuntimeError(f"gan_runner is installed without its conf/ (looked in {package} and {package.parent})")
+
+
+def suggest(word: str, words: Iterable[str]) -> str:
+    """'; did you mean X?' for the nearest of `words`, or nothing when none is near."""
+    ranked = sorted(words, key=lambda other: similarity(word, other), reverse=True)
+    return f"; did you mean '{ranked[0]}'?" if ranked and similarity(word, ranked[0]) > 0.6 else ""
+
+
+def similarity(word: str, other: str) -> float:
+    """How near two names are, in [0, 1]; initials count, so that gp is near gradient_penalty."""
+    initials = "".join(part[0] for part in other.split("_") if part)
+    return max(
+        difflib.SequenceMatcher(None, word, other).ratio(),
+        0.95 * difflib.SequenceMatcher(None, word, initials).ratio() if "_" in other else 0.0,
+    )
+
+
+def load_settings(config: Mapping[str, Any]) -> Settings:
+    """The checked top level of a plain, resolved config."""
+    unknown = [key for key in config if key not in {*known_keys(), *GROUPS}]
+    if unknown:
+        raise ConfigError(f"unknown key '{unknown[0]}'{suggest(unknown[0], [*known_keys(), *GROUPS])}")
+    values = {key: config[key] for key in known_keys() if key in config}
+    settings = Settings(**check_arguments("", Settings, values))
+    if settings.steps is None and settings.epochs is None:
+        raise ConfigError("steps and epochs are both null: say how long to train, such as steps=1000")
+    return settings
+
+
+@cache
+def known_keys() -> tuple[str, ...]:
+    """The names of the top-level keys that are not config groups."""
+    return tuple(field.name for field in fields(Settings))
+
+
+def check_arguments(
+    key: str,
+    target: Callable[..., Any],
+    arguments: Mapping[str, Any],
+    provided: Iterable[str] = (),
+    siblings: Iterable[str] = (),
+) -> dict[str, Any]:
+    """`arguments` as `target` takes them (an int for a float becomes one, a list a tuple), checked by its type hints.
+
+    `key` is where the arguments stand in the config; `provided` names the parameters that the builder fills in,
+    `siblings` what may stand beside the arguments in the config.
+    Raises ConfigError for an unknown key, a missing one, and a value of the wrong type or out of bounds.
+    """
+    import pydantic
+
+    parameters, hints, open_ended = signature(target)
+    allowed = [name for name in parameters if name not in provided]
+    checked: dict[str, Any] = {}
+    for name, value in arguments.items():
+        path = f"{key}.{name}" if key else name
+        if name not in allowed:
+            if open_ended and name not in provided:
+                checked[name] = value
+                continue
+            names = [*siblings, *allowed]
+            takes = f" ({key} takes {', '.join(names)})" if names else f" ({key} takes no keys)"
+            raise ConfigError(f"unknown key '{path}'{suggest(name, names) or takes}")
+        if name not in hints or is_object(value):
+            checked[name] = value
+            continue
+        adapter = pydantic.TypeAdapter(
+            hints[name], config=pydantic.ConfigDict(strict=True, arbitrary_types_allowed=True, allow_inf_nan=False)
+        )
+        try:
+            # JSON mode: strict about types, yet a YAML list may become a tuple.
+            checked[name] = adapter.validate_json(json.dumps(value))
+        except pydantic.ValidationError as error:
+            raise ConfigError(f"{path}={show(value)}: {explain(error)}") from None
+    for name in allowed:
+        if name not in checked and parameters[name].default is inspect.Parameter.empty:
+            raise ConfigError(f"{key}.{name} is not set: add {key}.{name}=..." if key else f"{name} is not set")
+    return checked
+
+
+def signature(target: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], dict[str, Any], bool]:
+    """A target's named parameters, their type hints, and whether it takes any other keyword."""
+    parameters = dict(inspect.signature(target).parameters)
+    open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    named = {
+        name: parameter
+        for name, parameter in parameters.items()
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    }
+    source = target.__init__ if inspect.isclass(target) and "__init__" in vars(target) else target
+    return named, get_type_hints(source, include_extras=True), open_ended
+
+
+def is_object(value: Any) -> bool:
+    """Whether `value` is something already built (a schedule, say) and no plain value from YAML."""
+    if isinstance(value, dict):
+        return any(is_object(item) for item in value.values())
+    if isinstance(value, list):
+        return any(is_object(item) for item in value)
+    return not isinstance(value, str | int | float | bool | type(None))
+
+
+def show(value: Any) -> str:
+    """A value as one would type it after `key=`."""
+    return value if isinstance(value, str) else "null" if value is None else json.dumps(value)
+
+
+def explain(error: Any) -> str:
+    """A pydantic error in a few words; of the alternatives of a union, what each wants."""
+    wants: list[str] = []
+    for detail in error.errors():
+        if detail["type"] in ("none_required", "is_instance_of", "needs_python_object"):
+            continue
+        text = detail["msg"].removeprefix("Input should be ").removeprefix("a valid ").removeprefix("a ")
+        for theirs, ours in (("integer", "a whole number"), ("number", "a number"), ("string", "a text")):
+            text = ours if text == theirs else text
+        text = (
+            text.replace("valid boolean", "true or false").replace("boolean", "true or false").replace("array", "list")
+        )
+        where = ".".join(str(part) for part in detail["loc"] if isinstance(part, int))
+        wants.append(f"{text} (in place {where})" if where else text)
+    return f"must be {' or '.join(dict.fromkeys(wants))}"
+
+
+def active(config: Mapping[str, Any], group: str) -> dict[str, dict[str, Any]]:
+    """The nodes of a list group, name -> node; every one of them must have been switched on.
+
+    Raises ConfigError for a node that holds keys but no `_target_`: a weight for a penalty that is not there.
+    """
+    nodes = config.get(group) or {}
+    for name, node in nodes.items():
+        if isinstance(node, dict) and True in node:  # YAML 1.1: on, yes and true are one
+            raise ConfigError(f'{group}.{name}: YAML reads the key on as true; write it in quotes: "on"')
+        if not isinstance(node, dict) or "_target_" not in node:
+            raise ConfigError(
+                f"{group}.{name} is set, but '{name}' is not switched on: {group}={name}{suggest_option(group, name)}"
+            )
+    return dict(nodes)
+
+
+def suggest_option(group: str, name: str) -> str:
+    """The nearest option of a config group, when `name` is none of them."""
+    options = [path.stem for path in (conf_directory() / group).glob("*.yaml")]
+    return "" if name in options else suggest(name, options)
+
+
+def to_plain(config: DictConfig) -> dict[str, Any]:
+    """A composed config as plain dicts and lists with every interpolation resolved."""
+    missing = sorted(OmegaConf.missing_keys(config))
+    if missing:
+        raise ConfigError(f"{missing[0]} is not set: add {missing[0]}=...")
+    try:
+        plain = OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(str(error).splitlines()[0]) from error
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def stored_config(directory: Path, overrides: list[str]) -> tuple[dict[str, Any], list[str]]:
+    """A run's config with `key=value` laid over it, and the packages that these words trust.
+
+    A stored `trust` does not count: the directory may come from a stranger.
+    """
+    path = directory / ".hydra" / "config.yaml"
+    try:
+        config = DictConfig(OmegaConf.load(path))
+        OmegaConf.set_struct(config, True)
+        for word in overrides:
+            key, separator, _ = word.partition("=")
+            if not separator:
+                raise ConfigError(f"cannot read '{word}'; a setting is key=value")
+            if OmegaConf.select(config, key, default=config) is config:
+                raise ConfigError(f"unknown key '{key}'{suggest(key, known_keys())}")
+            config.merge_with_dotlist([word])
+        plain = to_plain(config)
+    except OSError:
+        raise ConfigError(f"{directory} is no run directory: it has no .hydra/config.yaml") from None
+    except (YAMLError, OmegaConfBaseException, AssertionError) as error:
+        raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from error
+    trusts = any(word.startswith("trust=") for word in overrides)
+    return plain, list(plain["trust"]) if trusts else []

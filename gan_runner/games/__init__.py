@@ -1,0 +1,1 @@
+"""Games: whose turn it is, and what that player sees."""

@@ -1,0 +1,121 @@
+"""Adversarial losses: what each player minimises, given the discriminator's logits.
+
+A loss is a pair of functions of a view. They read only its logits, `real_logits` and `fake_logits` of shape (..., N),
+and return one value per sample, (..., N). A loss owns no penalty, and touches only the logits that it needs.
+"""
+
+from typing import Protocol
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class Logits(Protocol):
+    """The part of a view that a loss reads."""
+
+    @property
+    def real_logits(self) -> Tensor: ...  # noqa: D102
+    @property
+    def fake_logits(self) -> Tensor: ...  # noqa: D102
+
+
+class BinaryCrossEntropy:
+    """Discriminator: -log σ(D(x)) - log(1 - σ(D(G(z)))); generator: -log σ(D(G(z))), the non-saturating form.
+
+    Goodfellow et al. 2014, arXiv:1406.2661.
+    """
+
+    def discriminator(self, view: Logits) -> Tensor:
+        """(..., N)."""
+        return F.softplus(-view.real_logits) + F.softplus(view.fake_logits)
+
+    def generator(self, view: Logits) -> Tensor:
+        """(..., N)."""
+        return F.softplus(-view.fake_logits)
+
+
+class SaturatingBinaryCrossEntropy(BinaryCrossEntropy):
+    """The minimax game: the generator descends log(1 - σ(D(G(z)))), which is flat where the discriminator wins.
+
+    Goodfellow et al. 2014, arXiv:1406.2661, equation 1.
+    """
+
+    def generator(self, view: Logits) -> Tensor:
+        """(..., N)."""
+        return -F.softplus(view.fake_logits)
+
+
+class Wasserstein:
+    """Discriminator: D(G(z)) - D(x); generator: -D(G(z)). The critic's gap estimates the earth mover's distance.
+
+    Arjovsky et al. 2017, arXiv:1701.07875. It needs a Lipschitz critic: a gradient penalty, clipping or spectral norm.
+    """
+
+    def discriminator(self, view: Logits) -> Tensor:
+        """(..., N)."""
+        return view.fake_logits - view.real_logits
+
+    def generator(self, view: Logits) -> Tensor:
+        """(..., N)."""
+        return -view.fake_logits
+
+
+class Hinge(Wasserstein):
+    """Discriminator: max(0, 1 - D(x)) + max(0, 1 + D(G(z))); generator: -D(G(z)).
+
+    Lim & Ye 2017, arXiv:1705.02894; Miyato et al. 2018, arXiv:1802.05957.
+    """
+
+    def discriminator(self, view: Logits) -> Tensor:
+        """(..., N)."""
+        return F.relu(1 - view.real_logits) + F.relu(1 + view.fake_logits)
+
+
+class LeastSquares:
+    """Discriminator: 1/2 (D(x) - 1)² + 1/2 D(G(z))²; generator: 1/2 (D(G(z)) - 1)².
+
+    Mao et al. 2017, arXiv:1611.04076, equation 9 (labels 0 and 1).
+    """
+
+    def discriminator(self, view: Logits) -> Tensor:
+        """(..., N)."""
+        return ((view.real_logits - 1).square() + view.fake_logits.square()) / 2
+
+    def generator(self, view: Logits) -> Tensor:
+        """(..., N)."""
+        return (view.fake_logits - 1).square() / 2
+
+
+class Relativistic:
+    """Discriminator: -log σ(D(x) - D(G(z))); generator: -log σ(D(G(z)) - D(x)), each real with one generated sample.
+
+    Jolicoeur-Martineau 2018, arXiv:1807.00734; Huang et al. 2025 (R3GAN), arXiv:2501.05441.
+    """
+
+    def discriminator(self, view: Logits) -> Tensor:
+        """(..., N)."""
+        return F.softplus(view.fake_logits - view.real_logits)
+
+    def generator(self, view: Logits) -> Tensor:
+        """(..., N)."""
+        return F.softplus(view.real_logits - view.fake_logits)
+
+
+class RelativisticAverage:
+    """Discriminator: -log σ(D(x) - mean D(G(z))) - log(1 - σ(D(G(z)) - mean D(x))); generator: the roles swapped.
+
+    Jolicoeur-Martineau 2018, arXiv:1807.00734. The means are over the N samples of the batch.
+    """
+
+    def discriminator(self, view: Logits) -> Tensor:
+        """(..., N)."""
+        return average_pairing(view.real_logits, view.fake_logits)
+
+    def generator(self, view: Logits) -> Tensor:
+        """(..., N)."""
+        return average_pairing(view.fake_logits, view.real_logits)
+
+
+def average_pairing(above: Tensor, below: Tensor) -> Tensor:
+    """What a player minimises who wants the logits `above` to lie over the mean of `below`; (..., N) each."""
+    return F.softplus(below.mean(-1, keepdim=True) - above) + F.softplus(below - above.mean(-1, keepdim=True))

@@ -1,0 +1,35 @@
+"""A network's parameters, seen one run at a time.
+
+The parameters of a single network have no leading axes. Those of a sweep trained as one program have one for the runs,
+and whatever reduces over weights must leave it alone: `run_axes` says how many there are.
+"""
+
+from collections.abc import Iterator
+
+from torch import Tensor, nn
+
+
+def run_axes(network: nn.Module) -> int:
+    """The number of leading axes of every parameter that count runs."""
+    return int(getattr(network, "run_axes", 0))
+
+
+def is_normalization(module: nn.Module) -> bool:
+    """Whether the module's parameters are gains and shifts, not weights."""
+    return getattr(module, "is_normalization", False) or "Norm" in type(module).__name__
+
+
+def kernels(network: nn.Module) -> Iterator[Tensor]:
+    """The weight matrices and convolution kernels: no biases, no gains or shifts of a normalization."""
+    axes = run_axes(network)
+    skipped: set[nn.Module] = set()
+    for module in network.modules():
+        if module in skipped or is_normalization(module):
+            skipped.update(module.modules())
+            continue
+        yield from (parameter for parameter in module.parameters(recurse=False) if parameter.ndim - axes > 1)
+
+
+def per_run(parameter: Tensor, network: nn.Module) -> Tensor:
+    """A parameter as (..., entries): one row per run."""
+    return parameter.reshape(*parameter.shape[: run_axes(network)], -1)  # `flatten` refuses a scalar per run

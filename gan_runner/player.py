@@ -1,0 +1,63 @@
+"""A player: a network, the named terms that it minimises, and how it learns."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn, optim
+
+from gan_runner.gradients import gradient_norm
+from gan_runner.terms import Schedule, Term
+
+LOSS = "loss"  # the name of the term that a player always has: its side of the loss
+
+
+@dataclass
+class Player:
+    """One gradient step at a time on the sum of the terms that are due."""
+
+    network: nn.Module
+    terms: dict[str, Term]
+    optimizer: optim.Optimizer
+    lr_schedule: Schedule
+    gradient_transforms: Sequence[Callable[[nn.Module], None]] = ()
+    projections: Sequence[Callable[[nn.Module], None]] = ()
+
+    def __post_init__(self) -> None:
+        self.parameters = list(self.network.parameters())
+        for group in self.optimizer.param_groups:
+            group.setdefault("initial_lr", group["lr"])
+        self.unclipped_norm: Tensor | None = None
+
+    def learn(self, view: Any, update: int, step: int) -> None:
+        """Update number `update` of this player, in training step `step`, both counted from 0."""
+        due = [term(view, step) for term in self.terms.values() if term.is_due(update)]
+        self.optimizer.zero_grad(set_to_none=True)
+        # Only towards the own weights: not to the samples, which require grad where a penalty differentiates at them.
+        torch.stack(due).sum().backward(inputs=self.parameters)  # over the runs too, if any, which share no weights
+        if self.gradient_transforms:
+            self.unclipped_norm = gradient_norm(self.network)
+        for transform in self.gradient_transforms:
+            transform(self.network)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * self.lr_schedule(step)
+        self.optimizer.step()
+        for project in self.projections:
+            project(self.network)
+
+    def gradient_norm(self) -> Tensor:
+        """The norm of the last update's gradient before any clipping, (...,)."""
+        return gradient_norm(self.network) if self.unclipped_norm is None else self.unclipped_norm
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of all that learns or remembers."""
+        terms = {name: term.state_dict() for name, term in self.terms.items()}
+        return {"network": self.network.state_dict(), "terms": terms, "optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of `state_dict`."""
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        for name, term in self.terms.items():
+            term.load_state_dict(state["terms"][name])

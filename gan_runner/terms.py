@@ -1,0 +1,51 @@
+"""Terms: the named, weighted parts of what a player minimises."""
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import torch
+from annotated_types import Ge
+from torch import Tensor, nn
+
+Schedule = Callable[[int], float]
+
+
+class Term(nn.Module):
+    """`weight x schedule(step) x of(view)`, the mean over the samples.
+
+    With `every` = k it is evaluated at every k-th update of its player and multiplied by k (lazy regularization:
+    Karras et al. 2019, arXiv:1912.04958).
+
+    `of` maps a view to (..., N); calling the term gives (...,). The buffer `value` keeps the last unweighted mean.
+    """
+
+    value: Tensor
+
+    def __init__(
+        self,
+        of: Callable[[Any], Tensor],
+        weight: Annotated[float, Ge(0)] = 1.0,
+        every: Annotated[int, Ge(1)] = 1,
+        schedule: Schedule | None = None,
+    ):
+        super().__init__()
+        self.of, self.weight, self.every, self.schedule = of, weight, every, schedule
+        self.register_buffer("value", torch.zeros(()))
+
+    def is_due(self, update: int) -> bool:
+        """Whether the term is evaluated at this update of its player, counted from 0."""
+        return update % self.every == 0
+
+    def weight_at(self, step: int) -> float:
+        """The weight in force at a training step."""
+        return self.weight * (self.schedule(step) if self.schedule else 1.0)
+
+    def forward(self, view: Any, step: int) -> Tensor:
+        """(...,): what the player adds to its loss."""
+        value = self.of(view).mean(-1)
+        self.value = value.detach()
+        return self.weight_at(step) * self.every * value
+
+    def state(self) -> dict[str, Tensor]:
+        """The buffers of a term that remembers: what is logged as state/NAME/KEY."""
+        return dict(self.of.named_buffers()) if isinstance(self.of, nn.Module) else {}

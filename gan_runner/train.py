@@ -1,0 +1,131 @@
+"""The loop: train, log, draw samples, save."""
+
+import signal
+import time
+from types import FrameType
+from typing import Any, Self
+
+from torch import Tensor
+
+from gan_runner import checkpoint, pictures
+from gan_runner.config import Settings
+from gan_runner.files import write_bytes
+from gan_runner.games.adversarial import Adversarial
+from gan_runner.log import RunLog
+from gan_runner.randomness import fixed_randomness
+from gan_runner.run_directory import RunDirectory
+
+
+class Interrupted(Exception):  # noqa: N818 -- no error: the run is whole, and can go on
+    """A signal asked the run to stop, and it stopped between two steps."""
+
+    def __init__(self, number: int):
+        super().__init__(signal.Signals(number).name)
+        self.exit_code = 128 + number
+
+
+def train(game: Adversarial, settings: Settings, steps: int, directory: RunDirectory, log: RunLog) -> None:
+    """Train for `steps` steps. A signal ends it early, saved, with Interrupted."""
+    images_per_step = settings.batch_size * settings.discriminator_steps
+    preview = Preview(game, settings, directory, log)
+    clock = Clock()
+    preview.draw_real()
+    with StopRequest() as stop:
+        for step in range(1, steps + 1):
+            game.step(step - 1)
+            log.advance(step)
+            last = step == steps or stop.signal is not None
+            if last or is_due(settings.log_every, step):
+                values = {tag: float(value) for tag, value in game.statistics().items()}
+                log.scalars(step, {"images": step * images_per_step, **clock.read(step * images_per_step), **values})
+                directory.summary |= {"step": step, "metrics": values, **clock.totals()}
+            if last or is_due(settings.sample_every, step):
+                preview.draw(step)
+            if last or is_due(settings.checkpoint_every, step):
+                checkpoint.save(directory.checkpoints, step, game.state_dict(), game.data.record())
+                directory.update(step=step)
+            if stop.signal is not None:
+                raise Interrupted(stop.signal)
+
+
+def is_due(every: int | None, step: int) -> bool:
+    """Whether something done every so many steps, or never, is due after `step`."""
+    return every is not None and step % every == 0
+
+
+class Clock:
+    """Seconds since the start of training, and the rate at which it sees images."""
+
+    def __init__(self) -> None:
+        self.start = self.last = time.perf_counter()
+        self.images = self.last_images = 0
+
+    def read(self, images: int) -> dict[str, float]:
+        """`seconds` since the start; `images_per_second` since the last call."""
+        now = time.perf_counter()
+        rate = (images - self.last_images) / max(now - self.last, 1e-9)
+        self.last, self.last_images = now, images
+        return {"seconds": now - self.start, "images_per_second": rate}
+
+    def totals(self) -> dict[str, float]:
+        """`wall_time` in seconds, and the mean rate over it, as of the last reading."""
+        wall_time = self.last - self.start
+        return {"wall_time": wall_time, "images_per_second": self.last_images / max(wall_time, 1e-9)}
+
+
+class Preview:
+    """The pictures of a run: the same latents at every step, the same real samples beside them."""
+
+    def __init__(self, game: Adversarial, settings: Settings, directory: RunDirectory, log: RunLog):
+        self.game, self.data, self.directory, self.log = game, game.data, directory, log
+        self.is_images = len(game.data.shape) == 3
+        count = (
+            settings.sample_count if self.is_images else max(settings.sample_count, 1000)
+        )  # a cloud takes more points
+        randomness = fixed_randomness(settings.seed, "preview", game.randomness.device)
+        self.latents = game.draw_latents(randomness, count)
+        self.real, self.labels = game.data.fixed(count)
+
+    def draw_real(self) -> None:
+        """samples/real.png."""
+        self.save("real", 0, self.picture(self.real))
+
+    def draw(self, step: int) -> None:
+        """samples/step_N.png."""
+        samples = self.game.sample(self.latents, self.labels)
+        self.save(f"step_{step:08d}", step, self.picture(samples))
+
+    def picture(self, samples: Tensor) -> bytes:
+        """A grid of images, or a scatter plot of points over the real ones."""
+        if self.is_images:
+            return pictures.png(pictures.grid(self.data.to_pixels(samples).cpu()))
+        assert self.data.limits is not None, "points have limits"
+        return pictures.png(pictures.scatter(self.real.cpu(), samples.cpu(), self.data.limits))
+
+    def save(self, name: str, step: int, png: bytes) -> None:
+        """Write the picture to its file and to TensorBoard."""
+        write_bytes(self.directory.samples / f"{name}.png", png)
+        self.log.image(step, "real" if name == "real" else "samples", png)
+
+
+class StopRequest:
+    """Notes SIGINT and SIGTERM, so that the loop can finish its step; a second SIGINT is a KeyboardInterrupt."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self.previous: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self.previous[number] = signal.signal(number, self.note)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)
+
+    def note(self, number: int, frame: FrameType | None) -> None:
+        """The handler."""
+        if self.signal is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.signal = number

@@ -1,0 +1,62 @@
+"""What the tests share."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two workers share two cores
+
+import hydra
+import pytest
+import torch
+from hydra.core.global_hydra import GlobalHydra
+
+from gan_runner.config import conf_directory, to_plain
+
+CONF = conf_directory()
+
+# Small enough for a step to take milliseconds.
+TINY = ["batch_size=8", "device=cpu", "dataset.held_out=0.05", "model.latent_size=4"]
+TINY_MODEL = [f"model.{player}.{key}" for player in ("generator", "discriminator") for key in ("width=8", "depth=2")]
+
+
+def options(group: str) -> list[str]:
+    """The names of a config group's options."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def compose(*overrides: str) -> dict[str, Any]:
+    """The plain config of some words of the command line."""
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        return to_plain(hydra.compose("config", list(overrides)))
+
+
+@pytest.fixture(autouse=True)
+def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Each test in a directory of its own, with Hydra and torch as at the start."""
+    monkeypatch.chdir(tmp_path)
+    torch.set_num_threads(1)
+    yield
+    GlobalHydra.instance().clear()
+
+
+@pytest.fixture
+def run_cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Call the command line in this process: (exit code, standard output, standard error)."""
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        from gan_runner.cli import main
+
+        monkeypatch.setattr("sys.argv", ["gan-runner", *arguments])
+        monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 1
+        finally:
+            GlobalHydra.instance().clear()
+        return code, *capsys.readouterr()
+
+    return call

@@ -1,0 +1,146 @@
+"""Every file in conf/ composes, builds and trains, whatever it is combined with."""
+
+import itertools
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from gan_runner.build import build
+from gan_runner.games.adversarial import Adversarial
+from tests.conftest import CONF, TINY, TINY_MODEL, compose, options
+
+GROUPS = ("model", "loss", "regularizer", "augmentation", "optimizer", "lr_schedule")
+POINTS = ("gaussian_2d", "ring", "grid", "swiss_roll")
+PENALTIES_OF_LOSSES = {"wgan_gp": {"gradient_penalty"}}
+
+
+def train(*overrides: str, steps: int = 3) -> Adversarial:
+    """A game after a few steps on tiny digits, with statistics that are numbers."""
+    game, _, _ = build(compose(*TINY, "discriminator_steps=1", *overrides), [])
+    for step in range(steps):
+        game.step(step)
+    values = {tag: float(value) for tag, value in game.statistics().items()}
+    assert all(math.isfinite(value) for value in values.values()), values
+    return game
+
+
+def penalties(game: Adversarial) -> set[str]:
+    return {tag.split("/")[0] for tag, _ in game.penalties()}
+
+
+@pytest.mark.parametrize(("group", "option"), [(group, option) for group in GROUPS for option in options(group)])
+def test_every_option_trains(group: str, option: str) -> None:
+    small = (
+        TINY_MODEL
+        if (group, option) != ("model", "resnet")
+        else [key.replace("depth=2", "depth=1") for key in TINY_MODEL]
+    )
+    train(f"{group}={option}", *small)
+
+
+@pytest.mark.parametrize(("loss", "regularizer"), list(itertools.product(options("loss"), options("regularizer"))))
+def test_every_loss_with_every_regularizer(loss: str, regularizer: str) -> None:
+    game = train(f"loss={loss}", f"regularizer={regularizer}", "model=mlp", *TINY_MODEL, steps=3)
+    roles = (
+        {regularizer} if (CONF / "regularizer" / f"{regularizer}.yaml").read_text().count("role: penalty") else set()
+    )
+    assert penalties(game) == roles | PENALTIES_OF_LOSSES.get(loss, set())
+    assert len(game.discriminator.projections) == (loss == "wgan") + (regularizer == "weight_clip" and loss != "wgan")
+
+
+@pytest.mark.parametrize("dataset", POINTS)
+def test_points(dataset: str) -> None:
+    words = [
+        f"dataset={dataset}",
+        "batch_size=8",
+        "model.latent_size=4",
+        "model=mlp",
+        *TINY_MODEL,
+        "discriminator_steps=1",
+    ]
+    game, _, _ = build(compose(*words), [])
+    game.step(0)
+    assert all(math.isfinite(float(value)) for value in game.statistics().values())
+
+
+@pytest.mark.parametrize("experiment", options("experiment"))
+def test_every_experiment_trains(experiment: str, tmp_path: Path) -> None:
+    """On images of its own size and channels; the data is another, unless it is generated."""
+    whole = compose(f"experiment={experiment}", "dataset.root=x" if is_downloaded(experiment) else "seed=0")
+    words = [f"experiment={experiment}", "batch_size=4", "device=cpu", "discriminator_steps=1"]
+    words += ["model.generator.width=8", "model.discriminator.width=8"]
+    if is_downloaded(experiment):
+        shapes = {"mnist": (28, 28, 1), "cifar10": (32, 32, 3), "celeba": (64, 64, 3)}
+        name = whole["dataset"]["_target_"].rpartition(".")[2]
+        np.save(tmp_path / "images.npy", np.random.default_rng(0).integers(0, 256, (8, *shapes[name]), dtype=np.uint8))
+        words += ["dataset=npy", f"dataset.path={tmp_path}/images.npy"]
+    game, _, _ = build(compose(*words), [])
+    game.step(0)
+    assert all(math.isfinite(float(value)) for value in game.statistics().values())
+    wanted = {name for name, node in (whole.get("regularizer") or {}).items() if node["role"] == "penalty"}
+    assert penalties(game) == wanted
+
+
+def is_downloaded(experiment: str) -> bool:
+    text = (CONF / "experiment" / f"{experiment}.yaml").read_text()
+    return re.search(r"/dataset: (mnist|fashion_mnist|cifar10|celeba)\b", text) is not None
+
+
+def test_every_file_says_what_it_is() -> None:
+    for path in CONF.glob("*/*.yaml"):
+        comments = [
+            line for line in path.read_text().splitlines()[:3] if line.startswith("# ") and "@package" not in line
+        ]
+        assert comments, path
+
+
+def test_every_regularizer_has_a_schedule_slot() -> None:
+    for name in options("regularizer"):
+        node = yaml.safe_load((CONF / "regularizer" / f"{name}.yaml").read_text()) or {}
+        if node.get("role") == "penalty":
+            words = [f"regularizer={name}", f"lr_schedule@regularizer.{name}.schedule=linear", "loss=hinge"]
+            assert compose(*words)["regularizer"][name]["schedule"]["end"] == 0.0
+
+
+def test_a_loss_that_brings_a_penalty_keeps_it_beside_others() -> None:
+    assert penalties(train("loss=wgan_gp", "regularizer=[l1,r1]", "model=mlp", *TINY_MODEL)) == {
+        "gradient_penalty",
+        "l1",
+        "r1",
+    }
+    assert (
+        compose("loss=wgan_gp", "regularizer=l1", "regularizer.gradient_penalty.weight=3")["regularizer"][
+            "gradient_penalty"
+        ]["weight"]
+        == 3
+    )
+    assert compose("loss=wgan_gp")["discriminator_steps"] == compose("loss=wgan")["discriminator_steps"] == 5
+
+
+def test_a_penalty_inline_in_a_loss_is_the_option_of_that_name() -> None:
+    for loss, name in (("wgan_gp", "gradient_penalty"), ("wgan", "weight_clip")):
+        inline = compose(f"loss={loss}")["regularizer"][name]
+        assert inline == compose("loss=hinge", f"regularizer={name}")["regularizer"][name]
+
+
+def test_the_slots_of_the_players_optimizers() -> None:
+    game = train(
+        "optimizer@optimizer.discriminator=rmsprop", "optimizer.generator.betas=[0.5,0.9]", "model=mlp", *TINY_MODEL
+    )
+    assert isinstance(game.discriminator.optimizer, torch.optim.RMSprop)
+    assert game.generator.optimizer.param_groups[0]["betas"] == (0.5, 0.9)
+    game = train("optimizer.lr=1e-3", "optimizer.discriminator.lr=5e-5", "model=mlp", *TINY_MODEL)
+    assert game.generator.optimizer.param_groups[0]["lr"] == 1e-3
+    assert game.discriminator.optimizer.param_groups[0]["lr"] == 5e-5
+
+
+def test_lr_schedule_acts_on_both_players() -> None:
+    game = train(
+        "lr_schedule=linear", "steps=4", "optimizer.lr=1.0", "optimizer.discriminator.lr=2.0", "model=mlp", *TINY_MODEL
+    )
+    assert [player.optimizer.param_groups[0]["lr"] for _, player in game.players()] == [0.5, 1.0]  # of step 2 of 4
