@@ -35,7 +35,7 @@ def load(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise ValueError(f"{path}: there is no such checkpoint") from None
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, OSError) as error:
-        raise ValueError(f"{path}: no readable checkpoint ({str(error).splitlines()[0]})") from None
+        raise ValueError(f"{path}: no readable checkpoint ({type(error).__name__})") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         found = content.get("format") if isinstance(content, dict) else None
         raise ValueError(f"{path}: a checkpoint of format {found}; this version reads format {FORMAT}")

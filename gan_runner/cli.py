@@ -31,7 +31,7 @@ def main() -> None:
     """The console script."""
     arguments = sys.argv[1:]
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    # OpenMP's threads wait for each other by spinning. Where another program holds a core, its default count made a step
+    # OpenMP threads wait for each other by spinning. Where another program holds a core, its default count made a step
     # 10 times slower than one thread alone; with this one it costs 3 % on an idle machine.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors, instead of printing them its way
@@ -57,9 +57,8 @@ class Refused(SystemExit):
 def run_verb(verb: str, arguments: list[str]) -> None:
     """`gan-runner VERB ...`."""
     if verb not in VERBS:
-        raise ConfigError(
-            f"{verb}: no such verb{suggest(verb, VERBS)} (verbs: {', '.join(VERBS)}; a setting is key=value)"
-        )
+        verbs = f"verbs: {', '.join(VERBS)}; a setting is key=value"
+        raise ConfigError(f"{verb}: no such verb{suggest(verb, VERBS)} ({verbs})")
     importlib.import_module(VERBS[verb]).main(arguments)
 
 
@@ -90,7 +89,8 @@ def run(config: DictConfig) -> None:
         load_settings(plain)  # most mistakes are found before torch is imported
         from gan_runner.runner import run as train
 
-        train(plain, path, documents(config), describe(plain, hydra_config.runtime.choices), notes, trusted(overrides))
+        title = describe(plain, hydra_config.runtime.choices)
+        train(plain, path, documents=documents(config), title=title, notes=notes, trust=trusted(overrides))
     except (ConfigError, OmegaConfBaseException) as error:
         raise Refused(explain(error, [])) from error
     finally:
@@ -113,10 +113,10 @@ def describe(plain: Mapping[str, Any], choices: Mapping[str, Any]) -> str:
     for name, node in (plain.get("regularizer") or {}).items():
         terms.append(f"{name} {node['weight']:g}" if isinstance(node.get("weight"), float) else name)
     parts = [
-        f"{choices['model']} on {choices['dataset']}",
-        " + ".join([str(choices["loss"]), *terms]),
+        f"{choices.get('model', 'model')} on {choices.get('dataset', 'data')}",
+        " + ".join([str(choices.get("loss", "loss")), *terms]),
         *(plain.get("augmentation") or {}),
-        f"{choices['optimizer']} {plain['optimizer'].get('lr', '')}",
+        f"{choices.get('optimizer', 'optimizer')} {plain['optimizer'].get('lr', '')}",
         f"batch {plain['batch_size']}",
         f"seed {plain['seed']}",
     ]

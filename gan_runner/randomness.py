@@ -49,6 +49,6 @@ class Randomness:
 
 
 def fixed_randomness(seed: int, purpose: str, device: torch.device) -> Randomness:
-    """Numbers for one purpose outside training, such as the latents of the sample grids, from a generator of its own."""
+    """Numbers for one purpose outside training, such as the latents of the sample grids."""
     generator = torch.Generator(device).manual_seed(derive(seed, purpose))
     return Randomness(seed, device, generator)

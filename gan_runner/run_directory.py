@@ -9,6 +9,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from gan_runner import __version__
 from gan_runner.files import write_bytes
 
@@ -65,8 +67,8 @@ class RunDirectory:
 
 def versions() -> dict[str, str]:
     """Of all that numbers depend on."""
-    found = {name: version(name) for name in ("torch", "torchvision", "numpy", "hydra-core", "omegaconf")}
-    return {"gan_runner": __version__, "python": platform.python_version(), **found}
+    own = {"gan_runner": __version__, "python": platform.python_version(), "torch": str(torch.__version__)}
+    return own | {name: version(name) for name in ("torchvision", "numpy", "hydra-core", "omegaconf")}
 
 
 def git_commit() -> str | None:

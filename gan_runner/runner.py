@@ -16,7 +16,7 @@ from gan_runner.train import Interrupted, train
 
 
 def run(
-    config: dict[str, Any], path: Path, documents: dict[str, str], title: str, notes: list[str], trust: list[str]
+    config: dict[str, Any], path: Path, *, documents: dict[str, str], title: str, notes: list[str], trust: list[str]
 ) -> None:
     """Build, claim the directory, train, and say in summary.json how it ended.
 
