@@ -3,6 +3,7 @@
 import functools
 import importlib
 import inspect
+import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
@@ -160,7 +161,11 @@ def build(config: dict[str, Any], trust: list[str], data: Data | None = None) ->
         )
 
     players = {name: player(name) for name in PLAYERS}
-    refuse_batch_statistics(players["discriminator"].network, regularizers)
+    needy = [regularizer.key for regularizer in regularizers if regularizer.is_of_each_sample]
+    if needy:
+        refuse_batch_statistics(players["discriminator"].network, needy[0])
+        if settings.precision == "bf16" and device.type == "cpu":
+            refuse_wrong_gradients(players["discriminator"].network, needy[0])
     generator = players["generator"].network
     game = Adversarial(
         **players,
@@ -265,6 +270,8 @@ class Regularizer:
         self.rest = {key: value for key, value in node.items() if key not in self.siblings}
         self.trust = trust
         self.made = self.make()
+        if self.is_of_each_sample and "generator" in self.on:
+            raise ConfigError(f"{self.key}.on={json.dumps(self.on)}: this penalty is on the discriminator's gradient")
 
     def make(self) -> Any:
         """The penalty, projection, wrapper or transform itself."""
@@ -286,13 +293,23 @@ def roles(
     """The keys that every regularizer has: what it is, and whose."""
 
 
-def refuse_batch_statistics(discriminator: nn.Module, regularizers: list[Regularizer]) -> None:
+def refuse_batch_statistics(discriminator: nn.Module, regularizer: str) -> None:
     """A penalty on each sample's own gradient, and a discriminator that mixes the samples, do not go together."""
-    if not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in discriminator.modules()):
-        return
-    for regularizer in regularizers:
-        if regularizer.is_of_each_sample:
+    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in discriminator.modules()):
+        raise ConfigError(
+            f"model.discriminator.normalization=batch: it mixes the samples, but {regularizer} needs each "
+            "sample's own gradient; layer, instance and none do not"
+        )
+
+
+def refuse_wrong_gradients(discriminator: nn.Module, regularizer: str) -> None:
+    """On the CPU, oneDNN's bf16 convolutions with kernels of 8 or 16 are wrong (pytorch#163347, torch 2.11 to 2.15).
+
+    The double backward pass of a convolution of stride 1 has such kernels: 40 % error in a penalty's gradient.
+    """
+    for module in discriminator.modules():
+        if isinstance(module, nn.Conv2d) and module.stride == (1, 1) and module.kernel_size != (1, 1):
             raise ConfigError(
-                f"model.discriminator.normalization=batch: it mixes the samples, but {regularizer.key} needs each "
-                "sample's own gradient; layer, instance and none do not"
+                f"precision=bf16: on the CPU the gradient of {regularizer} would be wrong through convolutions of "
+                "stride 1, by a bug of oneDNN; fp32 is right, as are a GPU and model=dcgan"
             )

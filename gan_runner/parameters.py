@@ -16,7 +16,8 @@ def run_axes(network: nn.Module) -> int:
 
 def is_normalization(module: nn.Module) -> bool:
     """Whether the module's parameters are gains and shifts, not weights."""
-    return getattr(module, "is_normalization", False) or "Norm" in type(module).__name__
+    is_torchs = type(module).__module__.startswith("torch.nn.modules.") and "Norm" in type(module).__name__
+    return is_torchs or getattr(module, "is_normalization", False)
 
 
 def kernels(network: nn.Module) -> Iterator[Tensor]:

@@ -168,7 +168,8 @@ def orthogonal(view: View) -> Tensor:
 class LeCam(nn.Module):
     """(D(x) - α_fake)² + (D(G(z)) - α_real)², α the running means of the logits: (..., N).
 
-    It bounds how far the discriminator pulls the two apart when data is scarce. Tseng et al. 2021, arXiv:2104.03310.
+    It bounds how far the discriminator pulls the two apart when data is scarce. The authors' code puts a ReLU around
+    both differences; this is the paper's formula, which has none. Tseng et al. 2021, arXiv:2104.03310.
     """
 
     real_mean: Tensor

@@ -25,17 +25,20 @@ class Player:
     projections: Sequence[Callable[[nn.Module], None]] = ()
 
     def __post_init__(self) -> None:
-        self.parameters = list(self.network.parameters())
+        self.parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         for group in self.optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])
         self.unclipped_norm: Tensor | None = None
 
-    def learn(self, view: Any, update: int, step: int) -> None:
-        """Update number `update` of this player, in training step `step`, both counted from 0."""
-        due = [term(view, step) for term in self.terms.values() if term.is_due(update)]
+    def objective(self, view: Any, update: int, step: int) -> Tensor:
+        """The sum of the terms due at update number `update`, in training step `step`, both counted from 0: (...,)."""
+        return torch.stack([term(view, step) for term in self.terms.values() if term.is_due(update)]).sum(0)
+
+    def descend(self, objective: Tensor, step: int) -> None:
+        """One step of the optimizer down the objective's gradient, with all that comes before and after it."""
         self.optimizer.zero_grad(set_to_none=True)
         # Only towards the own weights: not to the samples, which require grad where a penalty differentiates at them.
-        torch.stack(due).sum().backward(inputs=self.parameters)  # over the runs too, if any, which share no weights
+        objective.sum().backward(inputs=self.parameters)  # the sum over the runs, if any, which share no weights
         if self.gradient_transforms:
             self.unclipped_norm = gradient_norm(self.network)
         for transform in self.gradient_transforms:

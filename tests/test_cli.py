@@ -45,6 +45,10 @@ MISTAKES = [
     (["regularizer.gradient_penalty.weight=-1"], r"gradient_penalty.weight=-1: must be greater than or equal to 0"),
     (["regularizer.gradient_penalty.every=0"], r"gradient_penalty.every=0: must be greater than or equal to 1"),
     (["regularizer=l1", "regularizer.l1.on=[both]"], r"regularizer.l1.on=\[\"both\"\]: must be 'generator' or 'discr"),
+    (
+        ["regularizer=r1", "+regularizer.r1.on=[generator]"],
+        r"regularizer.r1.on=.*: this penalty is on the discriminator's",
+    ),
     (["regularizer=[l1,l1]"], r"regularizer: 'l1' is named twice"),
     (["augmentation=[diffaugment,diffaugment]"], r"augmentation: 'diffaugment' is named twice"),
     (

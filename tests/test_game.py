@@ -71,10 +71,10 @@ def test_a_turn_draws_one_batch_of_the_discriminator_and_none_of_the_generator()
     assert drawn == [0, 1, 2, 3, 4, 5]
 
 
-def seeing(views: list[AdversarialView], learn: Callable[..., None]) -> Callable[..., None]:
-    def look(view: AdversarialView, *rest: int) -> None:
+def seeing(views: list[AdversarialView], objective: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def look(view: AdversarialView, *rest: int) -> Tensor:
         views.append(view)
-        learn(view, *rest)
+        return objective(view, *rest)
 
     return look
 
@@ -85,7 +85,7 @@ def test_the_discriminators_fakes_carry_no_graph_and_the_generators_turn_leaves_
     game = make("loss=relativistic", "regularizer=[r1,r2]")
     views: list[AdversarialView] = []
     for _, player in game.players():
-        monkeypatch.setattr(player, "learn", seeing(views, player.learn))
+        monkeypatch.setattr(player, "objective", seeing(views, player.objective))
     game.step(0)
     assert views[0].fake.is_leaf
     assert not views[1].fake.is_leaf
@@ -274,3 +274,23 @@ def test_the_generators_average_is_what_samples_are_drawn_from() -> None:
     torch.testing.assert_close(game.sample(latents, None), before)
     assert not all(value.equal(start[key]) for key, value in game.generator.network.state_dict().items())
     assert make("ema_half_life=null").moving_average is None
+
+
+def test_bf16_on_the_cpu_where_its_gradients_are_wrong_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"precision=bf16: .* regularizer.r1 .*oneDNN"):
+        make(
+            "model=resnet", "model.generator.depth=1", "model.discriminator.depth=1", "precision=bf16", "regularizer=r1"
+        )
+    make("model=dcgan", "precision=bf16", "regularizer=r1")
+    make("model=resnet", "model.generator.depth=1", "model.discriminator.depth=1", "precision=bf16", "regularizer=l1")
+
+
+def test_a_frozen_layer_of_a_users_network_stays_frozen() -> None:
+    game = make()
+    frozen = next(game.discriminator.network.parameters()).requires_grad_(False)
+    game.discriminator.__post_init__()
+    before = frozen.clone()
+    for step in range(2):
+        game.step(step)
+    assert frozen.equal(before)
+    assert not frozen.requires_grad

@@ -208,8 +208,8 @@ def outputs_of(network, kinds, x):
 
 
 def test_dcgan_of_the_paper():
-    generator = make("dcgan", "generator", (3, 64, 64), latent_size=100)
-    discriminator = make("dcgan", "discriminator", (3, 64, 64))
+    generator = make("dcgan", "generator", (3, 64, 64), latent_size=100, width=64)
+    discriminator = make("dcgan", "discriminator", (3, 64, 64), width=64)
     assert outputs_of(generator, nn.ConvTranspose2d, torch.randn(2, 100)) == [
         (256, 8, 8), (128, 16, 16), (64, 32, 32), (3, 64, 64),
     ]  # fmt: skip

@@ -61,14 +61,17 @@ class Adversarial:
                 fake = self.generate(labels)
             # Leaves that require grad: a penalty differentiates at them through the forward pass that the loss makes.
             view = self.view(self.discriminator.network, real.requires_grad_(), fake.requires_grad_(), labels)
-            self.discriminator.learn(view, update, step)
+            objective = self.discriminator.objective(view, update, step)
+        self.discriminator.descend(objective, step)
         self.last_logits = {"real": view.real_logits.detach(), "fake": view.fake_logits.detach()}
 
     def generator_turn(self, real: Tensor, labels: Tensor | None, step: int) -> None:
         """The generator learns from the discriminator, whose weights get no gradient."""
-        with self.autocast, frozen(self.discriminator.network):
-            view = self.view(self.generator.network, real.detach(), self.generate(labels), labels)
-            self.generator.learn(view, step, step)
+        with frozen(self.discriminator.network):
+            with self.autocast:
+                view = self.view(self.generator.network, real.detach(), self.generate(labels), labels)
+                objective = self.generator.objective(view, step, step)
+            self.generator.descend(objective, step)
 
     def generate(self, labels: Tensor | None) -> Tensor:
         """Samples of the generator in training, (N, *sample)."""
@@ -149,11 +152,14 @@ class Adversarial:
 @contextmanager
 def frozen(network: nn.Module) -> Iterator[None]:
     """The network's weights take part without getting a gradient, or keeping what one would need."""
-    network.requires_grad_(False)
+    learned = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    for parameter in learned:
+        parameter.requires_grad_(False)
     try:
         yield
     finally:
-        network.requires_grad_(True)
+        for parameter in learned:
+            parameter.requires_grad_(True)
 
 
 @contextmanager

@@ -69,6 +69,8 @@ class ConditionalBatchNorm2d(Labelled):
     Source: Dumoulin et al. 2016, arXiv:1610.07629 (per style); de Vries et al. 2017, arXiv:1707.00683.
     """
 
+    is_normalization = True
+
     def __init__(self, channels: int, num_classes: int) -> None:
         super().__init__()
         self.normalize = nn.BatchNorm2d(channels, affine=False)
