@@ -1,0 +1,48 @@
+"""What README.md says is so."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.conftest import compose
+from tests.readme import README, with_table
+
+TEXT = README.read_text()
+LINES = [line for block in re.findall(r"```sh\n(.*?)```", TEXT, re.S) for line in block.splitlines()]
+RUNS = [shlex.split(line, comments=True)[1:] for line in LINES if line.startswith("gan-runner")]
+SINGLE = [words for words in RUNS if words and words[0] not in ("sample", "-m", "--config-dir")]
+
+
+def test_the_table_of_config_groups_is_that_of_conf():
+    assert with_table(TEXT) == TEXT, "python -m tests.readme writes the table"
+
+
+@pytest.mark.parametrize("words", SINGLE, ids=" ".join)
+def test_the_lines_compose(words):
+    assert compose(*words)["batch_size"]
+
+
+def test_pictures_and_their_size():
+    pictures = re.findall(r"!\[[^]]*\]\(([^)]*)\)", TEXT)
+    assert pictures
+    for name in pictures:
+        assert (README.parent / name).stat().st_size < 100_000
+
+
+def test_a_penalty_in_ten_lines(run_cli, monkeypatch):
+    files = re.findall(r"<!-- (\S+) -->\n```\w+\n(.*?)```", TEXT, re.S)
+    assert [name for name, _ in files] == ["my_gan/penalties.py", "my_conf/regularizer/logit_drift.yaml"]
+    for name, content in files:
+        Path(name).parent.mkdir(parents=True)
+        Path(name).write_text(content)
+    assert len(files[0][1].splitlines()) <= 10
+    monkeypatch.syspath_prepend(".")
+    (words,) = [words for words in RUNS if words and words[0] == "--config-dir"]
+    code, _, error = run_cli(*words, "steps=1", "model=mlp", "hydra.run.dir=run")
+    assert code == 0, error
+    assert "penalty/logit_drift" in Path("run/metrics.jsonl").read_text()
+    assert "penalty/gradient_penalty" in Path("run/metrics.jsonl").read_text()
+    assert yaml.safe_load(Path("run/.hydra/config.yaml").read_text())["regularizer"]["logit_drift"]["weight"] == 0.001
