@@ -168,11 +168,12 @@ def build(config: dict[str, Any], trust: list[str], data: Data | None = None) ->
             refuse_wrong_gradients(players["discriminator"].network, needy[0])
     generator = players["generator"].network
     game = Adversarial(
-        **players,
+        players=players,
         data=data,
         draw_latents=latent_distribution(model),
         randomness=Randomness(settings.seed, device),
         batch_size=settings.batch_size,
+        is_conditional=False,
         discriminator_steps=settings.discriminator_steps,
         augmentations=augmentations,
         autocast=torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16"),

@@ -5,6 +5,7 @@ and whatever reduces over weights must leave it alone: `run_axes` says how many 
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -12,6 +13,13 @@ from torch import Tensor, nn
 def run_axes(network: nn.Module) -> int:
     """The number of leading axes of every parameter that count runs."""
     return int(getattr(network, "run_axes", 0))
+
+
+def over_runs(samples: Tensor | None, network: nn.Module) -> Any:
+    """The same samples (N, ...) for each of the network's runs, (..., N, ...); as they are for a single run."""
+    if samples is None or not run_axes(network):
+        return samples
+    return samples.expand(int(getattr(network, "runs")), *samples.shape)  # noqa: B009 -- Module's own types hide it
 
 
 def is_normalization(module: nn.Module) -> bool:

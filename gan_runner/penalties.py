@@ -43,7 +43,7 @@ def squared_slope(view: View, samples: Tensor) -> Tensor:
         logits = view.fake_logits
     else:
         samples = samples.detach().requires_grad_()
-        logits = view.discriminate(samples, view.labels)
+        logits = view.discriminate(samples)
     (gradient,) = torch.autograd.grad(logits.sum(), samples, create_graph=True)
     return gradient.flatten(logits.ndim).square().sum(-1)
 

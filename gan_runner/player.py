@@ -34,11 +34,12 @@ class Player:
         """The sum of the terms due at update number `update`, in training step `step`, both counted from 0: (...,)."""
         return torch.stack([term(view, step) for term in self.terms.values() if term.is_due(update)]).sum(0)
 
-    def descend(self, objective: Tensor, step: int) -> None:
-        """One step of the optimizer down the objective's gradient, with all that comes before and after it."""
+    def learn(self, objective: Callable[[nn.Module], Tensor], step: int) -> None:
+        """One step of the optimizer down the gradient of the objective, a function of the network: (...,)."""
         self.optimizer.zero_grad(set_to_none=True)
         # Only towards the own weights: not to the samples, which require grad where a penalty differentiates at them.
-        objective.sum().backward(inputs=self.parameters)  # the sum over the runs, if any, which share no weights
+        # The sum is over the runs, if any, which share no weights.
+        objective(self.network).sum().backward(inputs=self.parameters)
         if self.gradient_transforms:
             self.unclipped_norm = gradient_norm(self.network)
         for transform in self.gradient_transforms:

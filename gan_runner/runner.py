@@ -9,7 +9,7 @@ import torch
 from gan_runner import __version__, checkpoint
 from gan_runner.build import build
 from gan_runner.config import ConfigError
-from gan_runner.games.adversarial import Adversarial
+from gan_runner.games.game import Game
 from gan_runner.log import RunLog, flatten
 from gan_runner.run_directory import RunDirectory
 from gan_runner.train import Interrupted, train
@@ -29,7 +29,7 @@ def run(
         directory = RunDirectory.claim(path, documents)
     except (OSError, ValueError) as error:
         raise ConfigError(str(error)) from error
-    parameters = {name: sum(p.numel() for p in player.network.parameters()) for name, player in game.players()}
+    parameters = {name: sum(p.numel() for p in player.network.parameters()) for name, player in game.players.items()}
     device = game.randomness.device
     directory.update(parameters=parameters, device=describe_device(device), threads=torch.get_num_threads())
     shown_path = shorten(path)
@@ -54,11 +54,11 @@ def run(
         log.say(f"done in {wall_time:.0f} s ({rate:.0f} images/s); samples, losses and checkpoints in {shown_path}")
 
 
-def load_weights(game: Adversarial, source: Path) -> None:
+def load_weights(game: Game, source: Path) -> None:
     """Start from the networks of another run's last checkpoint; everything else starts afresh."""
     try:
         saved = checkpoint.load(source / "checkpoints" / "last.pt")["game"]
-        for name, player in game.players():
+        for name, player in game.players.items():
             player.network.load_state_dict(saved[name]["network"])
     except (ValueError, RuntimeError, KeyError) as error:
         raise ConfigError(f"init_from={source}: {' '.join(str(error).split())[:300]}") from error

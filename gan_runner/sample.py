@@ -12,7 +12,7 @@ from gan_runner.build import build
 from gan_runner.config import ConfigError, stored_config
 from gan_runner.datasets.data import Recorded
 from gan_runner.files import write_atomically, write_bytes
-from gan_runner.games.adversarial import Adversarial
+from gan_runner.games.game import Game
 from gan_runner.randomness import fixed_randomness
 
 BATCH = 256  # samples generated at once
@@ -72,7 +72,7 @@ def main(arguments: list[str]) -> None:
         print(path)
 
 
-def draw_latents(game: Adversarial, seed: int, count: int, interpolate: bool) -> Tensor:
+def draw_latents(game: Game, seed: int, count: int, interpolate: bool) -> Tensor:
     """(count, latent_size); in rows of 8 on a great circle from one latent to another, if asked."""
     randomness = fixed_randomness(seed, "sample", game.randomness.device)
     if not interpolate:
@@ -86,7 +86,7 @@ def draw_latents(game: Adversarial, seed: int, count: int, interpolate: bool) ->
     return walk.flatten(0, 1)[:count]
 
 
-def save(game: Adversarial, samples: Tensor, options: argparse.Namespace) -> list[Path]:
+def save(game: Game, samples: Tensor, options: argparse.Namespace) -> list[Path]:
     """Write what was asked for, and return where."""
     is_images = len(game.data.shape) == 3
     content = (game.data.to_pixels(samples) if is_images else samples).cpu()

@@ -10,7 +10,7 @@ from torch import Tensor
 from gan_runner import checkpoint, pictures
 from gan_runner.config import Settings
 from gan_runner.files import write_bytes
-from gan_runner.games.adversarial import Adversarial
+from gan_runner.games.game import Game
 from gan_runner.log import RunLog
 from gan_runner.randomness import fixed_randomness
 from gan_runner.run_directory import RunDirectory
@@ -24,9 +24,9 @@ class Interrupted(Exception):  # noqa: N818 -- no error: the run is whole, and c
         self.exit_code = 128 + number
 
 
-def train(game: Adversarial, settings: Settings, steps: int, directory: RunDirectory, log: RunLog) -> None:
+def train(game: Game, settings: Settings, steps: int, directory: RunDirectory, log: RunLog) -> None:
     """Train for `steps` steps. A signal ends it early, saved, with Interrupted."""
-    images_per_step = settings.batch_size * settings.discriminator_steps
+    images_per_step = game.images_per_step
     preview = Preview(game, settings, directory, log)
     clock = Clock()
     preview.draw_real()
@@ -76,7 +76,7 @@ class Clock:
 class Preview:
     """The pictures of a run: the same latents at every step, the same real samples beside them."""
 
-    def __init__(self, game: Adversarial, settings: Settings, directory: RunDirectory, log: RunLog):
+    def __init__(self, game: Game, settings: Settings, directory: RunDirectory, log: RunLog):
         self.game, self.data, self.directory, self.log = game, game.data, directory, log
         self.is_images = len(game.data.shape) == 3
         count = (

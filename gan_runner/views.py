@@ -3,13 +3,16 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from gan_runner.parameters import run_axes
 from gan_runner.randomness import Randomness
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AdversarialView:
     """One turn of the adversarial game, over N samples.
 
@@ -18,18 +21,36 @@ class AdversarialView:
     """
 
     learner: nn.Module  # the network whose weights this turn changes
-    discriminate: Callable[[Tensor, Tensor | None], Tensor]  # (samples, labels) -> logits (..., N), augmented
+    discriminator: nn.Module  # the network itself; `discriminate` is what the terms ask
+    augment: Callable[[Tensor], Tensor]  # what it sees of samples
+    loss: Callable[[Any], Tensor]  # the learner's side of the loss, of a view's logits: (..., N)
     real: Tensor  # (..., N, *sample); in the discriminator's turn a leaf that requires grad
     fake: Tensor  # (..., N, *sample); likewise; in the generator's turn attached to the generator
     labels: Tensor | None  # (..., N), of the real and of the generated samples alike
     randomness: Randomness
 
+    def discriminate(self, samples: Tensor) -> Tensor:
+        """D(augmented samples): (..., N, *sample) -> logits (..., N)."""
+        return self.ask(self.discriminator, self.augment(samples), self.labels)
+
+    def features(self, samples: Tensor) -> Tensor:
+        """What the discriminator's last layer sees of augmented samples: (..., N, *sample) -> (..., N, F)."""
+        return self.ask(self.discriminator.features, self.augment(samples))  # type: ignore[arg-type]
+
+    def ask(self, function: Callable[..., Tensor], samples: Tensor, *labels: Tensor | None) -> Tensor:
+        """A function of the discriminator; where it has fewer leading axes than the samples, it sees one long batch."""
+        extra = run_axes(self.learner) - run_axes(self.discriminator)
+        flat = [x if x is None else x.flatten(0, extra) for x in (samples, *labels)]
+        answer = function(*flat)
+        answer = answer if answer.dtype == torch.float64 else answer.float()  # what autocast made bf16
+        return answer.unflatten(0, samples.shape[: extra + 1])
+
     @cached_property
     def real_logits(self) -> Tensor:
         """D(real), (..., N)."""
-        return self.discriminate(self.real, self.labels)
+        return self.discriminate(self.real)
 
     @cached_property
     def fake_logits(self) -> Tensor:
         """D(fake), (..., N)."""
-        return self.discriminate(self.fake, self.labels)
+        return self.discriminate(self.fake)

@@ -143,4 +143,7 @@ def test_lr_schedule_acts_on_both_players() -> None:
     game = train(
         "lr_schedule=linear", "steps=4", "optimizer.lr=1.0", "optimizer.discriminator.lr=2.0", "model=mlp", *TINY_MODEL
     )
-    assert [player.optimizer.param_groups[0]["lr"] for _, player in game.players()] == [0.5, 1.0]  # of step 2 of 4
+    assert [player.optimizer.param_groups[0]["lr"] for _, player in game.players.items()] == [
+        0.5,
+        1.0,
+    ]  # of step 2 of 4

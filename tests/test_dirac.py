@@ -82,8 +82,10 @@ def path(
     regularizer = {"r1": Term(penalty, weight=gamma, every=every)} if gamma else {}
     discriminator, generator = Discriminator(start[0]), Generator(start[1])
     game = Adversarial(
-        discriminator=player(discriminator, {LOSS: Term(loss.discriminator), **regularizer}),
-        generator=player(generator, {LOSS: Term(loss.generator)}),
+        players={
+            "generator": player(generator, {LOSS: Term(loss.generator)}),
+            "discriminator": player(discriminator, {LOSS: Term(loss.discriminator), **regularizer}),
+        },
         data=Origin(),
         draw_latents=lambda randomness, count: torch.zeros(count, 1),
         randomness=Randomness(0, torch.device("cpu")),
@@ -92,6 +94,7 @@ def path(
         augmentations=[],
         autocast=torch.autocast("cpu", enabled=False),
         moving_average=None,
+        is_conditional=False,
     )
     points = [start]
     for step in range(steps):

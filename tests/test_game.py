@@ -35,7 +35,7 @@ def counted(network: torch.nn.Module) -> Iterator[list[bool]]:
 def snapshot(game: Adversarial) -> dict[str, Tensor]:
     return {
         f"{name}.{key}": value.clone()
-        for name, player in game.players()
+        for name, player in game.players.items()
         for key, value in player.network.state_dict().items()
     }
 
@@ -84,7 +84,7 @@ def test_the_discriminators_fakes_carry_no_graph_and_the_generators_turn_leaves_
 ) -> None:
     game = make("loss=relativistic", "regularizer=[r1,r2]")
     views: list[AdversarialView] = []
-    for _, player in game.players():
+    for _, player in game.players.items():
         monkeypatch.setattr(player, "objective", seeing(views, player.objective))
     game.step(0)
     assert views[0].fake.is_leaf
@@ -177,7 +177,7 @@ class NoHostSync(TorchDispatchMode):
 
 
 def step_without_sync(game: Adversarial, monkeypatch: pytest.MonkeyPatch) -> None:
-    for _, player in game.players():
+    for _, player in game.players.items():
         monkeypatch.setattr(player.optimizer, "step", partial(outside_modes, player.optimizer.step))
     with NoHostSync():
         for step in range(2):
@@ -234,7 +234,7 @@ def test_a_term_on_both_players_has_a_tag_for_each() -> None:
     game = make("regularizer=l1", "regularizer.l1.on=[generator,discriminator]")
     game.step(0)
     tags = game.statistics()
-    for name, player in game.players():
+    for name, player in game.players.items():
         weights = sum(p.abs().sum() for key, p in player.network.named_parameters() if key.endswith("weight"))
         assert f"penalty/l1/{name}" in tags
         assert weights > 0

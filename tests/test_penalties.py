@@ -74,14 +74,24 @@ def some(*shape: int, seed: int = 0) -> Tensor:
 
 def view_of(network: nn.Module, real: Tensor, fake: Tensor, given: Any = None) -> AdversarialView:
     """The discriminator's turn, as the game makes it."""
-    return AdversarialView(
-        learner=network,
-        discriminate=lambda samples, labels: network(samples),
-        real=real.clone().requires_grad_(),
-        fake=fake.clone().requires_grad_(),
-        labels=None,
-        randomness=given if given is not None else a_randomness(),
-    )
+    real, fake = real.clone().requires_grad_(), fake.clone().requires_grad_()
+    return a_view(network, Unlabelled(network), real, fake, randomness=given if given is not None else a_randomness())
+
+
+class Unlabelled(nn.Module):
+    """A network of samples alone as one that is told the labels."""
+
+    def __init__(self, network: Callable[[Tensor], Tensor]):
+        super().__init__()
+        self.network, self.run_axes = network, getattr(network, "run_axes", 0)
+
+    def forward(self, samples: Tensor, labels: Tensor | None) -> Tensor:
+        return self.network(samples)
+
+
+def a_view(learner: nn.Module, discriminator: Any, real: Tensor, fake: Tensor, **others: Any) -> AdversarialView:
+    parts = {"augment": lambda samples: samples, "loss": None, "labels": None, "randomness": a_randomness()} | others
+    return AdversarialView(learner=learner, discriminator=discriminator, real=real, fake=fake, **parts)
 
 
 class Linear(nn.Module):
@@ -177,9 +187,7 @@ def test_interpolation_runs_from_fake_to_real():
 def test_gradient_is_taken_before_the_augmentation():
     network = Linear(some(3))
     view = view_of(network, some(4, 3), some(4, 3, seed=1))
-    view = AdversarialView(
-        network, lambda samples, labels: network(3 * samples), view.real, view.fake, None, view.randomness
-    )
+    view = a_view(network, Unlabelled(network), view.real, view.fake, augment=lambda samples: 3 * samples)
     expected = (9 * network.weight.square().sum() / 2).expand(4)
     for penalty in (penalties.r1, penalties.r2, penalties.zero_centered_gradient_penalty):
         torch.testing.assert_close(penalty(view), expected)
@@ -194,14 +202,8 @@ def test_labels_reach_the_discriminator(name):
         assert its_labels is not None
         return samples[:, 0] * (1 + its_labels)
 
-    view = AdversarialView(
-        nn.Module(),
-        conditional,
-        some(3, 2).requires_grad_(),
-        some(3, 2, seed=1).requires_grad_(),
-        labels,
-        a_randomness(),
-    )
+    real, fake = some(3, 2).requires_grad_(), some(3, 2, seed=1).requires_grad_()
+    view = a_view(nn.Module(), conditional, real, fake, labels=labels)
     torch.testing.assert_close(GRADIENT_PENALTIES[name](view), SHAPES[name](1 + labels.double()), rtol=1e-9, atol=1e-9)
 
 
@@ -354,8 +356,6 @@ def test_under_autocast_values_are_float32(name):
     for enabled in (False, True):
         network.zero_grad()
         view = view_of(network, 4 * some(32, 6).float(), 4 * some(32, 6, seed=1).float(), Draws())
-        # A logit in bfloat16 loses what the penalty differentiates: the game turns it into float32.
-        view = AdversarialView(network, lambda x, _: network(x).float(), view.real, view.fake, None, view.randomness)
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
             value = GRADIENT_PENALTIES[name](view)
             value.mean().backward(inputs=list(network.parameters()))
@@ -434,7 +434,7 @@ def test_orthogonal_is_zero_on_orthogonal_rows_of_any_length():
 def test_weights_are_the_learner_s():
     """The generator's own, where the penalty is on the generator."""
     discriminator, generator = Linear(some(3)), nn.Linear(2, 2).double()
-    view = AdversarialView(generator, lambda x, _: discriminator(x), some(2, 3), some(2, 3), None, a_randomness())
+    view = a_view(generator, Unlabelled(discriminator), some(2, 3), some(2, 3))
     result = penalties.l1(view, biases=False, reduction="sum")
     torch.testing.assert_close(result, generator.weight.abs().sum().reshape(1))
 

@@ -3,150 +3,129 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from gan_runner.datasets.data import Data
-from gan_runner.ema import MovingAverage
+from gan_runner.games.game import Game, evaluating
+from gan_runner.parameters import over_runs
 from gan_runner.player import LOSS, Player
 from gan_runner.randomness import Randomness
-from gan_runner.terms import Term
 from gan_runner.views import AdversarialView
 
-Augmentation = Callable[..., Tensor]  # (samples, randomness) -> samples
+Augmentation = Callable[[Tensor, Randomness], Tensor]
+HELD_OUT = 256  # samples that the discriminator is asked about at a log point
 
 
-@dataclass
-class Adversarial:
+@dataclass(kw_only=True)
+class Adversarial(Game):
     """`discriminator_steps` turns of the discriminator, each on a new batch, then one of the generator."""
 
-    discriminator: Player
-    generator: Player
-    data: Data
-    draw_latents: Callable[[Randomness, int], Tensor]
-    randomness: Randomness
-    batch_size: int
     discriminator_steps: int
     augmentations: list[Augmentation]
-    autocast: torch.autocast
-    moving_average: MovingAverage | None
 
     def __post_init__(self) -> None:
-        self.last_step = 0
+        super().__post_init__()
         self.last_logits: dict[str, Tensor] = {}  # of the discriminator's last turn, for the statistics
 
-    def players(self) -> Iterator[tuple[str, Player]]:
-        """(name, player)."""
-        yield "generator", self.generator
-        yield "discriminator", self.discriminator
+    @property
+    def generator(self) -> Player:
+        """The player that makes samples."""
+        return self.players["generator"]
 
-    def step(self, step: int) -> None:
-        """Training step number `step`, counted from 0: all its randomness and data follow from that number."""
-        self.randomness.start_step(step)
+    @property
+    def discriminator(self) -> Player:
+        """The player that judges them."""
+        return self.players["discriminator"]
+
+    @property
+    def sampler(self) -> nn.Module:
+        """The generator's network."""
+        return self.generator.network
+
+    @property
+    def images_per_step(self) -> int:
+        """Real samples that the discriminator sees in a step."""
+        return self.batch_size * self.discriminator_steps
+
+    def take_turns(self, step: int) -> None:
+        """The discriminator's turns, then the generator's."""
         first = step * self.discriminator_steps
         for update in range(first, first + self.discriminator_steps):
-            real, labels = self.data.batch(update, self.batch_size, self.randomness.seed)
+            real, labels = self.batch(update)
             self.discriminator_turn(real, labels, update, step)
         self.generator_turn(real, labels, step)
-        if self.moving_average:
-            self.moving_average.update()
-        self.last_step = step
 
     def discriminator_turn(self, real: Tensor, labels: Tensor | None, update: int, step: int) -> None:
         """The discriminator learns to tell `real` from fakes, which carry no graph."""
-        with self.autocast:
-            with torch.no_grad():
-                fake = self.generate(labels)
-            # Leaves that require grad: a penalty differentiates at them through the forward pass that the loss makes.
-            view = self.view(self.discriminator.network, real.requires_grad_(), fake.requires_grad_(), labels)
-            objective = self.discriminator.objective(view, update, step)
-        self.discriminator.descend(objective, step)
-        self.last_logits = {"real": view.real_logits.detach(), "fake": view.fake_logits.detach()}
+        with self.autocast, torch.no_grad():
+            fake = self.generator.network(self.draw_latents(self.randomness, len(real)), labels).float()
+        # Leaves that require grad: a penalty differentiates at them through the forward pass that the loss makes.
+        real, fake = real.detach().requires_grad_(), fake.requires_grad_()
+
+        def objective(network: nn.Module) -> Tensor:
+            view = self.view(network, network, over_runs(real, network), over_runs(fake, network), labels)
+            with self.autocast:
+                value = self.discriminator.objective(view, update, step)
+            if network is self.discriminator.network:
+                self.last_logits = {"real": view.real_logits.detach(), "fake": view.fake_logits.detach()}
+            return value
+
+        self.discriminator.learn(objective, step)
 
     def generator_turn(self, real: Tensor, labels: Tensor | None, step: int) -> None:
         """The generator learns from the discriminator, whose weights get no gradient."""
-        with frozen(self.discriminator.network):
+        latents = self.draw_latents(self.randomness, len(real))
+
+        def objective(network: nn.Module) -> Tensor:
             with self.autocast:
-                view = self.view(self.generator.network, real.detach(), self.generate(labels), labels)
-                objective = self.generator.objective(view, step, step)
-            self.generator.descend(objective, step)
+                fake = network(over_runs(latents, network), over_runs(labels, network)).float()
+                view = self.view(network, self.discriminator.network, over_runs(real, network), fake, labels)
+                return self.generator.objective(view, step, step)
 
-    def generate(self, labels: Tensor | None) -> Tensor:
-        """Samples of the generator in training, (N, *sample)."""
-        latents = self.draw_latents(self.randomness, self.batch_size)
-        return self.generator.network(latents, labels).float()
+        with frozen(self.discriminator.network):
+            self.generator.learn(objective, step)
 
-    def view(self, learner: nn.Module, real: Tensor, fake: Tensor, labels: Tensor | None) -> AdversarialView:
+    def view(
+        self, learner: nn.Module, discriminator: nn.Module, real: Tensor, fake: Tensor, labels: Tensor | None
+    ) -> AdversarialView:
         """What the learner sees in this turn."""
-        return AdversarialView(learner, self.discriminate, real, fake, labels, self.randomness)
+        role = "discriminator" if learner is discriminator else "generator"
+        return AdversarialView(
+            learner=learner,
+            discriminator=discriminator,
+            augment=self.augment,
+            loss=self.players[role].terms[LOSS].of,
+            real=real,
+            fake=fake,
+            labels=over_runs(labels, learner),
+            randomness=self.randomness,
+        )
 
-    def discriminate(self, samples: Tensor, labels: Tensor | None) -> Tensor:
-        """Logits (N,) of the samples, augmented."""
-        for augment in self.augmentations:
-            samples = augment(samples, self.randomness)
-        return self.discriminator.network(samples, labels).float()
-
-    # --- what is looked at, between the steps
-
-    @property
-    def shown(self) -> nn.Module:
-        """The network that samples are drawn from: the generator's moving average, where there is one."""
-        return self.moving_average.network if self.moving_average else self.generator.network
-
-    @torch.no_grad()
-    def sample(self, latents: Tensor, labels: Tensor | None) -> Tensor:
-        """Samples of the shown network in evaluation mode, which leaves every buffer as it is."""
-        with evaluating(self.shown), self.autocast:
-            return self.shown(latents, labels).float()
+    def augment(self, samples: Tensor) -> Tensor:
+        """What the discriminator sees of samples."""
+        for augmentation in self.augmentations:
+            samples = augmentation(samples, self.randomness)
+        return samples
 
     @torch.no_grad()
-    def statistics(self, held_out_count: int = 256) -> dict[str, Tensor | float]:
-        """What is logged of the last step, tag -> scalar. Called between steps, it changes nothing.
+    def statistics(self) -> dict[str, Tensor | float]:
+        """Those of every game, and the discriminator's logits and accuracies: the share on the right side of 0.
 
-        Accuracies count logits on the right side of 0. The held-out samples are judged in evaluation mode.
+        The held-out samples are judged as they are, in evaluation mode.
         """
-        tags: dict[str, Tensor | float] = {f"loss/{name}": player.terms[LOSS].value for name, player in self.players()}
-        for tag, term in self.penalties():
-            tags[f"penalty/{tag}"] = term.value
-            tags[f"weight/{tag}"] = term.weight_at(self.last_step)
-            tags |= {f"state/{tag}/{key}": value for key, value in term.state().items()}
+        tags = super().statistics()
         logits = dict(self.last_logits)
-        if held_out := self.data.held_out(held_out_count):
+        if held_out := self.data.held_out(HELD_OUT):
+            samples, labels = held_out
             with evaluating(self.discriminator.network), self.autocast:
-                logits["held_out"] = self.discriminator.network(*held_out).float()
+                logits["held_out"] = self.discriminator.network(
+                    samples, labels if self.is_conditional else None
+                ).float()
         for kind, values in logits.items():
             tags[f"logits/{kind}"] = values.mean(-1)
             tags[f"accuracy/{kind}"] = (values < 0 if kind == "fake" else values > 0).float().mean(-1)
-        for name, player in self.players():
-            tags[f"gradient_norm/{name}"] = player.gradient_norm()
-            tags[f"learning_rate/{name}"] = player.optimizer.param_groups[0]["lr"]
         return tags
-
-    def penalties(self) -> Iterator[tuple[str, Term]]:
-        """Every term but the players' losses, by tag: its name, with the player's where both have it."""
-        for name, player in self.players():
-            other = self.generator if player is self.discriminator else self.discriminator
-            for term_name, term in player.terms.items():
-                if term_name != LOSS:
-                    yield (f"{term_name}/{name}" if term_name in other.terms else term_name), term
-
-    # --- what is saved
-
-    def state_dict(self) -> dict[str, Any]:
-        """All that training needs to go on: the noise and the data follow from the step's number."""
-        state = {name: player.state_dict() for name, player in self.players()}
-        if self.moving_average:
-            state["moving_average"] = self.moving_average.network.state_dict()
-        return state
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of `state_dict`."""
-        for name, player in self.players():
-            player.load_state_dict(state[name])
-        if self.moving_average:
-            self.moving_average.network.load_state_dict(state["moving_average"])
 
 
 @contextmanager
@@ -160,14 +139,3 @@ def frozen(network: nn.Module) -> Iterator[None]:
     finally:
         for parameter in learned:
             parameter.requires_grad_(True)
-
-
-@contextmanager
-def evaluating(network: nn.Module) -> Iterator[None]:
-    """The network in evaluation mode: no dropout, and every buffer stays as it is."""
-    was_training = network.training
-    network.eval()
-    try:
-        yield
-    finally:
-        network.train(was_training)

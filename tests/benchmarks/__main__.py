@@ -25,7 +25,7 @@ def loop(rounds: int) -> None:
         words += ["model.generator.width=64", "model.discriminator.width=64"]
         game = build(compose(*words), [])[0]
         images = torch.from_numpy(np.load(path)).permute(0, 3, 1, 2).contiguous()
-    bare_generator, bare_discriminator = (copy.deepcopy(player.network) for _, player in game.players())
+    bare_generator, bare_discriminator = (copy.deepcopy(player.network) for _, player in game.players.items())
     bare = BareLoop(bare_generator, bare_discriminator, images, 64, 100)
     step = iter(range(10**9))
     found = medians({"bare loop": bare.step, "gan_runner": lambda: game.step(next(step))}, rounds)

@@ -1,0 +1,127 @@
+"""What every game has: players, data, noise, the network that samples are drawn from, and what is logged and saved."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gan_runner.datasets.data import Data
+from gan_runner.ema import MovingAverage
+from gan_runner.player import LOSS, Player
+from gan_runner.randomness import Randomness
+from gan_runner.terms import Term
+
+
+@dataclass(kw_only=True)
+class Game(ABC):
+    """One run's training, a step at a time, and what is looked at in between."""
+
+    players: dict[str, Player]
+    data: Data
+    draw_latents: Callable[[Randomness, int], Tensor]  # (randomness, count) -> (count, latent_size)
+    randomness: Randomness
+    batch_size: int
+    autocast: torch.autocast
+    moving_average: MovingAverage | None
+    is_conditional: bool
+
+    def __post_init__(self) -> None:
+        self.last_step = 0
+
+    def step(self, step: int) -> None:
+        """Training step number `step`, counted from 0: all its randomness and data follow from that number."""
+        self.randomness.start_step(step)
+        self.take_turns(step)
+        if self.moving_average:
+            self.moving_average.update()
+        self.last_step = step
+
+    @abstractmethod
+    def take_turns(self, step: int) -> None:
+        """What the players do in one step."""
+
+    @property
+    @abstractmethod
+    def images_per_step(self) -> int:
+        """Real samples that one step sees."""
+
+    def batch(self, index: int) -> tuple[Tensor, Tensor | None]:
+        """Real samples (N, *sample), and their labels (N,) where the networks are told them."""
+        real, labels = self.data.batch(index, self.batch_size, self.randomness.seed)
+        return real, labels if self.is_conditional else None
+
+    # --- what is looked at, between the steps
+
+    @property
+    @abstractmethod
+    def sampler(self) -> nn.Module:
+        """The network in training that makes samples of latents."""
+
+    @property
+    def shown(self) -> nn.Module:
+        """The network that samples are drawn from: the sampler's moving average, where there is one."""
+        return self.moving_average.network if self.moving_average else self.sampler
+
+    @torch.no_grad()
+    def sample(self, latents: Tensor, labels: Tensor | None) -> Tensor:
+        """Samples of the shown network in evaluation mode, which leaves every buffer as it is: (count, *sample)."""
+        with evaluating(self.shown), self.autocast:
+            return self.shown(latents, labels if self.is_conditional else None).float()
+
+    def pictures(self, latents: Tensor, labels: Tensor | None, real: Tensor) -> dict[str, Tensor]:
+        """What a preview shows, name -> samples: those of fixed latents and labels, what is made of fixed reals."""
+        return {"samples": self.sample(latents, labels)}
+
+    @torch.no_grad()
+    def statistics(self) -> dict[str, Tensor | float]:
+        """What is logged of the last step, tag -> scalar. Called between steps, it changes nothing."""
+        tags: dict[str, Tensor | float] = {
+            f"loss/{name}": player.terms[LOSS].value for name, player in self.players.items()
+        }
+        for tag, term in self.penalties():
+            tags[f"penalty/{tag}"] = term.value
+            tags[f"weight/{tag}"] = term.weight_at(self.last_step)
+            tags |= {f"state/{tag}/{key}": value for key, value in term.state().items()}
+        for name, player in self.players.items():
+            tags[f"gradient_norm/{name}"] = player.gradient_norm()
+            tags[f"learning_rate/{name}"] = player.optimizer.param_groups[0]["lr"]
+        return tags
+
+    def penalties(self) -> Iterator[tuple[str, Term]]:
+        """Every term but the players' losses, by tag: its name, with the player's where several have it."""
+        names = [name for player in self.players.values() for name in player.terms]
+        for player_name, player in self.players.items():
+            for name, term in player.terms.items():
+                if name != LOSS:
+                    yield (f"{name}/{player_name}" if names.count(name) > 1 else name), term
+
+    # --- what is saved
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that training needs to go on: the noise and the data follow from the step's number."""
+        state = {name: player.state_dict() for name, player in self.players.items()}
+        if self.moving_average:
+            state["moving_average"] = self.moving_average.network.state_dict()
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of `state_dict`."""
+        for name, player in self.players.items():
+            player.load_state_dict(state[name])
+        if self.moving_average:
+            self.moving_average.network.load_state_dict(state["moving_average"])
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """The network in evaluation mode: no dropout, and every buffer stays as it is."""
+    was_training = network.training
+    network.eval()
+    try:
+        yield
+    finally:
+        network.train(was_training)
