@@ -1,11 +1,13 @@
-"""Augmentations: what the discriminator sees of an image, real or generated.
+"""Augmentations: what the discriminator sees of a sample, real or generated.
 
-An augmentation is `f(images, randomness, **keys) -> images`. Every random number comes from `randomness`, so that a
-step is a function of its seed; every sample has its own draws.
+An augmentation is `f(samples, randomness, **keys) -> samples` or, where it changes during training, a class whose
+objects are called with `(samples, randomness, step)`. Every random number comes from `randomness`, so that a step is a
+function of its seed; every sample has its own draws.
 
 Shapes: N samples, C channels, H height, W width; `...` are leading axes, the runs of a sweep, or none.
 """
 
+from collections.abc import Callable
 from typing import Annotated, Protocol
 
 import torch
@@ -55,6 +57,36 @@ def diffaugment(
     if cutout:
         images = _cut_out(images, randomness, cutout)
     return images
+
+
+class InputNoise:
+    """x + sd schedule(step) n, n ~ N(0, I): Gaussian noise on all that the discriminator sees.
+
+    Real and generated samples then overlap, which keeps the discriminator from telling them apart at a glance; a
+    schedule that falls to 0 takes the noise away as they meet. `sd` is in the units of the data.
+
+    Shapes: samples and result (..., N, *sample), images or points.
+    Source: Sønderby et al. 2016, arXiv:1610.04490 (instance noise); Arjovsky and Bottou 2017, arXiv:1701.04862.
+    """
+
+    def __init__(self, *, sd: Annotated[float, Ge(0)], schedule: Callable[[int], float] | None = None):
+        self.sd, self.schedule = sd, schedule
+
+    def __call__(self, samples: Tensor, randomness: Randomness, step: int) -> Tensor:
+        """What the discriminator sees of samples at a training step."""
+        sd = self.sd * (self.schedule(step) if self.schedule else 1.0)
+        return samples + sd * randomness.normal(*samples.shape).to(samples.dtype)
+
+
+def flip_and_translate(images: Tensor, randomness: Randomness, *, flip: bool, translation: Fraction) -> Tensor:
+    """Mirrored left to right with probability 1/2, then shifted as in `diffaugment`.
+
+    Shapes: images and result (..., N, C, H, W).
+    """
+    if flip:
+        is_flipped = randomness.uniform(*images.shape[:-3], 1, 1, 1) < 0.5
+        images = torch.where(is_flipped, images.flip(-1), images)
+    return _translate(images, randomness, translation) if translation else images
 
 
 def _color(images: Tensor, randomness: Randomness) -> Tensor:

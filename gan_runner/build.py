@@ -1,187 +1,236 @@
-"""From a config to a game: the only place that imports what a `_target_` names."""
+"""From a config to a game."""
 
 import functools
-import importlib
 import inspect
 import json
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
+from annotated_types import Ge, MinLen
 from torch import Tensor, nn
 
 from gan_runner import latents
-from gan_runner.config import LIST_GROUPS, ConfigError, Settings, active, check_arguments, load_settings, suggest
+from gan_runner.budgets import within_budget
+from gan_runner.components import component, resolve
+from gan_runner.config import (
+    LIST_GROUPS,
+    ConfigError,
+    Settings,
+    active,
+    check_arguments,
+    load_settings,
+    signature,
+    suggest,
+)
 from gan_runner.datasets.data import Data
 from gan_runner.ema import MovingAverage
-from gan_runner.games.adversarial import Adversarial
+from gan_runner.games.adversarial import Adversarial, Augmentation
+from gan_runner.games.autoencoder import Autoencoder
+from gan_runner.games.game import Game, evaluating
+from gan_runner.models.multi_scale import MultiScale
 from gan_runner.player import LOSS, Player
-from gan_runner.randomness import Randomness, derive
+from gan_runner.randomness import Randomness, derive, fixed_randomness
 from gan_runner.terms import Term
 
-PLAYERS = ("generator", "discriminator")
-
-# Where a `_target_` may point. A config can come from a stranger, and a name is enough to run code: torch.load is one.
-OWN_MODULES = (
-    "models",
-    "datasets",
-    "losses",
-    "penalties",
-    "projections",
-    "gradients",
-    "wrappers",
-    "schedules",
-    "augmentations",
-)
-LIBRARIES = ("torch.nn", "torch.optim")  # only their classes
+PLAYERS = ("generator", "discriminator", "autoencoder")
 
 
-# --- components -------------------------------------------------------------------------------------------------------
+class Built(NamedTuple):
+    """What a config describes."""
+
+    game: Game
+    settings: Settings
+    steps: int
+    """Training steps, the first limit reached."""
+    notes: list[str]
+    """What had to be changed to fit, for the log."""
 
 
-def resolve(target: Any, key: str, trust: list[str]) -> Callable[..., Any]:
-    """The class or function that `_target_` names; nothing is imported before its name is allowed.
-
-    Raises ConfigError where the name, or the place where the object was really defined, is not allowed.
-    """
-    parts = target.split(".") if isinstance(target, str) else []
-    if not all(part.isidentifier() and not part.startswith("_") for part in parts) or not is_allowed(parts, trust):
-        raise ConfigError(
-            f"{key}._target_={target}: not allowed; a target is part of gan_runner, a class of torch.nn or torch.optim"
-            + (f", or of a package of your own with trust=[{parts[0]}]" if parts else "")
-        )
-    found: Any = None
-    for end in range(len(parts), 0, -1):
-        try:
-            found = importlib.import_module(".".join(parts[:end]))
-        except ModuleNotFoundError as error:
-            if error.name is None or not ".".join(parts).startswith(error.name):
-                raise
-            continue
-        break
-    for part in parts[end:]:
-        found = getattr(found, part, None)
-    if not callable(found):
-        raise ConfigError(f"{key}._target_={target}: there is no such class or function{suggest_target(parts)}")
-    origin = [*str(getattr(found, "__module__", "")).split("."), getattr(found, "__qualname__", "")]
-    if not is_allowed(origin, trust) or (parts[0] == "torch" and not inspect.isclass(found)):
-        raise ConfigError(f"{key}._target_={target}: not allowed; it was defined in {'.'.join(origin[:-1])}")
-    return found
-
-
-def is_allowed(parts: list[str], trust: list[str]) -> bool:
-    """Whether a dotted name lies where a `_target_` may point."""
-    name = ".".join(parts)
-    places = [f"gan_runner.{module}" for module in OWN_MODULES] + list(LIBRARIES) + trust
-    return any(name.startswith(f"{place}.") for place in places)
-
-
-def suggest_target(parts: list[str]) -> str:
-    """The nearest public name in the module that a target's name leads to."""
-    try:
-        module = importlib.import_module(".".join(parts[:-1]))
-    except ModuleNotFoundError:
-        return ""
-    return suggest(parts[-1], [name for name in vars(module) if not name.startswith("_")])
-
-
-def component(
-    node: Mapping[str, Any], key: str, trust: list[str], siblings: Iterable[str] = (), **provided: Any
-) -> Any:
-    """What a node of the config describes: its class built, or its function bound to the node's other keys.
-
-    Nested nodes with a `_target_` come first. Hydra's own `instantiate` would do, but its partial objects check their
-    target again at every call (0.2 ms), and its errors name no key.
-    """
-    target = resolve(node["_target_"], key, trust)
-    parameters = inspect.signature(target).parameters
-    if inspect.isclass(target):
-        taken = set(provided)
-    else:  # what a function takes by position is the call's: the view of a penalty, the step of a schedule
-        taken = {name for name, parameter in parameters.items() if parameter.kind is not parameter.KEYWORD_ONLY}
-    arguments = {
-        name: component(value, f"{key}.{name}", trust) if isinstance(value, dict) and "_target_" in value else value
-        for name, value in node.items()
-        if name != "_target_"
-    }
-    arguments = check_arguments(key, target, arguments, taken, siblings)
-    if not inspect.isclass(target):
-        return functools.partial(target, **arguments)
-    try:
-        return target(**arguments, **{name: value for name, value in provided.items() if name in parameters})
-    except ValueError as error:
-        raise ConfigError(f"{key}: {error}") from error
-
-
-# --- a game -----------------------------------------------------------------------------------------------------------
-
-
-def build(config: dict[str, Any], trust: list[str], data: Data | None = None) -> tuple[Adversarial, Settings, int]:
-    """The game that a plain config describes, its settings, and the number of steps to train.
+def build(config: dict[str, Any], trust: list[str], data: Data | None = None) -> Built:
+    """The game that a plain config describes, and what goes with it.
 
     `trust` are the packages that the present command line trusts; the config's own list does not count.
     `data` stands in for the dataset, where only the networks are wanted.
     Raises ConfigError before any work is done.
     """
-    settings = load_settings(config)
-    nodes = {group: active(config, group) for group in LIST_GROUPS}
-    device = choose_device(settings.device)
-    data = (data or load_data(config["dataset"], trust)).to(device)
-    steps = count_steps(settings, data)
-    loss = component(config["loss"], "loss", trust)
-    regularizers = [Regularizer(name, node, trust, steps) for name, node in nodes["regularizer"].items()]
-    augmentations = [component(node, f"augmentation.{name}", trust) for name, node in nodes["augmentation"].items()]
-    model = config["model"]
+    return Builder(config, trust, data).build()
 
-    def player(name: str) -> Player:
-        torch.manual_seed(derive(settings.seed, "weights", name))
-        network = component(
-            model[name],
-            f"model.{name}",
-            trust,
-            shape=data.shape,
-            num_classes=0,
-            latent_size=model["latent_size"],
-            default_output=data.output_activation,
+
+class Builder:
+    """Makes one game: what its parts share, and a method for each kind of part."""
+
+    def __init__(self, config: dict[str, Any], trust: list[str], data: Data | None):
+        self.config, self.trust = config, trust
+        self.settings = load_settings(config)
+        regularizers, augmentations = (active(config, group) for group in LIST_GROUPS)
+        self.device = choose_device(self.settings.device)
+        self.data = (data or load_data(config["dataset"], trust)).to(self.device)
+        self.steps = count_steps(self.settings, self.data)
+        self.num_classes = count_classes(self.settings, self.data)
+        self.loss = component(config["loss"], "loss", trust)
+        self.names = player_names(config["model"], self.loss)
+        self.draw_latents, self.latent_size = latent_distribution(config["model"])
+        self.regularizers = [
+            Regularizer(name, node, trust, self.steps, self.names) for name, node in regularizers.items()
+        ]
+        self.augmentations = [augmentation(name, node, trust, self.steps) for name, node in augmentations.items()]
+        self.notes: list[str] = []
+
+    def build(self) -> Built:
+        """The game, its checks passed."""
+        settings = self.settings
+        players = {name: self.player(name) for name in self.names}
+        autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=settings.precision == "bf16")
+        make: Callable[..., Game]
+        if "autoencoder" in players:
+            check_autoencoder(settings, self.augmentations, self.loss, self.data)
+            make = functools.partial(Autoencoder, loss=self.loss)
+        else:
+            check_discriminator(players["discriminator"].network, self.regularizers, settings, self.device)
+            check_augmentations(self.augmentations, self.data)
+            make = functools.partial(
+                Adversarial, discriminator_steps=settings.discriminator_steps, augmentations=self.augmentations
+            )
+        game = make(
+            players=players,
+            data=self.data,
+            draw_latents=self.draw_latents,
+            randomness=Randomness(settings.seed, self.device),
+            batch_size=settings.batch_size,
+            autocast=autocast,
+            moving_average=None,
+            is_conditional=settings.conditional,
         )
-        own = [regularizer for regularizer in regularizers if name in regularizer.on]
-        for wrap in (regularizer.made for regularizer in own if regularizer.role == "wrapper"):
-            network = wrap(network)
-        network.to(device)
-        terms = {
-            regularizer.name: regularizer.term().to(device) for regularizer in own if regularizer.role == "penalty"
-        }
+        if settings.ema_half_life:
+            game.moving_average = MovingAverage(game.sampler, settings.ema_half_life, settings.batch_size)
+        return Built(game, settings, self.steps, self.notes)
+
+    def player(self, name: str) -> Player:
+        """One player: its network, terms and optimizer."""
+        own = [regularizer for regularizer in self.regularizers if name in regularizer.on]
+        made = self.network(name)
+        for regularizer in own:
+            if regularizer.role == "wrapper":
+                made = regularizer.made(made)
+        made.to(self.device)
+        check_output(name, made, self.data, self.latent_size, self.num_classes)
+        terms = {LOSS: Term(getattr(self.loss, name))}
+        terms |= {regularizer.name: regularizer.term() for regularizer in own if regularizer.role == "penalty"}
+        descent = optimizer(self.config["optimizer"], name, made, self.trust)
+        if self.settings.precision == "bf16" and hasattr(descent, "estimate_gradient"):
+            raise ConfigError(
+                "precision=bf16: this optimizer estimates gradients from small differences of the loss, which bf16 "
+                "rounds away; precision=fp32 keeps them"
+            )
         return Player(
-            network,
-            {LOSS: Term(getattr(loss, name)).to(device), **terms},
-            optimizer(config["optimizer"], name, network, trust),
-            schedule(config["lr_schedule"], "lr_schedule", trust, steps),
+            made,
+            {term_name: term.to(self.device) for term_name, term in terms.items()},
+            descent,
+            schedule(self.config["lr_schedule"], "lr_schedule", self.trust, self.steps),
             [regularizer.made for regularizer in own if regularizer.role == "gradient"],
             [regularizer.made for regularizer in own if regularizer.role == "projection"],
         )
 
-    players = {name: player(name) for name in PLAYERS}
-    needy = [regularizer.key for regularizer in regularizers if regularizer.is_of_each_sample]
-    if needy:
-        refuse_batch_statistics(players["discriminator"].network, needy[0])
-        if settings.precision == "bf16" and device.type == "cpu":
-            refuse_wrong_gradients(players["discriminator"].network, needy[0])
-    generator = players["generator"].network
-    game = Adversarial(
-        players=players,
-        data=data,
-        draw_latents=latent_distribution(model),
-        randomness=Randomness(settings.seed, device),
-        batch_size=settings.batch_size,
-        is_conditional=False,
-        discriminator_steps=settings.discriminator_steps,
-        augmentations=augmentations,
-        autocast=torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16"),
-        moving_average=MovingAverage(generator, settings.ema_half_life, settings.batch_size)
-        if settings.ema_half_life
-        else None,
-    )
-    return game, settings, steps
+    def network(self, name: str) -> nn.Module:
+        """A player's network, on the CPU, within its budget; its weights depend on the seed and its name alone."""
+        key, node, limits = f"model.{name}", self.config["model"][name], getattr(self.settings.budget, name)
+        if not isinstance(node, dict) or "_target_" not in node:
+            raise ConfigError(f"{key}: must be keys and values with a _target_")
+        policy = self.settings.budget.policy
+        make = functools.partial(self.unbounded, name)
+        try:
+            made, changes = within_budget(
+                make, node, key, layers=limits.layers, parameters=limits.parameters, policy=policy
+            )
+        except ConfigError:
+            raise
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        self.notes.extend(changes)
+        return made
+
+    def unbounded(self, name: str, node: dict[str, Any]) -> nn.Module:
+        """A network whatever its size; of a discriminator as many as it judges scales."""
+        key = f"model.{name}"
+        given: dict[str, Any] = {"num_classes": self.num_classes, "latent_size": self.latent_size}
+        torch.manual_seed(derive(self.settings.seed, "weights", name))
+        scales = check_arguments(key, multi_scale, {"scales": node.get("scales", 1)})["scales"]
+        node = {key: value for key, value in node.items() if key != "scales"}
+
+        def at(shape: tuple[int, ...]) -> nn.Module:
+            output = self.data.output_activation
+            return component(node, key, self.trust, shape=shape, default_output=output, **given)
+
+        return at(self.data.shape) if scales == 1 else MultiScale(at, self.data.shape, scales)
+
+
+def multi_scale(scales: Annotated[int, Ge(1)]) -> None:
+    """The key that every discriminator has beside those of its own network."""
+
+
+def player_names(model: dict[str, Any], loss: Any) -> list[str]:
+    """The players of a model, which must be those that the loss has a side for."""
+    names = [name for name in PLAYERS if name in model]
+    for name in names:
+        if not hasattr(loss, name):
+            raise ConfigError(
+                f"loss and model do not fit: {type(loss).__name__} has no side for {' and '.join(names)}; an "
+                "autoencoder (model=vae) goes with loss=elbo, a generator and a discriminator go with the other losses"
+            )
+    return names
+
+
+def check_augmentations(augmentations: list[Augmentation], data: Data) -> None:
+    """Refuse an augmentation that the data's samples do not suit."""
+    for augment in augmentations:
+        try:
+            augment(torch.zeros(2, *data.shape, device=data.device), fixed_randomness(0, "check", data.device), 0)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+
+
+@torch.no_grad()
+def check_output(name: str, network: nn.Module, data: Data, latent_size: int, num_classes: int) -> None:
+    """Refuse a network of a user's whose output has another shape than the game wants, before it trains for an hour."""
+    device = next((parameter.device for parameter in network.parameters()), data.device)
+    samples, codes = torch.zeros(2, *data.shape, device=device), torch.zeros(2, latent_size, device=device)
+    labels = torch.zeros(2, dtype=torch.long, device=device) if num_classes else None
+    with evaluating(network):
+        found = network(samples if name == "discriminator" else codes, labels)
+    wanted = (2,) if name == "discriminator" else (2, *data.shape)
+    if tuple(found.shape) != wanted:
+        raise ConfigError(f"model.{name}: of 2 inputs it makes a tensor of shape {tuple(found.shape)}, not {wanted}")
+
+
+def count_classes(settings: Settings, data: Data) -> int:
+    """The number of classes that the networks are told of."""
+    if settings.conditional and not data.num_classes:
+        raise ConfigError("conditional=true: this dataset has no labels; conditional=false needs none")
+    return data.num_classes if settings.conditional else 0
+
+
+def check_autoencoder(settings: Settings, augmentations: list[Any], loss: Any, data: Data) -> None:
+    """Refuse what an autoencoder has no use for."""
+    if settings.discriminator_steps != 1:
+        raise ConfigError(f"discriminator_steps={settings.discriminator_steps}: an autoencoder has no discriminator")
+    if augmentations:
+        raise ConfigError("augmentation: it changes what a discriminator sees, and an autoencoder has none")
+    if getattr(loss, "likelihood", "") == "bernoulli" and data.output_activation != "sigmoid":
+        raise ConfigError(
+            "loss.likelihood=bernoulli: it wants pixels in [0, 1]: dataset.normalization=unit, or likelihood=gaussian"
+        )
+
+
+def check_discriminator(
+    discriminator: nn.Module, regularizers: list["Regularizer"], settings: Settings, device: torch.device
+) -> None:
+    """Refuse a penalty on each sample's own gradient where that would be something else, or wrong."""
+    for regularizer in regularizers:
+        if regularizer.is_of_each_sample:
+            refuse_batch_statistics(discriminator, regularizer.key)
+            if settings.precision == "bf16" and device.type == "cpu":
+                refuse_wrong_gradients(discriminator, regularizer.key)
 
 
 def choose_device(name: str) -> torch.device:
@@ -217,7 +266,9 @@ def count_steps(settings: Settings, data: Data) -> int:
     """How many steps to train: the first reached of `steps` and `epochs`."""
     limits = [settings.steps] if settings.steps else []
     if data.size is not None and settings.batch_size > data.size:
-        raise ConfigError(f"batch_size={settings.batch_size}: the dataset has only {data.size} samples")
+        raise ConfigError(
+            f"batch_size={settings.batch_size}: the dataset has only {data.size} samples, the most allowed"
+        )
     if settings.epochs:
         if data.size is None:
             raise ConfigError(f"epochs={settings.epochs}: this dataset is endless; say steps=... and epochs=null")
@@ -226,20 +277,32 @@ def count_steps(settings: Settings, data: Data) -> int:
     return min(limits)
 
 
-def latent_distribution(model: dict[str, Any]) -> Callable[[Randomness, int], Tensor]:
-    """(randomness, count) -> latents (count, latent_size)."""
-    name, size = model["latent_distribution"], model["latent_size"]
+def latent_distribution(model: dict[str, Any]) -> tuple[Callable[[Randomness, int], Tensor], int]:
+    """(randomness, count) -> latents (count, latent_size), and the latent_size."""
+    strangers = [key for key in model if key not in (*PLAYERS, *signature(latent)[0])]
+    if strangers:
+        raise ConfigError(f"unknown key 'model.{strangers[0]}'{suggest(strangers[0], model)}")
+    keys = {"latent_distribution": "normal"} | {key: model[key] for key in model if key.startswith("latent_")}
+    size = check_arguments("model", latent, keys)["latent_size"]
+    name = keys["latent_distribution"]
     if name not in latents.DISTRIBUTIONS:
         raise ConfigError(
             f"model.latent_distribution={name}: must be {' or '.join(latents.DISTRIBUTIONS)}"
             + suggest(str(name), latents.DISTRIBUTIONS)
         )
-    return lambda randomness, count: latents.DISTRIBUTIONS[name](randomness, count, size)
+    return lambda randomness, count: latents.DISTRIBUTIONS[name](randomness, count, size), size
+
+
+def latent(latent_size: Annotated[int, Ge(1)], latent_distribution: str) -> None:
+    """The keys of a model that are not a network's."""
 
 
 def schedule(node: dict[str, Any], key: str, trust: list[str], steps: int) -> Callable[[int], float]:
     """A schedule whose horizon is its own `steps`, or the run's."""
-    return component({**node, "steps": node.get("steps") or steps}, key, trust)
+    target = resolve(node["_target_"], key, trust)
+    if "steps" in inspect.signature(target).parameters:
+        node = {**node, "steps": node.get("steps") or steps}
+    return component(node, key, trust, per_call=1)
 
 
 def optimizer(node: dict[str, Any], player: str, network: nn.Module, trust: list[str]) -> torch.optim.Optimizer:
@@ -254,14 +317,30 @@ def optimizer(node: dict[str, Any], player: str, network: nn.Module, trust: list
     return component(merged, key, trust, params=list(network.parameters()))
 
 
+def augmentation(name: str, node: dict[str, Any], trust: list[str], steps: int) -> Augmentation:
+    """(samples, randomness, step) -> samples. Of the package's augmentations only the classes ask for the step."""
+    key = f"augmentation.{name}"
+    if node.get("schedule"):
+        node = {**node, "schedule": schedule(node["schedule"], f"{key}.schedule", trust, steps)}
+    made = component(node, key, trust, per_call=2)
+    if isinstance(made, functools.partial):
+        return lambda samples, randomness, step: made(samples, randomness)
+    return made
+
+
 class Regularizer:
     """One node of the group: what it makes (`made`), the role it plays, and the players it acts on."""
 
-    def __init__(self, name: str, node: dict[str, Any], trust: list[str], steps: int):
+    def __init__(self, name: str, node: dict[str, Any], trust: list[str], steps: int, players: list[str]):
         self.name, self.key = name, f"regularizer.{name}"
+        if name == LOSS:
+            raise ConfigError(f"{self.key}: the name {LOSS} is taken, by the loss; choose another")
         own = {key: node.get(key, default) for key, default in (("role", "penalty"), ("on", ["discriminator"]))}
         own = check_arguments(self.key, roles, own)
         self.role, self.on = own["role"], own["on"]
+        if strangers := [player for player in self.on if player not in players]:
+            wanted = f"{self.key}.on=[{','.join(players)}]"
+            raise ConfigError(f"{self.key} is on the {strangers[0]}, which this model does not have: {wanted}")
         term_keys = ("weight", "every", "schedule") if self.role == "penalty" else ()
         self.term_arguments = {key: node[key] for key in term_keys if key in node}
         if self.term_arguments.get("schedule"):
@@ -271,12 +350,16 @@ class Regularizer:
         self.rest = {key: value for key, value in node.items() if key not in self.siblings}
         self.trust = trust
         self.made = self.make()
-        if self.is_of_each_sample and "generator" in self.on:
-            raise ConfigError(f"{self.key}.on={json.dumps(self.on)}: this penalty is on the discriminator's gradient")
+        allowed = getattr(getattr(self.made, "func", self.made), "only_on", players)
+        if self.is_of_each_sample:
+            allowed = ("discriminator",)
+        if any(player not in allowed for player in self.on):
+            wrong, right = json.dumps(self.on), " and the ".join(allowed)
+            raise ConfigError(f"{self.key}.on={wrong}: this penalty is only for the {right}")
 
     def make(self) -> Any:
         """The penalty, projection, wrapper or transform itself."""
-        return component(self.rest, self.key, self.trust, self.siblings)
+        return component(self.rest, self.key, self.trust, per_call=1, siblings=self.siblings)
 
     def term(self) -> Term:
         """A term of its own for each player, since a penalty may remember."""
@@ -289,7 +372,8 @@ class Regularizer:
 
 
 def roles(
-    role: Literal["penalty", "projection", "wrapper", "gradient"], on: list[Literal["generator", "discriminator"]]
+    role: Literal["penalty", "projection", "wrapper", "gradient"],
+    on: Annotated[list[Literal["generator", "discriminator", "autoencoder"]], MinLen(1)],
 ) -> None:
     """The keys that every regularizer has: what it is, and whose."""
 

@@ -7,6 +7,7 @@ import importlib
 import os
 import re
 import sys
+import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,24 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from gan_runner.config import GROUPS, LIST_GROUPS, ConfigError, conf_directory, load_settings, suggest, to_plain
+from gan_runner.config import (
+    GROUPS,
+    LIST_GROUPS,
+    ConfigError,
+    TrainingFailed,
+    active,
+    conf_directory,
+    known_keys,
+    load_settings,
+    suggest,
+    to_plain,
+)
 
+REFUSED = {
+    "--experimental-rerun": "it reads a pickle, which can run any code",
+    "hydra.output_subdir": "the run writes its own .hydra/",
+    "hydra/job_logging": "the run writes its own gan_runner.log",
+}
 VERBS = {"sample": "gan_runner.sample"}  # verb -> module with main(arguments), imported when it is called
 
 
@@ -35,17 +52,24 @@ def main() -> None:
     # 10 times slower than one thread alone; with this one it costs 3 % on an idle machine.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors, instead of printing them its way
+    sys.path.append(os.getcwd())  # a user's own package, as with `python -m`; behind all that is installed
     try:
         if arguments and re.fullmatch(r"\w[\w.-]*", arguments[0]):
             run_verb(arguments[0], arguments[1:])
         else:
             check_flags(arguments)
+            sys.argv[1:] = flags_first(arguments)
             run()
     except KeyboardInterrupt:
         raise SystemExit(130) from None
-    except (Refused, ConfigError, HydraException, OmegaConfBaseException) as error:
+    except TrainingFailed as failure:  # no mistake in the words: the traceback is the message
+        traceback.print_exception(failure.__cause__)
+        raise SystemExit(1) from None
+    except (Refused, Exception) as error:
         if wants_traceback:
             raise
+        if "COMP_LINE" in os.environ:  # a shell that completes a word wants no message
+            raise SystemExit(1) from None
         print(f"gan-runner: {explain(error, arguments)}", file=sys.stderr)
         raise SystemExit(1) from None
 
@@ -57,6 +81,8 @@ class Refused(SystemExit):
 def run_verb(verb: str, arguments: list[str]) -> None:
     """`gan-runner VERB ...`."""
     if verb not in VERBS:
+        if verb.partition(".")[0] in (*known_keys(), *GROUPS):
+            raise ConfigError(f"{verb}: a setting wants a value: {verb}=VALUE")
         verbs = f"verbs: {', '.join(VERBS)}; a setting is key=value"
         raise ConfigError(f"{verb}: no such verb{suggest(verb, VERBS)} ({verbs})")
     importlib.import_module(VERBS[verb]).main(arguments)
@@ -69,8 +95,17 @@ def check_flags(arguments: list[str]) -> None:
         word = argument.split("=")[0]
         if word.startswith("--") and word not in flags:
             setting = argument.lstrip("-").replace("-", "_")
-            hint = f"; a setting has no dashes: {setting}" if "=" in argument else suggest(word, flags)
+            is_setting = "=" in argument or setting in (*known_keys(), *GROUPS)
+            hint = f"; a setting has no dashes: {setting.split('=')[0]}=VALUE" if is_setting else suggest(word, flags)
             raise ConfigError(f"{argument}: no such flag{hint}")
+        if word in REFUSED and argument not in ("hydra.output_subdir=null", "hydra/job_logging=none"):
+            raise ConfigError(f"{word}: not here: {REFUSED[word]}")
+
+
+def flags_first(arguments: list[str]) -> list[str]:
+    """Flags before settings: argparse takes no setting behind a flag that stands behind another."""
+    settings = [word for word in arguments if ("=" in word and not word.startswith("-")) or word.startswith("~")]
+    return [word for word in arguments if word not in settings] + settings
 
 
 # --- a run ------------------------------------------------------------------------------------------------------------
@@ -83,25 +118,39 @@ def run(config: DictConfig) -> None:
     path = Path(hydra_config.runtime.output_dir)
     try:
         overrides = OverridesParser.create().parse_overrides(list(hydra_config.overrides.task))
-        refuse_doubles(overrides)
+        refuse_shapes(overrides)
         notes = settle_preset(config, overrides)
         plain = to_plain(config)
-        load_settings(plain)  # most mistakes are found before torch is imported
-        from gan_runner.runner import run as train
+        check_before_torch(plain)
+        from gan_runner.runner import prepare
 
-        title = describe(plain, hydra_config.runtime.choices)
-        train(plain, path, documents=documents(config), title=title, notes=notes, trust=trusted(overrides))
-    except (ConfigError, OmegaConfBaseException) as error:
+        train = prepare(plain, trusted_packages(sys.argv[1:]))
+        train(path, documents=documents(config), title=describe(plain, hydra_config.runtime.choices), notes=notes)
+    except TrainingFailed:
+        raise
+    except Exception as error:
         raise Refused(explain(error, [])) from error
     finally:
-        remove_empty(path)
+        if not any(word.startswith(("hydra.run", "hydra.sweep")) for word in hydra_config.overrides.hydra):
+            remove_empty(path)  # but a directory of the user's choice may have been there before
+
+
+def check_before_torch(plain: Mapping[str, Any]) -> None:
+    """Find most mistakes before torch is imported, which takes a second. Raises ConfigError."""
+    load_settings(plain)
+    for group in LIST_GROUPS:
+        active(plain, group)
+    for group in GROUPS:
+        if group not in LIST_GROUPS and not isinstance(plain.get(group), dict):
+            options = sorted(path.stem for path in (conf_directory() / group).glob("*.yaml"))
+            raise ConfigError(f"{group} is not set: {group}=OPTION, one of {', '.join(options)}")
 
 
 def documents(config: DictConfig) -> dict[str, str]:
     """What Hydra would write into .hydra/ before it is known that the directory is free."""
     hydra_config = HydraConfig.get()
     return {
-        ".hydra/config.yaml": OmegaConf.to_yaml(config),
+        ".hydra/config.yaml": OmegaConf.to_yaml(config, resolve=True),
         ".hydra/overrides.yaml": OmegaConf.to_yaml(hydra_config.overrides.task),
         ".hydra/hydra.yaml": OmegaConf.to_yaml({"hydra": hydra_config}),
     }
@@ -111,7 +160,8 @@ def describe(plain: Mapping[str, Any], choices: Mapping[str, Any]) -> str:
     """The essentials of a config, for the first line of a run."""
     terms = []
     for name, node in (plain.get("regularizer") or {}).items():
-        terms.append(f"{name} {node['weight']:g}" if isinstance(node.get("weight"), float) else name)
+        weight = node.get("weight")
+        terms.append(f"{name} {weight:g}" if isinstance(weight, int | float) else name)
     parts = [
         f"{choices.get('model', 'model')} on {choices.get('dataset', 'data')}",
         " + ".join([str(choices.get("loss", "loss")), *terms]),
@@ -123,23 +173,29 @@ def describe(plain: Mapping[str, Any], choices: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def trusted(overrides: list[Override]) -> list[str]:
-    """The packages that the command line trusts; what a config file says of trust does not count."""
-    for override in overrides:
-        if override.key_or_group == "trust":
-            value = override.value()
-            return [str(name) for name in (value if isinstance(value, list) else [value])]
-    return []
+def trusted_packages(words: list[str]) -> list[str]:
+    """The packages that the command line itself trusts; what a config file says, even of its words, does not count."""
+    chosen = [word for word in words if word.startswith("trust=")]
+    value = OverridesParser.create().parse_override(chosen[-1]).value() if chosen else []
+    return [str(name) for name in (value if isinstance(value, list) else [value])]
 
 
-def refuse_doubles(overrides: list[Override]) -> None:
-    """`regularizer=[l1,l1]` would compose silently into one."""
+def refuse_shapes(overrides: list[Override]) -> None:
+    """What Hydra would merge, drop or take silently: two options of one group, one named twice, a key taken out."""
     for override in overrides:
-        names = override.value()
-        if override.key_or_group in LIST_GROUPS and isinstance(names, list):
-            for name in names:
-                if names.count(name) > 1:
-                    raise ConfigError(f"{override.key_or_group}: '{name}' is named twice")
+        group, value = override.key_or_group, override.value()
+        if override.is_delete():
+            raise ConfigError(f"~{group}: nothing can be taken out; another option or null may be what you want")
+        if group in (*GROUPS, "experiment") and not isinstance(value, str | list) and group != "experiment":
+            raise ConfigError(f"{group}={value}: a group wants the name of an option")
+        if isinstance(value, list) and group in (*GROUPS, "experiment"):
+            if group not in LIST_GROUPS:
+                raise ConfigError(
+                    f"{override.input_line}: {group} is one option; for a sweep over several, -m {group}=A,B"
+                )
+            for name in value:
+                if value.count(name) > 1:
+                    raise ConfigError(f"{group}: '{name}' is named twice")
 
 
 def settle_preset(config: DictConfig, overrides: list[Override]) -> list[str]:
@@ -191,21 +247,26 @@ def remove_empty(path: Path) -> None:
 # --- errors -----------------------------------------------------------------------------------------------------------
 
 
-def explain(error: BaseException, arguments: list[str]) -> str:
+def explain(error: BaseException, arguments: list[str]) -> str:  # noqa: PLR0911 -- a case a line
     """One short message: the key, what is allowed, the nearest name."""
     text = str(error)
     if isinstance(error, ConfigError | Refused):
         return text
-    if isinstance(error, MissingConfigException) and error.options:
-        group, _, option = str(error.missing_cfg_file).rpartition("/")
-        return f"{group}={option}: no such option{suggest(option, error.options)} (options: {', '.join(error.options)})"
+    lost = re.search(r"Could not (?:find|load) '(\w+)/([^']*)'", text)
+    if isinstance(error, MissingConfigException) and lost:
+        group, option = lost.groups()
+        options = error.options or sorted(path.stem for path in (conf_directory() / group).glob("*.yaml"))
+        return f"{group}={option}: no such option{suggest(option, options)} (options: {', '.join(options)})"
     if isinstance(error, OverrideParseException):
         return f"cannot read '{error.override}'; a setting is key=value, and what the shell would change wants quotes"
     if ambiguous := re.search(r"Ambiguous value for argument '(.*)'", text):
         return f"{ambiguous[1]}: several values are a sweep and want -m; a list wants brackets"
     if missing := re.search(r"Could not override '([^']*)'", text):
         return explain_unknown(missing[1], arguments)
-    return text.strip().splitlines()[0] if text.strip() else type(error).__name__
+    first = text.strip().splitlines()[0] if text.strip() else ""
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return first or type(error).__name__
+    return f"this does not work: {type(error).__name__}: {first} (HYDRA_FULL_ERROR=1 shows where)"
 
 
 def explain_unknown(key: str, arguments: list[str]) -> str:

@@ -7,12 +7,12 @@ import difflib
 import inspect
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Le
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -21,6 +21,38 @@ from yaml import YAMLError
 
 class ConfigError(ValueError):
     """A config that cannot be run. The message names the key, what is allowed, and the nearest name."""
+
+
+class TrainingFailed(Exception):  # noqa: N818 -- its cause is the error
+    """Training raised what is no mistake in the config."""
+
+
+@dataclass(frozen=True)
+class PlayerBudget:
+    """How large a player's network may be; None is no limit."""
+
+    layers: Annotated[int, Ge(1)] | None = None
+    parameters: Annotated[int, Ge(1)] | None = None
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The key `budget`: hard limits on the networks, and what to do with one that is over."""
+
+    policy: Literal["error", "fit"]
+    generator: PlayerBudget
+    discriminator: PlayerBudget
+    autoencoder: PlayerBudget
+
+
+@dataclass(frozen=True)
+class Monitor:
+    """The key `monitor`: thresholds at which a run warns, once each; None never warns."""
+
+    vanishing_gradient: Annotated[float, Gt(0)] | None
+    exploding_gradient: Annotated[float, Gt(0)] | None
+    saturation: Annotated[float, Gt(0.5), Le(1)] | None
+    diversity: Annotated[float, Gt(0)] | None
 
 
 @dataclass(frozen=True)
@@ -32,6 +64,7 @@ class Settings:
     epochs: Annotated[int, Ge(1)] | None
     batch_size: Annotated[int, Ge(2)]
     discriminator_steps: Annotated[int, Ge(1)]
+    conditional: bool
     ema_half_life: Annotated[float, Gt(0)] | None
     device: str
     precision: Literal["fp32", "bf16"]
@@ -39,6 +72,8 @@ class Settings:
     sample_every: Annotated[int, Ge(1)] | None
     sample_count: Annotated[int, Ge(1)]
     checkpoint_every: Annotated[int, Ge(1)] | None
+    monitor: Monitor
+    budget: Budget
     init_from: str | None
     trust: list[str]
 
@@ -88,6 +123,8 @@ def load_settings(config: Mapping[str, Any]) -> Settings:
     if unknown:
         raise ConfigError(f"unknown key '{unknown[0]}'{suggest(unknown[0], [*known_keys(), *GROUPS])}")
     values = {key: config[key] for key in known_keys() if key in config}
+    if isinstance(values.get("trust"), str):
+        values["trust"] = [values["trust"]]
     settings = Settings(**check_arguments("", Settings, values))
     if settings.steps is None and settings.epochs is None:
         raise ConfigError("steps and epochs are both null: say how long to train, such as steps=1000")
@@ -130,6 +167,11 @@ def check_arguments(
         if name not in hints or is_object(value):
             checked[name] = value
             continue
+        if is_dataclass(hints[name]):
+            if not isinstance(value, dict):
+                raise ConfigError(f"{path}={show(value)}: must be keys and values")
+            checked[name] = hints[name](**check_arguments(path, hints[name], value))
+            continue
         adapter = pydantic.TypeAdapter(
             hints[name], config=pydantic.ConfigDict(strict=True, arbitrary_types_allowed=True, allow_inf_nan=False)
         )
@@ -153,7 +195,8 @@ def signature(target: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter],
         for name, parameter in parameters.items()
         if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
     }
-    source = target.__init__ if inspect.isclass(target) and "__init__" in vars(target) else target
+    has_fields = is_dataclass(target)  # whose generated constructor has its hints on the class
+    source: Any = target.__init__ if inspect.isclass(target) and not has_fields else target
     return named, get_type_hints(source, include_extras=True), open_ended
 
 
@@ -177,6 +220,9 @@ def explain(error: Any) -> str:
     for detail in error.errors():
         if detail["type"] in ("none_required", "is_instance_of", "needs_python_object"):
             continue
+        if detail["type"] == "missing":
+            wants.append("a longer list")
+            continue
         text = detail["msg"].removeprefix("Input should be ").removeprefix("a valid ").removeprefix("a ")
         for theirs, ours in (("integer", "a whole number"), ("number", "a number"), ("string", "a text")):
             text = ours if text == theirs else text
@@ -194,6 +240,10 @@ def active(config: Mapping[str, Any], group: str) -> dict[str, dict[str, Any]]:
     Raises ConfigError for a node that holds keys but no `_target_`: a weight for a penalty that is not there.
     """
     nodes = config.get(group) or {}
+    if not isinstance(nodes, dict) or "_target_" in nodes:
+        raise ConfigError(
+            f"{group}: its nodes have names; the first line of an option's file is # @package {group}.NAME"
+        )
     for name, node in nodes.items():
         if isinstance(node, dict) and True in node:  # YAML 1.1: on, yes and true are one
             raise ConfigError(f'{group}.{name}: YAML reads the key on as true; write it in quotes: "on"')

@@ -1,6 +1,7 @@
 """What a run leaves to read: metrics.jsonl, TensorBoard's events, gan_runner.log, and the terminal."""
 
 import json
+import os
 import sys
 import time
 import types
@@ -8,11 +9,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self, TextIO
 
-from rich.console import Console
+from rich.console import Console as RichConsole
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 SECONDS_BETWEEN_LINES = 10.0  # of the plain progress, which a pipe and gan_runner.log get
 SHOWN = ("loss/generator", "loss/discriminator")
+
+
+class Console(RichConsole):
+    """The terminal, or a pipe. A reader that goes away ends the printing, not the training."""
+
+    def on_broken_pipe(self) -> None:
+        """rich would exit."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class RunLog:

@@ -4,10 +4,14 @@ A loss is a pair of functions of a view. They read only its logits, `real_logits
 and return one value per sample, (..., N). A loss owns no penalty, and touches only the logits that it needs.
 """
 
-from typing import Protocol
+import math
+from typing import Annotated, Literal, Protocol
 
 import torch.nn.functional as F
+from annotated_types import Ge, Gt, Le
 from torch import Tensor
+
+Label = Annotated[float, Ge(0), Le(1)]
 
 
 class Logits(Protocol):
@@ -19,15 +23,38 @@ class Logits(Protocol):
     def fake_logits(self) -> Tensor: ...  # noqa: D102
 
 
+class Decoded(Protocol):
+    """The part of an autoencoder's view that its loss reads."""
+
+    @property
+    def real(self) -> Tensor: ...  # noqa: D102
+    @property
+    def decoded(self) -> Tensor: ...  # noqa: D102
+    @property
+    def mean(self) -> Tensor: ...  # noqa: D102
+
+
 class BinaryCrossEntropy:
     """Discriminator: -log σ(D(x)) - log(1 - σ(D(G(z)))); generator: -log σ(D(G(z))), the non-saturating form.
 
-    Goodfellow et al. 2014, arXiv:1406.2661.
+    Label smoothing: the discriminator's targets are `real_label` and `fake_label` instead of 1 and 0, and its loss at a
+    logit x with target t is -t log σ(x) - (1 - t) log(1 - σ(x)). One-sided with real_label=0.9, the better kind;
+    two-sided with fake_label=0.1 too. The generator's side has no labels to smooth.
+
+    Goodfellow et al. 2014, arXiv:1406.2661; Salimans et al. 2016, arXiv:1606.03498, section 3.4.
+    Raises: ValueError unless 0 <= fake_label < real_label <= 1.
     """
+
+    def __init__(self, *, real_label: Label = 1.0, fake_label: Label = 0.0):
+        if not 0 <= fake_label < real_label <= 1:
+            raise ValueError(f"fake_label={fake_label}, real_label={real_label}: must be 0 <= fake < real <= 1")
+        self.real_label, self.fake_label = real_label, fake_label
 
     def discriminator(self, view: Logits) -> Tensor:
         """(..., N)."""
-        return F.softplus(-view.real_logits) + F.softplus(view.fake_logits)
+        # softplus(x) - t x, in the form that is exact where t is 1 and where it is 0.
+        real = F.softplus(-view.real_logits) + (1 - self.real_label) * view.real_logits
+        return real + (F.softplus(view.fake_logits) - self.fake_label * view.fake_logits)
 
     def generator(self, view: Logits) -> Tensor:
         """(..., N)."""
@@ -119,3 +146,26 @@ class RelativisticAverage:
 def average_pairing(above: Tensor, below: Tensor) -> Tensor:
     """What a player minimises who wants the logits `above` to lie over the mean of `below`; (..., N) each."""
     return F.softplus(below.mean(-1, keepdim=True) - above) + F.softplus(below - above.mean(-1, keepdim=True))
+
+
+class Elbo:
+    """-log p(x | z) for a code z of x: with the penalty `kl` beside it, the negative evidence lower bound.
+
+    bernoulli: the decoder gives logits, for samples in [0, 1]; gaussian: means, with standard deviation `sd`.
+    Kingma & Welling 2013, arXiv:1312.6114, appendix C. Sums over the entries of a sample, in nats.
+    """
+
+    def __init__(self, *, likelihood: Literal["bernoulli", "gaussian"], sd: Annotated[float, Gt(0)]):
+        self.likelihood, self.sd = likelihood, sd
+
+    def autoencoder(self, view: Decoded) -> Tensor:
+        """(..., N)."""
+        if self.likelihood == "bernoulli":
+            entries = F.binary_cross_entropy_with_logits(view.decoded, view.real, reduction="none")
+        else:
+            entries = ((view.real - view.decoded) / self.sd).square() / 2 + math.log(self.sd * math.sqrt(2 * math.pi))
+        return entries.flatten(view.mean.ndim - 1).sum(-1)
+
+    def expected(self, decoded: Tensor) -> Tensor:
+        """The mean of the samples that a decoder's output describes."""
+        return decoded.sigmoid() if self.likelihood == "bernoulli" else decoded

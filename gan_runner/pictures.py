@@ -67,6 +67,8 @@ def scatter(real: Tensor, fake: Tensor, limits: tuple[float, float]) -> Image.Im
     canvas = FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     for name, points, color in ("real", real, REAL), ("generated", fake, FAKE):
+        if not len(points):
+            continue
         shown = points.detach().cpu().float()[:, :2]
         shown = shown[((shown >= low) & (shown <= high)).all(1)]
         missing = len(points) - len(shown)

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn, optim
 
 from gan_runner.gradients import gradient_norm
-from gan_runner.terms import Schedule, Term
+from gan_runner.randomness import default_generator
+from gan_runner.terms import Schedule, Term, held
 
 LOSS = "loss"  # the name of the term that a player always has: its side of the loss
 
@@ -35,11 +36,18 @@ class Player:
         return torch.stack([term(view, step) for term in self.terms.values() if term.is_due(update)]).sum(0)
 
     def learn(self, objective: Callable[[nn.Module], Tensor], step: int) -> None:
-        """One step of the optimizer down the gradient of the objective, a function of the network: (...,)."""
+        """One step of the optimizer down the gradient of the objective, a function of the network: (...,).
+
+        The gradient is backpropagated, unless the optimizer estimates it from the objective's values.
+        """
         self.optimizer.zero_grad(set_to_none=True)
-        # Only towards the own weights: not to the samples, which require grad where a penalty differentiates at them.
-        # The sum is over the runs, if any, which share no weights.
-        objective(self.network).sum().backward(inputs=self.parameters)
+        estimate_gradient = getattr(self.optimizer, "estimate_gradient", None)
+        if estimate_gradient:
+            estimate_gradient(self.network, self.repeatable(objective))
+        else:
+            # Only towards the own weights: not to the samples, which require grad where a penalty differentiates at
+            # them. The sum is over the runs, if any, which share no weights.
+            objective(self.network).sum().backward(inputs=self.parameters)
         if self.gradient_transforms:
             self.unclipped_norm = gradient_norm(self.network)
         for transform in self.gradient_transforms:
@@ -49,6 +57,27 @@ class Player:
         self.optimizer.step()
         for project in self.projections:
             project(self.network)
+
+    def repeatable(self, objective: Callable[[nn.Module], Tensor]) -> Callable[[nn.Module], Tensor]:
+        """The objective for copies of the network, after the network itself was evaluated, this once.
+
+        That evaluation is the turn's: it moves on the statistics of the layers, the memories of the terms and the
+        noise, and is what is logged. Each evaluation of copies sees the same noise, with the terms' memories as the
+        network left them, and leaves no trace. (The copies' layers start from the statistics that the network left.)
+        """
+        generator = default_generator(self.parameters[0].device)
+        before = generator.get_state()
+        objective(self.network)
+
+        def repeat(copies: nn.Module) -> Tensor:
+            now = generator.get_state()
+            generator.set_state(before)
+            with held(self.terms.values()):
+                value = objective(copies)
+            generator.set_state(now)
+            return value
+
+        return repeat
 
     def gradient_norm(self) -> Tensor:
         """The norm of the last update's gradient before any clipping, (...,)."""

@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import math
 import os
 import platform
 import subprocess
@@ -40,6 +41,8 @@ class RunDirectory:
             "versions": versions(),
         }
         path.mkdir(parents=True, exist_ok=True)
+        if (strangers := [entry.name for entry in path.iterdir()]) and "summary.json" not in strangers:
+            raise ValueError(f"{path} is not empty: it holds {strangers[0]}; choose another hydra.run.dir")
         try:
             (path / "summary.json").touch(exist_ok=False)  # exactly one process creates it
         except FileExistsError:
@@ -62,7 +65,14 @@ class RunDirectory:
     def update(self, **entries: Any) -> None:
         """Set entries of summary.json."""
         self.summary |= entries
-        write_bytes(self.path / "summary.json", (json.dumps(self.summary, indent=2) + "\n").encode())
+        write_bytes(self.path / "summary.json", (json.dumps(named(self.summary), indent=2) + "\n").encode())
+
+
+def named(value: Any) -> Any:
+    """The value with NaN and infinities, which JSON does not know, by name."""
+    if isinstance(value, dict):
+        return {key: named(item) for key, item in value.items()}
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def versions() -> dict[str, str]:

@@ -1,70 +1,85 @@
 """One run, from a plain config to a finished run directory."""
 
 import traceback
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from gan_runner import __version__, checkpoint
-from gan_runner.build import build
-from gan_runner.config import ConfigError
+from gan_runner.build import Built, build
+from gan_runner.config import ConfigError, TrainingFailed
 from gan_runner.games.game import Game
 from gan_runner.log import RunLog, flatten
 from gan_runner.run_directory import RunDirectory
 from gan_runner.train import Interrupted, train
 
 
-def run(
-    config: dict[str, Any], path: Path, *, documents: dict[str, str], title: str, notes: list[str], trust: list[str]
-) -> None:
-    """Build, claim the directory, train, and say in summary.json how it ended.
+def prepare(config: dict[str, Any], trust: list[str]) -> Callable[..., None]:
+    """Build all that a config describes, and return what trains it. Raises ConfigError before anything is written."""
+    built = build(config, trust)
+    if built.settings.init_from:
+        load_weights(built.game, Path(built.settings.init_from))
+    return partial(run, built, flatten(config))
 
-    Raises ConfigError before the directory is claimed, SystemExit after an interruption, and whatever training raises.
+
+def run(
+    built: Built,
+    hyperparameters: dict[str, Any],
+    path: Path,
+    *,
+    documents: dict[str, str],
+    title: str,
+    notes: list[str],
+) -> None:
+    """Claim the directory, train, and say in summary.json how it ended.
+
+    Raises ConfigError if the directory cannot be had, SystemExit after an interruption, TrainingFailed from whatever
+    training raised.
     """
-    game, settings, steps = build(config, trust)
-    if settings.init_from:
-        load_weights(game, Path(settings.init_from))
+    game, settings, steps, changes = built
+    parameters = {name: sum(p.numel() for p in player.network.parameters()) for name, player in game.players.items()}
+    device, shown_path = describe_device(game.randomness.device), shorten(path)
     try:
         directory = RunDirectory.claim(path, documents)
     except (OSError, ValueError) as error:
         raise ConfigError(str(error)) from error
-    parameters = {name: sum(p.numel() for p in player.network.parameters()) for name, player in game.players.items()}
-    device = game.randomness.device
-    directory.update(parameters=parameters, device=describe_device(device), threads=torch.get_num_threads())
-    shown_path = shorten(path)
-    with RunLog(path, steps, flatten(config)) as log:
-        log.say(f"gan-runner {__version__}: {title}")
-        counts = ", ".join(f"{name} {count:,} parameters" for name, count in parameters.items())
-        log.say(f"{counts}; {steps:,} steps on {describe_device(device)}")
-        for note in notes:
-            log.say(f"note: {note}")
-        try:
-            train(game, settings, steps, directory, log)
-        except (Interrupted, KeyboardInterrupt) as interruption:
-            directory.update(status="interrupted", reason=str(interruption) or "SIGINT")
-            log.say(f"interrupted at step {directory.summary['step']:,}; saved in {shown_path}")
-            raise SystemExit(getattr(interruption, "exit_code", 130)) from None
-        except BaseException as error:
-            directory.update(status="failed", reason=f"{type(error).__name__}: {error}")
-            log.say("".join(traceback.format_exception(error)), to_terminal=False)
-            raise
-        directory.update(status="completed")
-        wall_time, rate = directory.summary["wall_time"], directory.summary["images_per_second"]
-        log.say(f"done in {wall_time:.0f} s ({rate:.0f} images/s); samples, losses and checkpoints in {shown_path}")
+    try:
+        directory.update(parameters=parameters, device=device, threads=torch.get_num_threads())
+        with RunLog(path, steps, hyperparameters) as log:
+            log.say(f"gan-runner {__version__}: {title}")
+            log.say(f"{steps:,} steps on {device}, {settings.precision}")
+            log.say(", ".join(f"{name} {count:,} parameters" for name, count in parameters.items()))
+            for note in [*notes, *changes]:
+                log.say(f"note: {note}")
+            try:
+                train(game, settings, steps, directory, log)
+            except (Interrupted, KeyboardInterrupt) as interruption:
+                directory.update(status="interrupted", reason=str(interruption) or "SIGINT")
+                saved = "saved" if (directory.checkpoints / "last.pt").exists() else "nothing saved yet"
+                log.say(f"interrupted at step {directory.summary['step']:,}; {saved} in {shown_path}")
+                raise SystemExit(getattr(interruption, "exit_code", 130)) from None
+            except Exception as error:
+                log.say("".join(traceback.format_exception(error)), to_terminal=False)
+                raise
+            directory.update(status="completed")
+            log.say(
+                f"done in {directory.summary['wall_time']:.0f} s, {directory.summary['images_per_second']:.0f} images/s"
+            )
+            log.say(f"samples, losses and checkpoints in {shown_path}")
+    except Exception as error:
+        directory.update(status="failed", reason=f"{type(error).__name__}: {error}")
+        raise TrainingFailed from error
 
 
 def load_weights(game: Game, source: Path) -> None:
     """Start from the networks of another run's last checkpoint; everything else starts afresh."""
     try:
-        saved = checkpoint.load(source / "checkpoints" / "last.pt")["game"]
-        for name, player in game.players.items():
-            player.network.load_state_dict(saved[name]["network"])
+        game.load_networks(checkpoint.load(source / "checkpoints" / "last.pt")["game"])
     except (ValueError, RuntimeError, KeyError) as error:
         raise ConfigError(f"init_from={source}: {' '.join(str(error).split())[:300]}") from error
-    if game.moving_average:
-        shown = saved.get("moving_average", saved["generator"]["network"])
-        game.moving_average.network.load_state_dict(shown)
 
 
 def describe_device(device: torch.device) -> str:

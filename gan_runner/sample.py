@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -18,9 +19,17 @@ from gan_runner.randomness import fixed_randomness
 BATCH = 256  # samples generated at once
 
 
+class Parser(argparse.ArgumentParser):
+    """Raises ConfigError where argparse would print a page of usage and exit with 2."""
+
+    def error(self, message: str) -> NoReturn:
+        """One line."""
+        raise ConfigError(f"sample: {message}; gan-runner sample --help says more")
+
+
 def parser() -> argparse.ArgumentParser:
     """The verb's flags."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="gan-runner sample", description="Draw samples from the generator of a run, into DIR/generated/."
     )
     parser.add_argument("directory", metavar="DIR", type=Path, help="a run directory")
@@ -28,19 +37,33 @@ def parser() -> argparse.ArgumentParser:
         "overrides", metavar="key=value", nargs="*", help="changes to the stored config, such as device=cpu"
     )
     parser.add_argument("--count", type=positive, default=64, metavar="N", help="how many (default: 64)")
-    parser.add_argument("--images", action="store_true", help="one PNG for each sample, instead of a grid")
-    parser.add_argument(
-        "--out", type=Path, metavar="FILE.npz", help="an array `samples` in this file, instead of a grid"
-    )
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--images", action="store_true", help="one PNG for each sample, instead of a grid")
+    form.add_argument("--out", type=npz, metavar="FILE.npz", help="an array `samples` in this file, instead of a grid")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the latents (default: 0)")
     parser.add_argument(
-        "--checkpoint", default="last", metavar="last|previous|best|FILE", help="the weights to load (default: last)"
+        "--checkpoint", default="last", metavar="last|previous|FILE", help="the weights to load (default: last)"
     )
     parser.add_argument("--raw", action="store_true", help="the weights themselves, not their moving average")
     parser.add_argument(
         "--interpolate", action="store_true", help="each row of the grid walks from one latent to another, in 8 samples"
     )
+    parser.add_argument(
+        "--labels", type=whole_numbers, metavar="N,N,...", help="classes, in turn, of a conditional run (default: all)"
+    )
     return parser
+
+
+def npz(text: str) -> Path:
+    """A path that ends in .npz, for argparse."""
+    if not text.endswith(".npz"):
+        raise argparse.ArgumentTypeError(f"must end in .npz, not {text}")
+    return Path(text)
+
+
+def whole_numbers(text: str) -> list[int]:
+    """Ints between commas, for argparse."""
+    return [int(part) for part in text.split(",")]
 
 
 def positive(text: str) -> int:
@@ -54,22 +77,35 @@ def main(arguments: list[str]) -> None:
     """The verb. Raises ConfigError where the directory, the checkpoint or an override does not fit."""
     options = parser().parse_intermixed_args(arguments)
     config, trust = stored_config(options.directory, options.overrides)
-    names = {name: options.directory / "checkpoints" / f"{name}.pt" for name in ("last", "previous", "best")}
+    names = {name: options.directory / "checkpoints" / f"{name}.pt" for name in ("last", "previous")}
     path = names.get(options.checkpoint, Path(options.checkpoint))
     try:
         saved = checkpoint.load(path)
-        game, _, _ = build(config, trust, Recorded(saved["data"]))
-        game.load_state_dict(saved["game"])
+        game = build(networks_alone(config), trust, Recorded(saved["data"])).game
+        game.load_networks(saved["game"])
     except ConfigError:
         raise
-    except (ValueError, RuntimeError, KeyError) as error:
-        raise ConfigError(f"{path}: {' '.join(str(error).split())[:300]}") from error
+    except (RuntimeError, KeyError) as error:
+        first = str(error).splitlines()[-1].strip()
+        raise ConfigError(f"{path}: its weights are not those of this config: {first}") from error
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
     if options.raw:
         game.moving_average = None
     latents = draw_latents(game, options.seed, options.count, options.interpolate)
-    samples = torch.cat([game.sample(chunk, None) for chunk in latents.split(BATCH)])
+    labels = choose_labels(game, options.labels, options.count).to(latents.device)
+    chunks = zip(latents.split(BATCH), labels.split(BATCH), strict=True)
+    samples = torch.cat([game.sample(some, their_labels) for some, their_labels in chunks])
     for path in save(game, samples, options):
         print(path)
+
+
+def networks_alone(config: dict[str, Any]) -> dict[str, Any]:
+    """The config without what only training needs: a penalty of the user's own package need not be at hand."""
+    wrappers = {name: node for name, node in (config.get("regularizer") or {}).items() if node.get("role") == "wrapper"}
+    loss = config["loss"] if "autoencoder" in config["model"] else {"_target_": "gan_runner.losses.Wasserstein"}
+    optimizer = {"_target_": "torch.optim.SGD", "lr": 0.0}
+    return config | {"regularizer": wrappers, "augmentation": {}, "loss": loss, "optimizer": optimizer}
 
 
 def draw_latents(game: Game, seed: int, count: int, interpolate: bool) -> Tensor:
@@ -84,6 +120,18 @@ def draw_latents(game: Game, seed: int, count: int, interpolate: bool) -> Tensor
     position = torch.linspace(0, 1, 8, device=start.device).view(1, -1, 1)
     walk = (torch.sin((1 - position) * angle) * start + torch.sin(position * angle) * end) / torch.sin(angle)
     return walk.flatten(0, 1)[:count]
+
+
+def choose_labels(game: Game, wanted: list[int] | None, count: int) -> Tensor:
+    """(count,): the wanted classes in turn, or all of them. Raises ConfigError where the run has no such class."""
+    classes = game.data.num_classes if game.is_conditional else 0
+    if wanted and not classes:
+        raise ConfigError("--labels: this run is not conditional: its generator knows no classes")
+    for label in wanted or []:
+        if not 0 <= label < classes:
+            raise ConfigError(f"--labels {label}: the classes are 0 to {classes - 1}")
+    cycle = torch.tensor(wanted or list(range(max(1, classes))))
+    return cycle.repeat(-(-count // len(cycle)))[:count]
 
 
 def save(game: Game, samples: Tensor, options: argparse.Namespace) -> list[Path]:

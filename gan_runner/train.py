@@ -5,6 +5,7 @@ import time
 from types import FrameType
 from typing import Any, Self
 
+import torch
 from torch import Tensor
 
 from gan_runner import checkpoint, pictures
@@ -12,8 +13,13 @@ from gan_runner.config import Settings
 from gan_runner.files import write_bytes
 from gan_runner.games.game import Game
 from gan_runner.log import RunLog
+from gan_runner.monitors import Monitors, mean_distance
 from gan_runner.randomness import fixed_randomness
 from gan_runner.run_directory import RunDirectory
+
+MOST_COLUMNS = 16  # classes that a grid has a column for
+POINTS = 1000  # a cloud of points takes more samples than a grid
+DIVERSITY_OF = 64  # samples that the diversity is measured on
 
 
 class Interrupted(Exception):  # noqa: N818 -- no error: the run is whole, and can go on
@@ -28,6 +34,7 @@ def train(game: Game, settings: Settings, steps: int, directory: RunDirectory, l
     """Train for `steps` steps. A signal ends it early, saved, with Interrupted."""
     images_per_step = game.images_per_step
     preview = Preview(game, settings, directory, log)
+    monitors = Monitors(settings.monitor)
     clock = Clock()
     preview.draw_real()
     with StopRequest() as stop:
@@ -37,6 +44,9 @@ def train(game: Game, settings: Settings, steps: int, directory: RunDirectory, l
             last = step == steps or stop.signal is not None
             if last or is_due(settings.log_every, step):
                 values = {tag: float(value) for tag, value in game.statistics().items()}
+                values["diversity"] = preview.diversity()
+                for line in monitors.warnings(values):
+                    log.say(f"warning: step {step:,}: {line}")
                 log.scalars(step, {"images": step * images_per_step, **clock.read(step * images_per_step), **values})
                 directory.summary |= {"step": step, "metrics": values, **clock.totals()}
             if last or is_due(settings.sample_every, step):
@@ -79,33 +89,47 @@ class Preview:
     def __init__(self, game: Game, settings: Settings, directory: RunDirectory, log: RunLog):
         self.game, self.data, self.directory, self.log = game, game.data, directory, log
         self.is_images = len(game.data.shape) == 3
-        count = (
-            settings.sample_count if self.is_images else max(settings.sample_count, 1000)
-        )  # a cloud takes more points
-        randomness = fixed_randomness(settings.seed, "preview", game.randomness.device)
-        self.latents = game.draw_latents(randomness, count)
-        self.real, self.labels = game.data.fixed(count)
+        self.columns = game.data.num_classes if game.is_conditional and game.data.num_classes <= MOST_COLUMNS else None
+        count = settings.sample_count if self.is_images else max(settings.sample_count, POINTS)
+        if self.columns:  # a column for each class
+            count = self.columns * max(1, count // self.columns)
+        device = game.randomness.device
+        self.latents = game.draw_latents(fixed_randomness(settings.seed, "preview", device), count)
+        self.labels = torch.arange(count, device=device) % max(1, game.data.num_classes)
+        self.real, self.real_labels = game.data.fixed(count)
+        self.real_distance = mean_distance(self.real[:DIVERSITY_OF])
 
     def draw_real(self) -> None:
         """samples/real.png."""
-        self.save("real", 0, self.picture(self.real))
+        self.save("real", 0, self.picture(self.real) if self.is_images else self.scatter(self.real[:0]))
 
     def draw(self, step: int) -> None:
         """samples/step_N.png."""
-        samples = self.game.sample(self.latents, self.labels)
-        self.save(f"step_{step:08d}", step, self.picture(samples))
+        pictures = self.game.pictures(self.latents, self.labels, self.real, self.real_labels)
+        for name, samples in pictures.items():
+            self.save(f"{'step' if name == 'samples' else name}_{step:08d}", step, self.picture(samples))
+
+    def diversity(self) -> float:
+        """The mean distance between samples, relative to that between real ones: near 0 where all are alike."""
+        samples = self.game.sample(self.latents[:DIVERSITY_OF], self.labels[:DIVERSITY_OF])
+        return float(mean_distance(samples) / self.real_distance)
 
     def picture(self, samples: Tensor) -> bytes:
         """A grid of images, or a scatter plot of points over the real ones."""
         if self.is_images:
-            return pictures.png(pictures.grid(self.data.to_pixels(samples).cpu()))
+            return pictures.png(pictures.grid(self.data.to_pixels(samples).cpu(), self.columns))
+        return self.scatter(samples)
+
+    def scatter(self, samples: Tensor) -> bytes:
+        """Points over the real ones."""
         assert self.data.limits is not None, "points have limits"
         return pictures.png(pictures.scatter(self.real.cpu(), samples.cpu(), self.data.limits))
 
     def save(self, name: str, step: int, png: bytes) -> None:
         """Write the picture to its file and to TensorBoard."""
         write_bytes(self.directory.samples / f"{name}.png", png)
-        self.log.image(step, "real" if name == "real" else "samples", png)
+        tag = name.rpartition("_")[0] or name
+        self.log.image(step, "samples" if tag == "step" else tag, png)
 
 
 class StopRequest:

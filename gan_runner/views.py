@@ -29,6 +29,11 @@ class AdversarialView:
     labels: Tensor | None  # (..., N), of the real and of the generated samples alike
     randomness: Randomness
 
+    @property
+    def outputs(self) -> Tensor:
+        """What the generator makes, (..., N, *sample)."""
+        return self.fake
+
     def discriminate(self, samples: Tensor) -> Tensor:
         """D(augmented samples): (..., N, *sample) -> logits (..., N)."""
         return self.ask(self.discriminator, self.augment(samples), self.labels)
@@ -41,9 +46,7 @@ class AdversarialView:
         """A function of the discriminator; where it has fewer leading axes than the samples, it sees one long batch."""
         extra = run_axes(self.learner) - run_axes(self.discriminator)
         flat = [x if x is None else x.flatten(0, extra) for x in (samples, *labels)]
-        answer = function(*flat)
-        answer = answer if answer.dtype == torch.float64 else answer.float()  # what autocast made bf16
-        return answer.unflatten(0, samples.shape[: extra + 1])
+        return full_precision(function(*flat)).unflatten(0, samples.shape[: extra + 1])
 
     @cached_property
     def real_logits(self) -> Tensor:
@@ -54,3 +57,20 @@ class AdversarialView:
     def fake_logits(self) -> Tensor:
         """D(fake), (..., N)."""
         return self.discriminate(self.fake)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderView:
+    """The turn of an autoencoder, over N samples; axes as above, Z latents."""
+
+    learner: nn.Module
+    real: Tensor  # (..., N, *sample)
+    mean: Tensor  # (..., N, Z), of each sample's code
+    log_variance: Tensor  # (..., N, Z)
+    outputs: Tensor  # (..., N, Z): the codes drawn
+    decoded: Tensor  # (..., N, *sample): what the decoder makes of them
+
+
+def full_precision(values: Tensor) -> Tensor:
+    """What autocast made bfloat16 as float32; float64 stays."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))

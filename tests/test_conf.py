@@ -4,6 +4,7 @@ import itertools
 import math
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,17 +12,32 @@ import torch
 import yaml
 
 from gan_runner.build import build
-from gan_runner.games.adversarial import Adversarial
+from gan_runner.config import ConfigError
+from gan_runner.games.game import Game
 from tests.conftest import CONF, TINY, TINY_MODEL, compose, options
 
 GROUPS = ("model", "loss", "regularizer", "augmentation", "optimizer", "lr_schedule")
 POINTS = ("gaussian_2d", "ring", "grid", "swiss_roll")
 PENALTIES_OF_LOSSES = {"wgan_gp": {"gradient_penalty"}}
+AUTOENCODING = ("elbo", "vae")  # go with each other alone
+ADVERSARIAL = [loss for loss in options("loss") if loss not in AUTOENCODING]
+VAE = ["dataset.normalization=unit"]
+ON_ANY_NETWORK = (
+    "gradient_clip",
+    "l1",
+    "l2",
+    "max_norm",
+    "orthogonal",
+    "output_l1",
+    "spectral_norm",
+    "value_range",
+    "weight_clip",
+)
 
 
-def train(*overrides: str, steps: int = 3) -> Adversarial:
+def train(*overrides: str, steps: int = 3) -> Any:
     """A game after a few steps on tiny digits, with statistics that are numbers."""
-    game, _, _ = build(compose(*TINY, "discriminator_steps=1", *overrides), [])
+    game, _, _, _ = build(compose(*TINY, "discriminator_steps=1", *overrides), [])
     for step in range(steps):
         game.step(step)
     values = {tag: float(value) for tag, value in game.statistics().items()}
@@ -29,28 +45,48 @@ def train(*overrides: str, steps: int = 3) -> Adversarial:
     return game
 
 
-def penalties(game: Adversarial) -> set[str]:
+def penalties(game: Game) -> set[str]:
     return {tag.split("/")[0] for tag, _ in game.penalties()}
+
+
+SMALL = {
+    "resnet": [key.replace("depth=2", "depth=1") for key in TINY_MODEL],
+    "dense_deconv": ["model.generator.width=8", "model.generator.dense=[8]", "model.discriminator.width=8"],
+    "vae": ["model.autoencoder.encoder_width=[8]", "model.autoencoder.decoder_width=[8]", *VAE],
+}
 
 
 @pytest.mark.parametrize(("group", "option"), [(group, option) for group in GROUPS for option in options(group)])
 def test_every_option_trains(group: str, option: str) -> None:
-    small = (
-        TINY_MODEL
-        if (group, option) != ("model", "resnet")
-        else [key.replace("depth=2", "depth=1") for key in TINY_MODEL]
-    )
-    train(f"{group}={option}", *small)
+    if option in AUTOENCODING:
+        train("model=vae", "loss=elbo", *SMALL["vae"])
+    else:
+        train(f"{group}={option}", *SMALL.get(option, TINY_MODEL))
 
 
-@pytest.mark.parametrize(("loss", "regularizer"), list(itertools.product(options("loss"), options("regularizer"))))
+@pytest.mark.parametrize("regularizer", options("regularizer"))
+def test_an_autoencoder_with_every_regularizer(regularizer: str) -> None:
+    """It trains with those that may be on either player, and refuses the others."""
+    node = yaml.safe_load((CONF / "regularizer" / f"{regularizer}.yaml").read_text()) or {}
+    words = ["model=vae", "loss=elbo", *SMALL["vae"], f"regularizer={regularizer}"]
+    if node and regularizer not in ON_ANY_NETWORK:
+        with pytest.raises(ConfigError, match=rf"regularizer.{regularizer}"):
+            train(*words, f"++regularizer.{regularizer}.on=[autoencoder]")
+        return
+    game = train(*words, *([f"regularizer.{regularizer}.on=[autoencoder]"] if node else []))
+    assert penalties(game) == {"kl"} | ({regularizer} if node.get("role") == "penalty" else set())
+
+
+@pytest.mark.parametrize(("loss", "regularizer"), list(itertools.product(ADVERSARIAL, options("regularizer"))))
 def test_every_loss_with_every_regularizer(loss: str, regularizer: str) -> None:
     game = train(f"loss={loss}", f"regularizer={regularizer}", "model=mlp", *TINY_MODEL, steps=3)
-    roles = (
-        {regularizer} if (CONF / "regularizer" / f"{regularizer}.yaml").read_text().count("role: penalty") else set()
+    text = (CONF / "regularizer" / f"{regularizer}.yaml").read_text()
+    assert penalties(game) == ({regularizer} if "role: penalty" in text else set()) | PENALTIES_OF_LOSSES.get(
+        loss, set()
     )
-    assert penalties(game) == roles | PENALTIES_OF_LOSSES.get(loss, set())
-    assert len(game.discriminator.projections) == (loss == "wgan") + (regularizer == "weight_clip" and loss != "wgan")
+    projections = {"weight_clip"} if loss == "wgan" else set()
+    projections |= {regularizer} if "role: projection" in text else set()
+    assert len(game.discriminator.projections) == len(projections)
 
 
 @pytest.mark.parametrize("dataset", POINTS)
@@ -63,32 +99,33 @@ def test_points(dataset: str) -> None:
         *TINY_MODEL,
         "discriminator_steps=1",
     ]
-    game, _, _ = build(compose(*words), [])
+    game = build(compose(*words), []).game
     game.step(0)
     assert all(math.isfinite(float(value)) for value in game.statistics().values())
+
+
+IMAGES = {"mnist": (28, 28, 1), "cifar10": (32, 32, 3), "celeba": (64, 64, 3), "npy": (64, 64, 3)}
 
 
 @pytest.mark.parametrize("experiment", options("experiment"))
 def test_every_experiment_trains(experiment: str, tmp_path: Path) -> None:
     """On images of its own size and channels; the data is another, unless it is generated."""
-    whole = compose(f"experiment={experiment}", "dataset.root=x" if is_downloaded(experiment) else "seed=0")
+    path = tmp_path / "images.npy"
+    text = (CONF / "experiment" / f"{experiment}.yaml").read_text()
+    (dataset,) = re.findall(r"/dataset: (\w+)", text) or ["digits"]
     words = [f"experiment={experiment}", "batch_size=4", "device=cpu", "discriminator_steps=1"]
-    words += ["model.generator.width=8", "model.discriminator.width=8"]
-    if is_downloaded(experiment):
-        shapes = {"mnist": (28, 28, 1), "cifar10": (32, 32, 3), "celeba": (64, 64, 3)}
-        name = whole["dataset"]["_target_"].rpartition(".")[2]
-        np.save(tmp_path / "images.npy", np.random.default_rng(0).integers(0, 256, (8, *shapes[name]), dtype=np.uint8))
-        words += ["dataset=npy", f"dataset.path={tmp_path}/images.npy"]
-    game, _, _ = build(compose(*words), [])
+    if dataset in IMAGES:
+        np.save(path, np.random.default_rng(0).integers(0, 256, (8, *IMAGES[dataset]), dtype=np.uint8))
+        words += ["dataset=npy", f"dataset.path={path}"]
+    if "/model: resnet" in text or "/model: dcgan" in text:
+        words += ["model.generator.width=8", "model.discriminator.width=8"]
+    game, settings, _, _ = build(compose(*words), [])
     game.step(0)
     assert all(math.isfinite(float(value)) for value in game.statistics().values())
-    wanted = {name for name, node in (whole.get("regularizer") or {}).items() if node["role"] == "penalty"}
+    nodes = compose(*words).get("regularizer") or {}
+    wanted = {name for name, node in nodes.items() if node["role"] == "penalty"}
     assert penalties(game) == wanted
-
-
-def is_downloaded(experiment: str) -> bool:
-    text = (CONF / "experiment" / f"{experiment}.yaml").read_text()
-    return re.search(r"/dataset: (mnist|fashion_mnist|cifar10|celeba)\b", text) is not None
+    assert settings.epochs or settings.steps
 
 
 def test_every_file_says_what_it_is() -> None:

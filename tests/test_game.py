@@ -15,12 +15,14 @@ from gan_runner.config import ConfigError
 from gan_runner.games.adversarial import Adversarial
 from gan_runner.losses import Hinge
 from gan_runner.views import AdversarialView
-from tests.conftest import TINY, TINY_MODEL, compose, options
+from tests.conftest import TINY, TINY_MODEL, compose
 
 
 def make(*overrides: str) -> Adversarial:
     words = [*TINY, "model=mlp", *TINY_MODEL, "loss=hinge", "discriminator_steps=1", *overrides]
-    return build(compose(*words), [])[0]
+    game = build(compose(*words), []).game
+    assert isinstance(game, Adversarial)
+    return game
 
 
 @contextmanager
@@ -190,7 +192,7 @@ def outside_modes(function):
         return function()
 
 
-@pytest.mark.parametrize("model", options("model"))
+@pytest.mark.parametrize("model", ["mlp", "dcgan", "resnet"])
 @pytest.mark.parametrize(
     "overrides",
     [

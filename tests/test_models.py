@@ -26,7 +26,9 @@ LATENTS = 5
 
 
 def read(model):
-    return yaml.safe_load((CONF / f"{model}.yaml").read_text())
+    config = yaml.safe_load((CONF / f"{model}.yaml").read_text())
+    config["discriminator"].pop("scales")  # the builder's
+    return config
 
 
 def network_class(model, player):

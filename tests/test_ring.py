@@ -12,7 +12,7 @@ from tests.conftest import compose
 
 def test_the_ring_is_covered():
     """At least 20 of 2,500 samples within three standard deviations of each of the eight modes."""
-    game, _, steps = build(compose("experiment=ring", "device=cpu"), [])
+    game, _, steps, _ = build(compose("experiment=ring", "device=cpu"), [])
     assert steps <= 3000
     for step in range(1500):  # of the preset's 3,000
         game.step(step)
@@ -32,7 +32,7 @@ def resident_bytes() -> int:
 def test_memory_does_not_grow_with_the_steps():
     words = ["dataset=ring", "model=mlp", "batch_size=64", "regularizer=lecam", "device=cpu"]
     words += ["model.generator.width=32", "model.discriminator.width=32"]
-    game, _, _ = build(compose(*words), [])
+    game = build(compose(*words), []).game
     for step in range(200):
         game.step(step)
     gc.collect()

@@ -3,17 +3,19 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from gan_runner.games.game import Game, evaluating
-from gan_runner.parameters import over_runs
+from gan_runner.parameters import over_runs, run_axes
 from gan_runner.player import LOSS, Player
 from gan_runner.randomness import Randomness
-from gan_runner.views import AdversarialView
+from gan_runner.stack import alongside
+from gan_runner.views import AdversarialView, full_precision
 
-Augmentation = Callable[[Tensor, Randomness], Tensor]
+Augmentation = Callable[[Tensor, Randomness, int], Tensor]  # (samples, randomness, step) -> samples
 HELD_OUT = 256  # samples that the discriminator is asked about at a log point
 
 
@@ -59,12 +61,12 @@ class Adversarial(Game):
     def discriminator_turn(self, real: Tensor, labels: Tensor | None, update: int, step: int) -> None:
         """The discriminator learns to tell `real` from fakes, which carry no graph."""
         with self.autocast, torch.no_grad():
-            fake = self.generator.network(self.draw_latents(self.randomness, len(real)), labels).float()
+            fake = full_precision(self.generator.network(self.draw_latents(self.randomness, len(real)), labels))
         # Leaves that require grad: a penalty differentiates at them through the forward pass that the loss makes.
         real, fake = real.detach().requires_grad_(), fake.requires_grad_()
 
         def objective(network: nn.Module) -> Tensor:
-            view = self.view(network, network, over_runs(real, network), over_runs(fake, network), labels)
+            view = self.view(network, network, over_runs(real, network), over_runs(fake, network), labels, step=step)
             with self.autocast:
                 value = self.discriminator.objective(view, update, step)
             if network is self.discriminator.network:
@@ -79,33 +81,42 @@ class Adversarial(Game):
 
         def objective(network: nn.Module) -> Tensor:
             with self.autocast:
-                fake = network(over_runs(latents, network), over_runs(labels, network)).float()
-                view = self.view(network, self.discriminator.network, over_runs(real, network), fake, labels)
+                fake = full_precision(network(over_runs(latents, network), over_runs(labels, network)))
+                opponent = alongside(self.discriminator.network, network)
+                view = self.view(network, opponent, over_runs(real, network), fake, labels, step=step)
                 return self.generator.objective(view, step, step)
 
         with frozen(self.discriminator.network):
             self.generator.learn(objective, step)
 
     def view(
-        self, learner: nn.Module, discriminator: nn.Module, real: Tensor, fake: Tensor, labels: Tensor | None
+        self,
+        learner: nn.Module,
+        discriminator: nn.Module,
+        real: Tensor,
+        fake: Tensor,
+        labels: Tensor | None,
+        *,
+        step: int,
     ) -> AdversarialView:
         """What the learner sees in this turn."""
         role = "discriminator" if learner is discriminator else "generator"
+        randomness = self.randomness.shared(run_axes(learner))
         return AdversarialView(
             learner=learner,
             discriminator=discriminator,
-            augment=self.augment,
+            augment=partial(self.augment, randomness=randomness, step=step),
             loss=self.players[role].terms[LOSS].of,
             real=real,
             fake=fake,
             labels=over_runs(labels, learner),
-            randomness=self.randomness,
+            randomness=randomness,
         )
 
-    def augment(self, samples: Tensor) -> Tensor:
+    def augment(self, samples: Tensor, randomness: Randomness, step: int) -> Tensor:
         """What the discriminator sees of samples."""
         for augmentation in self.augmentations:
-            samples = augmentation(samples, self.randomness)
+            samples = augmentation(samples, randomness, step)
         return samples
 
     @torch.no_grad()

@@ -72,7 +72,9 @@ class Game(ABC):
         with evaluating(self.shown), self.autocast:
             return self.shown(latents, labels if self.is_conditional else None).float()
 
-    def pictures(self, latents: Tensor, labels: Tensor | None, real: Tensor) -> dict[str, Tensor]:
+    def pictures(
+        self, latents: Tensor, labels: Tensor | None, real: Tensor, real_labels: Tensor | None
+    ) -> dict[str, Tensor]:
         """What a preview shows, name -> samples: those of fixed latents and labels, what is made of fixed reals."""
         return {"samples": self.sample(latents, labels)}
 
@@ -107,6 +109,13 @@ class Game(ABC):
         if self.moving_average:
             state["moving_average"] = self.moving_average.network.state_dict()
         return state
+
+    def load_networks(self, state: dict[str, Any]) -> None:
+        """Of a `state_dict`, the networks alone: enough to draw samples, or to start another run from."""
+        for name, player in self.players.items():
+            player.network.load_state_dict(state[name]["network"])
+            if self.moving_average and player.network is self.sampler:
+                self.moving_average.network.load_state_dict(state.get("moving_average", state[name]["network"]))
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The inverse of `state_dict`."""

@@ -23,7 +23,7 @@ def loop(rounds: int) -> None:
         np.save(path, np.random.default_rng(0).integers(0, 256, (1000, 32, 32, 3), dtype=np.uint8))
         words = ["dataset=npy", f"dataset.path={path}", "model=dcgan", "loss=wgan_gp", "batch_size=64"]
         words += ["model.generator.width=64", "model.discriminator.width=64"]
-        game = build(compose(*words), [])[0]
+        game = build(compose(*words), []).game
         images = torch.from_numpy(np.load(path)).permute(0, 3, 1, 2).contiguous()
     bare_generator, bare_discriminator = (copy.deepcopy(player.network) for _, player in game.players.items())
     bare = BareLoop(bare_generator, bare_discriminator, images, 64, 100)

@@ -1,0 +1,70 @@
+"""The variational autoencoder: one player, no opponent. Kingma & Welling 2013, arXiv:1312.6114."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from gan_runner.games.game import Game, evaluating
+from gan_runner.losses import Elbo
+from gan_runner.parameters import over_runs
+from gan_runner.player import Player
+from gan_runner.views import AutoencoderView
+
+
+@dataclass(kw_only=True)
+class Autoencoder(Game):
+    """One turn a step: encode a batch, draw a code for each sample, decode it."""
+
+    loss: Elbo
+
+    @property
+    def autoencoder(self) -> Player:
+        """The one player."""
+        return self.players["autoencoder"]
+
+    @property
+    def sampler(self) -> nn.Module:
+        """The autoencoder, which decodes latents when called."""
+        return self.autoencoder.network
+
+    @property
+    def images_per_step(self) -> int:
+        """Real samples that a step sees."""
+        return self.batch_size
+
+    def take_turns(self, step: int) -> None:
+        """The autoencoder learns to tell the samples from their codes."""
+        real, labels = self.batch(step)
+
+        def objective(network: nn.Module) -> Tensor:
+            with self.autocast:
+                view = self.view(network, over_runs(real, network), over_runs(labels, network))
+                return self.autoencoder.objective(view, step, step)
+
+        self.autoencoder.learn(objective, step)
+
+    def view(self, network: nn.Module, real: Tensor, labels: Tensor | None) -> AutoencoderView:
+        """What the autoencoder sees: the reparameterised code is mean + sd x N(0, 1)."""
+        mean, log_variance = (part.float() for part in network.encode(real, labels))  # type: ignore[operator]
+        codes = mean + (log_variance / 2).exp() * self.randomness.normal(*mean.shape)
+        decoded = network(codes, labels).float()
+        return AutoencoderView(
+            learner=network, real=real, mean=mean, log_variance=log_variance, outputs=codes, decoded=decoded
+        )
+
+    @torch.no_grad()
+    def sample(self, latents: Tensor, labels: Tensor | None) -> Tensor:
+        """The expected samples of latents from the prior: (count, *sample)."""
+        return self.loss.expected(super().sample(latents, labels))
+
+    @torch.no_grad()
+    def pictures(
+        self, latents: Tensor, labels: Tensor | None, real: Tensor, real_labels: Tensor | None
+    ) -> dict[str, Tensor]:
+        """Samples, and what becomes of the real samples: each next to its reconstruction, of the mean code."""
+        with evaluating(self.shown), self.autocast:
+            mean, _ = self.shown.encode(real, real_labels if self.is_conditional else None)  # type: ignore[operator]
+        reconstructed = self.sample(mean.float(), real_labels)
+        pairs = torch.stack([real, reconstructed], dim=1).flatten(0, 1) if real.ndim == 4 else reconstructed
+        return {**super().pictures(latents, labels, real, real_labels), "reconstructions": pairs}

@@ -1,0 +1,510 @@
+"""Optimizers beside torch's: gradients from values alone are near backpropagated ones, and leave no trace."""
+
+import copy
+import itertools
+import math
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from gan_runner.build import build
+from gan_runner.config import ConfigError
+from gan_runner.games.adversarial import Adversarial
+from gan_runner.optimizers import FiniteDifference, Subgradient
+from gan_runner.parameters import kernels
+from gan_runner.randomness import Randomness
+from gan_runner.stack import Stacked
+from gan_runner.terms import Term, held
+from gan_runner.wrappers import spectral_norm
+from tests.conftest import CONF, TINY, compose, options
+
+DIFFERENCES = ["optimizer=finite_difference", "optimizer.directions=null"]
+SMALL = [
+    f"model.{player}.{key}"
+    for player in ("generator", "discriminator")
+    for key in ("width=5", "depth=1", "activation=softplus")
+]
+POINTS = ["dataset=gaussian_2d", "batch_size=8", "model.latent_size=3", "model=mlp", *SMALL, "loss=bce"]
+POINTS += ["device=cpu", "discriminator_steps=1"]
+IMAGES = [*TINY, "model=mlp", *SMALL, "discriminator_steps=1", "model.latent_size=2"]
+PENALTIES = [
+    name for name in options("regularizer") if "role: penalty" in (CONF / f"regularizer/{name}.yaml").read_text()
+]
+LOSSES = [name for name in options("loss") if name != "elbo"]
+
+
+@pytest.fixture
+def _float64() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+exact = pytest.mark.usefixtures("_float64")
+
+
+def make(*words: str) -> Adversarial:
+    """A game whose tensors all have the default type, as only the weights and the noise would have by themselves."""
+    dtype = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    game = build(compose(*words), [])[0]
+    torch.set_default_dtype(dtype)
+    assert isinstance(game, Adversarial)
+    assert game.moving_average
+    batch = game.batch
+    game.data.held_out = lambda count: None  # type: ignore[method-assign]
+    game.batch = lambda index: (batch(index)[0].to(dtype), batch(index)[1])  # type: ignore[method-assign]
+    modules = [part for player in game.players.values() for part in (player.network, *player.terms.values())]
+    for module in (*modules, game.moving_average.network):
+        module.to(dtype)
+    return game
+
+
+def gradients(game: Adversarial, step: int = 0) -> dict[str, Tensor]:
+    """Every gradient of a step whose updates move nothing."""
+    for player in game.players.values():
+        player.optimizer.step = lambda: None  # type: ignore[assignment,method-assign]
+        player.projections = ()
+    game.step(step)
+    return {
+        f"{name}.{key}": parameter.grad.clone()
+        for name, player in game.players.items()
+        for key, parameter in player.network.named_parameters()
+        if parameter.grad is not None
+    }
+
+
+def distance(found: dict[str, Tensor], expected: dict[str, Tensor], player: str = "") -> float:
+    """The relative error of all of them together."""
+    names = [name for name in expected if name.startswith(player)]
+    error = sum((found[name] - expected[name]).square().sum() for name in names)
+    return float((error / sum(expected[name].square().sum() for name in names)) ** 0.5)
+
+
+def state(game: Adversarial) -> dict[str, Tensor]:
+    """Every tensor that is saved, but those of the optimizers."""
+    return {
+        f"{name}.{key}": value.clone()
+        for name, player in game.players.items()
+        for part in (player.network, *player.terms.values())
+        for key, value in part.state_dict(prefix=f"{id(type(part))}.").items()
+    }
+
+
+# --- against backpropagation ------------------------------------------------------------------------------------------
+
+
+@exact
+@pytest.mark.parametrize(("method", "order"), [("forward", 1), ("central", 2)])
+@pytest.mark.parametrize("player", ["generator", "discriminator"])
+def test_the_error_falls_with_epsilon_as_the_theory_says(method: str, order: int, player: str) -> None:
+    expected = gradients(make(*POINTS))
+    sizes = [1e-1, 1e-2, 1e-3]
+    errors = [
+        distance(
+            gradients(make(*POINTS, *DIFFERENCES, f"optimizer.method={method}", f"optimizer.epsilon={epsilon}")),
+            expected,
+            player,
+        )
+        for epsilon in sizes
+    ]
+    for larger, smaller in itertools.pairwise(errors):
+        assert math.log10(larger / smaller) == pytest.approx(order, abs=0.1)
+
+
+def agrees(*words: str, tolerance: float = 1e-5) -> None:
+    expected, found = make(*words), make(*words, *DIFFERENCES, "optimizer.method=central", "optimizer.epsilon=1e-4")
+    for step in range(2):  # the second with a memory
+        assert distance(gradients(found, step), gradients(expected, step)) < tolerance
+    for name, player in expected.players.items():
+        for key, value in player.network.state_dict().items():
+            torch.testing.assert_close(found.players[name].network.state_dict()[key], value)
+        for key, term in player.terms.items():
+            for kept, value in term.state_dict().items():
+                torch.testing.assert_close(found.players[name].terms[key].state_dict()[kept], value)
+    for tag, value in expected.statistics().items():
+        if not tag.startswith(("gradient_norm", "learning_rate")):
+            torch.testing.assert_close(torch.as_tensor(found.statistics()[tag]), torch.as_tensor(value))
+        assert torch.as_tensor(found.statistics()[tag]).ndim == 0
+
+
+@exact
+@pytest.mark.parametrize("loss", LOSSES)
+def test_every_loss(loss: str) -> None:
+    agrees(*POINTS, f"loss={loss}", "discriminator_steps=1")
+
+
+@exact
+@pytest.mark.parametrize("regularizer", PENALTIES)
+def test_every_penalty(regularizer: str) -> None:
+    agrees(*IMAGES, "loss=relativistic", f"regularizer={regularizer}", "batch_size=4")
+
+
+@exact
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["augmentation=diffaugment"],
+        ["augmentation=input_noise"],
+        ["model.generator.normalization=batch", "model.discriminator.normalization=batch"],
+        ["model.generator.dropout=0.3", "model.discriminator.dropout=0.3"],
+        [
+            "regularizer=[gradient_penalty,dragan,lecam,l2]",
+            "augmentation=diffaugment",
+            "model.discriminator.dropout=0.3",
+        ],
+    ],
+    ids=lambda words: words[0],
+)
+def test_all_copies_see_the_noise_of_the_network(words: list[str]) -> None:
+    agrees(*IMAGES, "loss=bce", "batch_size=4", *words)
+
+
+@exact
+def test_through_spectral_normalization() -> None:
+    """Whose singular vectors, constants for backpropagation, depend on the weights unless they have converged."""
+    words = [*POINTS, "regularizer=spectral_norm", "regularizer.spectral_norm.iterations=50"]
+    agrees(*words, tolerance=1e-3)
+
+
+@exact
+@pytest.mark.parametrize("chunk", [1, 7])
+@pytest.mark.parametrize("directions", ["null", "12"])
+def test_the_size_of_a_chunk_changes_nothing(chunk: int, directions: str) -> None:
+    words = [*POINTS, *DIFFERENCES[:1], f"optimizer.directions={directions}", "loss=wgan_gp", "discriminator_steps=1"]
+    whole, parts = gradients(make(*words, "optimizer.chunk=1000")), gradients(make(*words, f"optimizer.chunk={chunk}"))
+    assert distance(parts, whole) < 1e-9
+
+
+@exact
+def test_coordinates_find_the_parameters_that_learn_and_leave_the_others() -> None:
+    game = make(*POINTS, *DIFFERENCES)
+    weight = next(game.discriminator.network.parameters()).requires_grad_(False)
+    game.discriminator.__post_init__()
+    before = weight.clone()
+    game.step(0)
+    assert weight.grad is None
+    assert weight.equal(before)
+
+
+# --- random directions ------------------------------------------------------------------------------------------------
+
+
+class Parabola(nn.Module):
+    """1/2 wᵀ A w + bᵀ w of d weights, at each of N samples alike: (N, 1) -> (N,)."""
+
+    matrix: Tensor
+
+    def __init__(self, size: int):
+        super().__init__()
+        draw = torch.Generator().manual_seed(0)
+        self.weight = nn.Parameter(torch.randn(size, generator=draw, dtype=torch.float64))
+        root = torch.randn(size, size, generator=draw, dtype=torch.float64)
+        self.register_buffer("matrix", root @ root.mT / size)
+
+    def forward(self, samples: Tensor, labels: Tensor | None = None) -> Tensor:
+        weight = self.weight
+        return (weight @ self.matrix @ weight / 2 + weight.sum()).expand(len(samples))
+
+    def gradient(self) -> Tensor:
+        return (self.matrix @ self.weight + 1).detach()
+
+
+def objective(network: nn.Module) -> Tensor:
+    return network(torch.zeros(*([network.runs] if isinstance(network, Stacked) else []), 2, 1)).mean(-1)
+
+
+def differences(network: nn.Module, **keys: object) -> FiniteDifference:
+    defaults = {"method": "forward", "epsilon": 1e-4, "directions": None, "chunk": 64, "max_coordinates": 1000}
+    rule = {"rule": "sgd", "lr": 0.1, "betas": (0.9, 0.99), "momentum": 0.0}
+    return FiniteDifference(network.parameters(), **{**defaults, **rule, **keys})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("method", ["forward", "central"])
+def test_random_directions_are_unbiased(method: str) -> None:
+    torch.manual_seed(0)
+    network, count = Parabola(6), 20000
+    expected = network.gradient()
+    differences(network, method=method, directions=count, chunk=1000).estimate_gradient(network, objective)
+    assert network.weight.grad is not None
+    # Per entry (g·u) u_i has the variance |g|² + g_i².
+    deviation = ((expected.square().sum() + expected.square()) / count).sqrt()
+    assert ((network.weight.grad - expected).abs() < 4 * deviation + 1e-3).all()
+    assert ((network.weight.grad - expected).abs() > 0.01 * deviation).any()
+
+
+def test_the_variance_falls_with_the_number_of_directions() -> None:
+    torch.manual_seed(0)
+    network = Parabola(6)
+    expected = network.gradient()
+    for count in (10, 1000):
+        errors = []
+        for _ in range(50):
+            differences(network, method="central", directions=count, chunk=500).estimate_gradient(network, objective)
+            assert network.weight.grad is not None
+            errors.append((network.weight.grad - expected).square().sum())
+        predicted = 7 * expected.square().sum() / count  # (d + 1) |g|² / K
+        assert 0.6 < torch.stack(errors).mean() / predicted < 1.6
+
+
+def test_directions_follow_from_the_seed_and_the_step() -> None:
+    words = [*POINTS, "optimizer=finite_difference", "optimizer.directions=4"]
+    first, again, other = gradients(make(*words)), gradients(make(*words)), gradients(make(*words, "seed=1"))
+    assert distance(again, first) == 0
+    assert distance(other, first) > 0.1
+    assert distance(gradients(make(*words), 1), first) > 0.1
+
+
+def test_a_step_too_small_for_the_rounding_is_no_step() -> None:
+    network = Parabola(6).float()
+    with torch.no_grad():
+        network.weight.fill_(100.0)
+    differences(network, epsilon=1e-7).estimate_gradient(network, objective)
+    assert network.weight.grad is not None
+    assert network.weight.grad.equal(torch.zeros(6))
+
+
+# --- no trace ---------------------------------------------------------------------------------------------------------
+
+
+def test_copies_leave_the_network_and_the_terms_alone() -> None:
+    words = [*IMAGES, "loss=bce", "regularizer=[lecam,spectral_norm]", "model.generator.normalization=batch"]
+    game = make(*words)
+    seen: list[Tensor] = []
+
+    def watched(objective: Callable[[nn.Module], Tensor]) -> Callable[[nn.Module], Tensor]:
+        def watch(network: nn.Module) -> Tensor:
+            value = objective(network)
+            seen.append(value)
+            return value
+
+        return watch
+
+    for player in game.players.values():
+
+        def traced(
+            objective: Callable[[nn.Module], Tensor],
+            original: Callable = player.repeatable,
+            network: nn.Module = player.network,
+        ) -> Callable:
+            repeat = original(watched(objective))
+            before, noise = state(game), torch.get_rng_state()
+            for _ in range(2):
+                repeat(Stacked(network, 3, {}))
+            assert all(value.equal(before[key]) for key, value in state(game).items())
+            assert torch.get_rng_state().equal(noise)
+            return repeat
+
+        player.repeatable = traced  # type: ignore[method-assign]
+        player.optimizer.estimate_gradient = lambda network, objective: None  # type: ignore[attr-defined]
+    game.step(0)
+    for once, first, second in (seen[:3], seen[3:]):
+        assert first.shape == (3,)
+        assert first.equal(second)
+        torch.testing.assert_close(first, once.expand(3), rtol=1e-3, atol=1e-3)  # spectral norm has moved on since
+
+
+def test_held_buffers_come_back_after_an_error() -> None:
+    term = Term(lambda view: view)
+    term(torch.ones(3), 0)
+    with pytest.raises(RuntimeError, match="stop"), held([term]):  # noqa: PT012 -- the error comes after a use
+        term(torch.zeros(2, 3), 0)
+        assert term.value == 1
+        raise RuntimeError("stop")
+    term(torch.full((3,), 5.0), 0)
+    assert term.value == 5
+
+
+# --- copies of a network ----------------------------------------------------------------------------------------------
+
+
+def test_stacked_copies_equal_the_networks_one_by_one() -> None:
+    network = make(*IMAGES, "model.discriminator.width=5").discriminator.network
+    weights = {weight: torch.randn(3, *weight.shape) for weight in network.parameters()}
+    samples = torch.randn(3, 4, 1, 8, 8)
+    stacked = Stacked(network, 3, weights)
+    assert [kernel.shape[0] for kernel in kernels(stacked)] == [3, 3]
+    for run in range(3):
+        single = copy.deepcopy(network)
+        for weight, values in zip(single.parameters(), weights.values(), strict=True):
+            weight.data = values[run]
+        torch.testing.assert_close(stacked(samples)[run], single(samples[run]))
+        torch.testing.assert_close(stacked.features(samples)[run], single.features(samples[run]))  # type: ignore[operator]
+
+
+def test_tied_and_normalized_weights_in_copies() -> None:
+    first, second = nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False)
+    second.weight = first.weight
+    network = nn.Sequential(first, second)
+    (weight,) = network.parameters()
+    stacked = Stacked(network, 2, {weight: torch.stack([torch.eye(3), 2 * torch.eye(3)])})
+    samples = torch.ones(2, 1, 3)
+    call = torch.stack([torch.ones(1, 3), 4 * torch.ones(1, 3)])
+    assert stacked.call("__call__", samples).equal(call)
+    normalized = spectral_norm(nn.Linear(3, 3, bias=False), iterations=100)
+    (weight,) = normalized.parameters()
+    scaled = Stacked(normalized, 2, {weight: torch.stack([torch.eye(3), 2 * torch.eye(3)])})
+    torch.testing.assert_close(scaled.call("__call__", samples), torch.ones(2, 1, 3))
+    assert [kernel.shape for kernel in kernels(scaled)] == [(2, 3, 3)]
+
+
+def test_shared_noise_is_the_noise_without_the_axis() -> None:
+    draws = [Randomness(0, torch.device("cpu"), torch.Generator().manual_seed(0)) for _ in range(2)]
+    assert draws[0].uniform(4, 2).expand(3, 4, 2).equal(draws[1].shared(1).uniform(3, 4, 2))
+    assert draws[0].normal(4).expand(3, 4).equal(draws[1].shared(1).normal(3, 4))
+    assert draws[0].shared(0) is draws[0]
+
+
+# --- the rule, the state, the errors ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", ["sgd", "adam"])
+@pytest.mark.parametrize("loaded", [False, True])
+def test_the_rule_is_torchs(rule: str, loaded: bool) -> None:
+    network, reference = Parabola(4), Parabola(4)
+    optimizer = differences(network, rule=rule, momentum=0.5)
+    expected = (
+        torch.optim.SGD(reference.parameters(), lr=0.1, momentum=0.5)
+        if rule == "sgd"
+        else torch.optim.Adam(reference.parameters(), lr=0.1, betas=(0.9, 0.99))
+    )
+    for update in range(4):
+        if loaded:
+            saved = copy.deepcopy(optimizer.state_dict())
+            optimizer = differences(network, rule=rule, momentum=0.5, lr=0.7)
+            optimizer.load_state_dict(saved)
+        for one in (optimizer, expected):
+            one.zero_grad(set_to_none=True)
+            one.param_groups[0]["lr"] = 0.1 / (update + 1)
+        assert network.weight.grad is None
+        optimizer.estimate_gradient(network, objective)
+        assert network.weight.grad is not None
+        reference.weight.grad = network.weight.grad.clone()
+        optimizer.step()
+        expected.step()
+        assert network.weight.equal(reference.weight)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["optimizer=finite_difference", "optimizer.directions=3"],
+        ["optimizer=finite_difference", "optimizer.directions=null", "optimizer.rule=sgd", "optimizer.momentum=0.5"],
+        ["optimizer=subgradient"],
+    ],
+    ids=str,
+)
+def test_a_resumed_run_goes_on_bit_for_bit(words: list[str]) -> None:
+    words = [*POINTS, *words, "loss=wgan_gp", "discriminator_steps=2", "lr_schedule=linear", "regularizer=lecam"]
+    straight, resumed, fresh = (make(*words) for _ in range(3))
+    for step in range(4):
+        straight.step(step)
+    for step in range(2):
+        resumed.step(step)
+    fresh.load_state_dict(copy.deepcopy(resumed.state_dict()))
+    for step in (2, 3):
+        fresh.step(step)
+    assert all(value.equal(state(straight)[key]) for key, value in state(fresh).items())
+    assert not all(value.equal(state(resumed)[key]) for key, value in state(fresh).items())
+
+
+def test_too_many_coordinates() -> None:
+    with pytest.raises(ConfigError, match=r"optimizer: directions=null .* has 32 .*20.*optimizer.directions=64"):
+        make(*POINTS, *DIFFERENCES, "optimizer.max_coordinates=20")
+    make(*POINTS, "optimizer=finite_difference", "optimizer.max_coordinates=20").step(0)
+    make(*POINTS, *DIFFERENCES, "optimizer.max_coordinates=40")
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("optimizer.epsilon=0", r"optimizer.epsilon=0: must be greater than 0"),
+        ("optimizer.method=backward", r"optimizer.method=backward: must be 'forward' or 'central'"),
+        ("optimizer.rule=rmsprop", r"optimizer.rule=rmsprop: must be 'sgd' or 'adam'"),
+        ("optimizer.directions=0", r"optimizer.directions=0: must be greater than or equal to 1"),
+        ("optimizer.chunk=0", r"optimizer.chunk=0: "),
+    ],
+)
+def test_errors(word: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make(*POINTS, "optimizer=finite_difference", word)
+
+
+def test_half_precision_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"precision=bf16: .*precision=fp32"):
+        make(*POINTS, "optimizer=finite_difference", "precision=bf16")
+
+
+def test_an_objective_that_mixes_the_copies_is_an_error() -> None:
+    network = Parabola(3)
+    with pytest.raises(ValueError, match=r"the shape \(\); a loss or penalty must return \(\.\.\., N\)"):
+        differences(network).estimate_gradient(network, lambda copies: objective(copies).mean())
+
+
+# --- the subgradient method -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_subgradient_by_hand(normalize: bool) -> None:
+    weights = [nn.Parameter(torch.tensor([1.0, 2.0])), nn.Parameter(torch.tensor(3.0))]
+    optimizer = Subgradient(weights, lr=0.5, normalize=normalize)
+    first, second = [1.0, 2.0], 3.0
+    for update in range(1, 5):
+        if update == 3:
+            saved = copy.deepcopy(optimizer.state_dict())
+            optimizer = Subgradient(weights, lr=0.7, normalize=not normalize)
+            optimizer.load_state_dict(saved)
+        weights[0].grad, weights[1].grad = torch.tensor([0.0, 2.0 * update]), torch.tensor(-1.0)
+        optimizer.step()
+        length = 0.5 / math.sqrt(update) / (math.sqrt(4 * update**2 + 1) if normalize else 1)
+        first, second = [first[0], first[1] - length * 2 * update], second + length
+        torch.testing.assert_close(weights[0].detach(), torch.tensor(first))
+        torch.testing.assert_close(weights[1].detach(), torch.tensor(second))
+
+
+def test_subgradient_settles_at_a_kink_where_a_fixed_step_does_not() -> None:
+    ends = []
+    for make_optimizer in (
+        lambda weights: Subgradient(weights, lr=0.3, normalize=False),
+        lambda weights: torch.optim.SGD(weights, lr=0.3),
+    ):
+        weight = nn.Parameter(torch.tensor(1.0))
+        optimizer = make_optimizer([weight])
+        for _ in range(2000):
+            optimizer.zero_grad()
+            (weight - 0.1).abs().backward()
+            optimizer.step()
+        ends.append(abs(float(weight.detach()) - 0.1))
+    assert ends[0] < 0.01
+    assert ends[1] > 0.05
+
+
+def test_subgradient_of_nothing_is_no_step() -> None:
+    weight = nn.Parameter(torch.ones(2))
+    weight.grad = torch.zeros(2)
+    Subgradient([weight], lr=1.0, normalize=True).step()
+    assert weight.equal(torch.ones(2))
+
+
+# --- the preset -------------------------------------------------------------------------------------------------------
+
+
+def test_the_presets_networks() -> None:
+    game = build(compose("experiment=subgradient_gaussian2d", "device=cpu"), [])[0]
+    assert isinstance(game, Adversarial)
+    sizes = {name: [tuple(k.shape) for k in kernels(player.network)] for name, player in game.players.items()}
+    assert sizes == {
+        "generator": [(128, 100), (128, 128), (2, 128)],
+        "discriminator": [(128, 2), (128, 128), (1, 128)],
+    }
+    counts = [sum(p.numel() for p in player.network.parameters()) for player in game.players.values()]
+    assert sorted(counts) == [17025, 29698]
+    for player in game.players.values():
+        assert isinstance(player.optimizer, FiniteDifference)
+        assert isinstance(player.optimizer.rule, torch.optim.Adam)
+        assert player.optimizer.param_groups[0]["lr"] == 2e-4
+        assert any(isinstance(module, nn.LeakyReLU) for module in player.network.modules())
+    assert game.data.size == 1000
+    assert game.batch_size == 128
