@@ -269,3 +269,67 @@ def test_a_signal_saves_and_marks_the_run(number, code, tmp_path):
     saved = torch.load(tmp_path / "run/checkpoints/last.pt", weights_only=True)
     assert saved["step"] == summary["step"] > 0
     assert f"interrupted at step {summary['step']:,}" in out
+
+
+def test_no_file_can_trust_what_the_command_line_does_not(run_cli, monkeypatch):
+    """Not by `trust`, and not by adding to what Hydra notes as the words of the command line."""
+    Path("evil.py").write_text("from pathlib import Path\nPath('ran').touch()\nclass Loss: pass\n")
+    monkeypatch.syspath_prepend(".")
+    Path("conf/loss").mkdir(parents=True)
+    Path("conf/loss/evil.yaml").write_text(
+        "# @package _global_\nloss: {_target_: evil.Loss}\nhydra: {overrides: {task: ['trust=[evil]']}}\n"
+    )
+    code, _, error = run_cli("--config-dir", "conf", "loss=evil", *FAST)
+    assert code == 1
+    assert "not allowed" in error
+    assert not Path("ran").exists()
+
+
+def test_directories_of_the_users_choice_stay(run_cli):
+    Path("mine/empty").mkdir(parents=True)
+    assert run_cli("hydra.run.dir=mine/empty", "steps=0")[0] == 1
+    assert Path("mine/empty").is_dir()
+    Path("mine/full").mkdir()
+    Path("mine/full/metrics.jsonl").write_text("precious")
+    code, _, error = run_cli("hydra.run.dir=mine/full", *FAST)
+    assert code == 1
+    assert "mine/full is not empty: it holds metrics.jsonl" in error
+    assert [path.name for path in Path("mine/full").iterdir()] == ["metrics.jsonl"]
+
+
+def test_flags_may_stand_anywhere(run_cli):
+    code, _, error = run_cli("dataset=ring", "-m", *FAST, "seed=0,1")
+    assert code == 0, error
+    assert len(list(Path("outputs/sweeps").glob("*/*/summary.json"))) == 2
+
+
+def test_the_first_line_says_what_is_trained(run_cli):
+    _, out, _ = run_cli(*FAST, "regularizer=l1", "regularizer.gradient_penalty.weight=5")
+    assert "mlp on digits, wgan_gp + gradient_penalty 5 + l1 0.0001, adam 0.0005, batch 8, seed 0" in out
+
+
+def test_a_reader_that_goes_away_does_not_end_the_training(tmp_path):
+    words = " ".join([*command("dataset=ring", *FAST, "hydra.run.dir=run")])
+    subprocess.run(f"{words} | true", shell=True, check=False, capture_output=True, timeout=120)
+    assert '"status": "completed"' in (tmp_path / "run/summary.json").read_text()
+
+
+def test_a_network_of_the_wrong_shape_is_refused_before_the_first_step(run_cli, monkeypatch):
+    Path("nets.py").write_text(
+        "import torch\nclass Column(torch.nn.Module):\n"
+        "    def __init__(self, shape): super().__init__(); self.layer = torch.nn.Linear(64, 1)\n"
+        "    def forward(self, samples, labels): return self.layer(samples.flatten(1))\n"
+    )
+    monkeypatch.syspath_prepend(".")
+    Path("conf/model").mkdir(parents=True)
+    Path("conf/model/column.yaml").write_text("defaults: [mlp, _self_]\ndiscriminator: {_target_: nets.Column}\n")
+    words = ["--config-dir", "conf", "model=column", "trust=nets"]
+    error = run_cli(*words)[2]
+    assert "unknown key 'model.discriminator." in error  # the keys of mlp, which Column does not take
+    Path("conf/model/column.yaml").write_text(
+        "latent_size: 4\ngenerator: {_target_: gan_runner.models.mlp.Generator, width: 8, depth: 1, activation: relu,"
+        " normalization: none, dropout: 0.0, initialization: default, output_activation: null}\n"
+        "discriminator: {_target_: nets.Column}\n"
+    )
+    error = run_cli(*words)[2]
+    assert "model.discriminator: of 2 inputs it makes a tensor of shape (2, 1), not (2,)" in error

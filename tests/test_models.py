@@ -74,7 +74,9 @@ def _seed():
 
 
 def test_the_yamls_are_these_models():
-    assert sorted(path.stem for path in CONF.glob("*.yaml")) == sorted(MODELS)
+    assert sorted(path.stem for path in CONF.glob("*.yaml")) == sorted(
+        [*MODELS, "dense_deconv", "vae"]
+    )  # the two have tests of their own
 
 
 @pytest.mark.parametrize("model", MODELS)

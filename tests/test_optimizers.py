@@ -495,6 +495,7 @@ def test_the_presets_networks() -> None:
     game = build(compose("experiment=subgradient_gaussian2d", "device=cpu"), [])[0]
     assert isinstance(game, Adversarial)
     sizes = {name: [tuple(k.shape) for k in kernels(player.network)] for name, player in game.players.items()}
+    assert list(sizes) == ["generator", "discriminator"]
     assert sizes == {
         "generator": [(128, 100), (128, 128), (2, 128)],
         "discriminator": [(128, 2), (128, 128), (1, 128)],
@@ -504,7 +505,7 @@ def test_the_presets_networks() -> None:
     for player in game.players.values():
         assert isinstance(player.optimizer, FiniteDifference)
         assert isinstance(player.optimizer.rule, torch.optim.Adam)
-        assert player.optimizer.param_groups[0]["lr"] == 2e-4
         assert any(isinstance(module, nn.LeakyReLU) for module in player.network.modules())
+    assert [game.players[name].optimizer.param_groups[0]["lr"] for name in sizes] == [2e-4, 1e-3]
     assert game.data.size == 1000
     assert game.batch_size == 128

@@ -239,3 +239,19 @@ def test_a_received_directory_runs_no_code(run, run_cli):
         config["trust"] = ["os", "torch"]
         path.write_text(yaml.safe_dump(config))
         assert "not allowed" in run_cli("sample", str(RUN))[2]
+
+
+def test_sample_needs_none_of_what_only_trains(run_cli, monkeypatch):
+    """A penalty of a package that is not at hand, or not trusted, is no part of the generator."""
+    Path("mine.py").write_text("def drift(view): return view.real_logits.square()\n")
+    monkeypatch.syspath_prepend(".")
+    Path("conf/regularizer").mkdir(parents=True)
+    Path("conf/regularizer/drift.yaml").write_text(
+        "# @package regularizer.drift\n_target_: mine.drift\nrole: penalty\nweight: 0.1\n"
+    )
+    words = [word for word in WORDS if not word.startswith("regularizer")]
+    code, _, error = run_cli("--config-dir", "conf", *words, "regularizer=drift", "trust=mine")
+    assert code == 0, error
+    assert run_cli("sample", str(RUN))[0] == 0
+    assert "must end in .npz" in run_cli("sample", str(RUN), "--out", "x.png")[2]
+    assert "not allowed with" in run_cli("sample", str(RUN), "--out", "x.npz", "--images")[2]
