@@ -116,7 +116,7 @@ def test_iterative_penalty(preset, name, shape):
     game = preset(name, shape, *words)
     distance = peak = alpha = 0.0
     for step in range(3):
-        gaps = []
+        gaps: list[float] = []
         learn = game.discriminator.learn
 
         def spy(objective, step, learn=learn, gaps=gaps):
