@@ -83,6 +83,20 @@ def test_the_weight_of_kl_can_be_scheduled():
     assert found == pytest.approx([1, 1.5, 2, 2.5])
 
 
+def test_finite_differences_see_the_same_codes():
+    """The gradient estimated along every weight is that of backpropagation."""
+    words = ["model.latent_size=2", "model.autoencoder.encoder_width=[4]", "model.autoencoder.decoder_width=[4]"]
+    words += ["model.autoencoder.activation=tanh", "dataset.image_size=8"]
+    gradients = []
+    for optimizer in (["optimizer=sgd"], ["optimizer=finite_difference", "optimizer.directions=null"]):
+        method = ["optimizer.method=central", "optimizer.epsilon=1e-2"] if len(optimizer) > 1 else []
+        game = build(compose(*VAE, *words, *optimizer, *method), []).game
+        game.step(0)
+        gradients.append(torch.cat([p.grad.flatten() for p in game.sampler.parameters() if p.grad is not None]))
+    exact, estimated = gradients
+    assert (estimated - exact).norm() < 0.01 * exact.norm()
+
+
 def test_a_run_draws_samples_and_reconstructions(run_cli):
     code, _, error = run_cli(*VAE, "steps=4", "sample_every=2", "sample_count=9", "hydra.run.dir=run")
     assert code == 0, error

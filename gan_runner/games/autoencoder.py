@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from gan_runner.games.game import Game, evaluating
 from gan_runner.losses import Elbo
-from gan_runner.parameters import over_runs
+from gan_runner.parameters import over_runs, run_axes
 from gan_runner.player import Player
-from gan_runner.views import AutoencoderView
+from gan_runner.views import AutoencoderView, full_precision
 
 
 @dataclass(kw_only=True)
@@ -46,9 +46,10 @@ class Autoencoder(Game):
 
     def view(self, network: nn.Module, real: Tensor, labels: Tensor | None) -> AutoencoderView:
         """What the autoencoder sees: the reparameterised code is mean + sd x N(0, 1)."""
-        mean, log_variance = (part.float() for part in network.encode(real, labels))  # type: ignore[operator]
-        codes = mean + (log_variance / 2).exp() * self.randomness.normal(*mean.shape)
-        decoded = network(codes, labels).float()
+        mean, log_variance = (full_precision(part) for part in network.encode(real, labels))  # type: ignore[operator]
+        noise = self.randomness.shared(run_axes(network)).normal(*mean.shape)
+        codes = mean + (log_variance / 2).exp() * noise
+        decoded = full_precision(network(codes, labels))
         return AutoencoderView(
             learner=network, real=real, mean=mean, log_variance=log_variance, outputs=codes, decoded=decoded
         )
