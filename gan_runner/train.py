@@ -41,7 +41,8 @@ def train(game: Game, settings: Settings, steps: int, directory: RunDirectory, l
         for step in range(1, steps + 1):
             game.step(step - 1)
             log.advance(step)
-            last = step == steps or stop.signal is not None
+            asked = stop.signal  # read once: a signal during what follows waits for the next step
+            last = step == steps or asked is not None
             if last or is_due(settings.log_every, step):
                 values = {tag: float(value) for tag, value in game.statistics().items()}
                 values["diversity"] = preview.diversity()
@@ -54,8 +55,8 @@ def train(game: Game, settings: Settings, steps: int, directory: RunDirectory, l
             if last or is_due(settings.checkpoint_every, step):
                 checkpoint.save(directory.checkpoints, step, game.state_dict(), game.data.record())
                 directory.update(step=step)
-            if stop.signal is not None:
-                raise Interrupted(stop.signal)
+            if asked is not None:
+                raise Interrupted(asked)
 
 
 def is_due(every: int | None, step: int) -> bool:

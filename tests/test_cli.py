@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -309,7 +310,7 @@ def test_the_first_line_says_what_is_trained(run_cli):
 
 
 def test_a_reader_that_goes_away_does_not_end_the_training(tmp_path):
-    words = " ".join([*command("dataset=ring", *FAST, "hydra.run.dir=run")])
+    words = shlex.join(command("dataset=ring", *FAST, "hydra.run.dir=run"))
     subprocess.run(f"{words} | true", shell=True, check=False, capture_output=True, timeout=120)
     assert '"status": "completed"' in (tmp_path / "run/summary.json").read_text()
 

@@ -255,3 +255,24 @@ def test_sample_needs_none_of_what_only_trains(run_cli, monkeypatch):
     assert run_cli("sample", str(RUN))[0] == 0
     assert "must end in .npz" in run_cli("sample", str(RUN), "--out", "x.png")[2]
     assert "not allowed with" in run_cli("sample", str(RUN), "--out", "x.npz", "--images")[2]
+
+
+def test_a_signal_between_the_step_and_its_end_waits_for_the_next_step(run_cli, monkeypatch):
+    """It must not end the run unsaved."""
+    import os
+    import signal
+
+    from gan_runner.log import RunLog
+
+    original = RunLog.scalars
+
+    def interrupted(self, step, values):
+        original(self, step, values)
+        if step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(RunLog, "scalars", interrupted)
+    words = [word for word in WORDS if not word.startswith(("checkpoint_every", "steps"))]
+    assert run_cli(*words, "steps=50", "checkpoint_every=null")[0] == 143
+    assert summary()["status"] == "interrupted"
+    assert torch.load(RUN / "checkpoints/last.pt", weights_only=True)["step"] == summary()["step"] == 3
