@@ -69,7 +69,7 @@ class Clock:
 
     def __init__(self) -> None:
         self.start = self.last = time.perf_counter()
-        self.images = self.last_images = 0
+        self.last_images = 0
 
     def read(self, images: int) -> dict[str, float]:
         """`seconds` since the start; `images_per_second` since the last call."""

@@ -91,9 +91,13 @@ def test_l1_vae(preset):
 
 def test_dense_deconv(preset):
     game = preset("dense_deconv_npy", (64, 64, 3), "batch_size=4")
-    norms = 2 * (256 + 512 + 1024)
-    dense_part = dense(100, 256, 512, 1024, 4 * 4 * 512) + norms
-    assert parameters(game)["generator"] > dense_part
+    convolutions = [(512, 256), (256, 128), (128, 64), (64, 64), (64, 3)]  # stride 1, then four of stride 2
+    assert parameters(game)["generator"] == (
+        dense(100, 256, 512, 1024, 4 * 4 * 512)
+        + sum(inputs * outputs * 16 + outputs for inputs, outputs in convolutions)
+        + 2
+        * (256 + 512 + 1024 + 256 + 128 + 64 + 64)  # batch normalization; none on the map that the dense layers make
+    )
     assert parameters(game)["discriminator"] == (
         3 * 64 * 16 + 64 + 64 * 128 * 16 + 128 + 16 * 16 * 128 + 1  # conv 4x4, conv 4x4, dense from 16x16
     )
