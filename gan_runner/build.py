@@ -14,7 +14,6 @@ from gan_runner import latents
 from gan_runner.budgets import within_budget
 from gan_runner.components import component, resolve
 from gan_runner.config import (
-    LIST_GROUPS,
     ConfigError,
     Settings,
     active,
@@ -25,9 +24,12 @@ from gan_runner.config import (
 )
 from gan_runner.datasets.data import Data
 from gan_runner.ema import MovingAverage
+from gan_runner.evaluation import Evaluator, choose_objective
+from gan_runner.features.network import FeatureNetwork
 from gan_runner.games.adversarial import Adversarial, Augmentation
 from gan_runner.games.autoencoder import Autoencoder
 from gan_runner.games.game import Game, evaluating
+from gan_runner.metrics.metric import Metric
 from gan_runner.models.multi_scale import MultiScale
 from gan_runner.player import LOSS, Player
 from gan_runner.randomness import Randomness, derive, fixed_randomness
@@ -45,6 +47,7 @@ class Built(NamedTuple):
     """Training steps, the first limit reached."""
     notes: list[str]
     """What had to be changed to fit, for the log."""
+    evaluator: Evaluator
 
 
 def build(config: dict[str, Any], trust: list[str], data: Data | None = None) -> Built:
@@ -63,7 +66,7 @@ class Builder:
     def __init__(self, config: dict[str, Any], trust: list[str], data: Data | None):
         self.config, self.trust = config, trust
         self.settings = load_settings(config)
-        regularizers, augmentations = (active(config, group) for group in LIST_GROUPS)
+        regularizers, augmentations = active(config, "regularizer"), active(config, "augmentation")
         self.device = choose_device(self.settings.device)
         self.data = (data or load_data(config["dataset"], trust)).to(self.device)
         self.steps = count_steps(self.settings, self.data)
@@ -104,7 +107,19 @@ class Builder:
         )
         if settings.ema_half_life:
             game.moving_average = MovingAverage(game.sampler, settings.ema_half_life, settings.batch_size)
-        return Built(game, settings, self.steps, self.notes)
+        return Built(game, settings, self.steps, self.notes, self.evaluator())
+
+    def evaluator(self) -> Evaluator:
+        """The metrics, and the network that they look through where one of them needs it."""
+        nodes = active(self.config, "metric")
+        metrics: dict[str, Metric] = {}
+        for name, node in nodes.items():
+            metrics[name] = component(node, f"metric.{name}", self.trust)
+        network: FeatureNetwork | None = None
+        if any(metric.needs_features(self.data) for metric in metrics.values()):
+            network = component(self.config["features"], "features", self.trust)
+        objective = choose_objective(self.settings.objective, metrics)
+        return Evaluator(metrics=metrics, network=network, objective=objective, seed=self.settings.seed)
 
     def player(self, name: str) -> Player:
         """One player: its network, terms and optimizer."""

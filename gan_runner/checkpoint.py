@@ -8,14 +8,27 @@ import torch
 
 from gan_runner.files import write_atomically
 
-FORMAT = 1
+FORMAT = 2
 
 
-def save(directory: Path, step: int, game: dict[str, Any], data: dict[str, Any]) -> None:
-    """Write `last.pt`, after `step` steps; what it was before stays as `previous.pt`.
+def content(step: int, game: dict[str, Any], data: dict[str, Any], best: dict[str, Any] | None) -> dict[str, Any]:
+    """What a checkpoint after `step` steps holds.
 
-    `game` is the state of all that learns; `data` says what the samples are, so that `sample` needs no dataset.
+    `game` is the state of all that learns; `data` says what the samples are, so that `sample` needs no dataset; `best`
+    is the best evaluation so far.
     """
+    return {
+        "format": FORMAT,
+        "step": step,
+        "torch": str(torch.__version__),
+        "game": game,
+        "data": data,
+        "best": best,
+    }
+
+
+def save_last(directory: Path, content: dict[str, Any]) -> None:
+    """Write `last.pt`; what it was before stays as `previous.pt`."""
     last, previous = directory / "last.pt", directory / "previous.pt"
     directory.mkdir(parents=True, exist_ok=True)
     if last.exists():  # a second name for the old file first, so that at no moment both are missing
@@ -23,12 +36,16 @@ def save(directory: Path, step: int, game: dict[str, Any], data: dict[str, Any])
         spare.unlink(missing_ok=True)
         os.link(last, spare)
         spare.replace(previous)
-    content = {"format": FORMAT, "step": step, "torch": str(torch.__version__), "game": game, "data": data}
-    write_atomically(last, lambda file: torch.save(content, file))
+    save(last, content)
+
+
+def save(path: Path, content: dict[str, Any]) -> None:
+    """Write one checkpoint."""
+    write_atomically(path, lambda file: torch.save(content, file))
 
 
 def load(path: Path) -> dict[str, Any]:
-    """A checkpoint on the CPU: {"format", "step", "torch", "game", "data"}. Raises ValueError where it is none."""
+    """A checkpoint on the CPU: as `content` makes it. Raises ValueError where it is none."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:

@@ -41,7 +41,10 @@ REFUSED = {
     "hydra.output_subdir": "the run writes its own .hydra/",
     "hydra/job_logging": "the run writes its own gan_runner.log",
 }
-VERBS = {"sample": "gan_runner.sample"}  # verb -> module with main(arguments), imported when it is called
+VERBS = {  # verb -> module with main(arguments), imported when it is called
+    "sample": "gan_runner.sample",
+    "evaluate": "gan_runner.evaluate",
+}
 
 
 def main() -> None:
@@ -112,8 +115,8 @@ def flags_first(arguments: list[str]) -> list[str]:
 
 
 @hydra.main(config_path=str(conf_directory()), config_name="config", version_base="1.3")
-def run(config: DictConfig) -> None:
-    """Train one run, in the directory that Hydra made for it."""
+def run(config: DictConfig) -> float | None:
+    """Train one run, in the directory that Hydra made for it; the best value of the objective is returned."""
     hydra_config = HydraConfig.get()
     path = Path(hydra_config.runtime.output_dir)
     try:
@@ -125,7 +128,9 @@ def run(config: DictConfig) -> None:
         from gan_runner.runner import prepare
 
         train = prepare(plain, trusted_packages(sys.argv[1:]))
-        train(path, documents=documents(config), title=describe(plain, hydra_config.runtime.choices), notes=notes)
+        return train(
+            path, documents=documents(config), title=describe(plain, hydra_config.runtime.choices), notes=notes
+        )
     except TrainingFailed:
         raise
     except Exception as error:

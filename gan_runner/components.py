@@ -20,6 +20,8 @@ OWN_MODULES = (
     "schedules",
     "augmentations",
     "optimizers",
+    "metrics",
+    "features",
 )
 LIBRARIES = ("torch.nn", "torch.optim")  # only their classes
 

@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
+import hydra
 from annotated_types import Ge, Gt, Le
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
@@ -71,15 +72,21 @@ class Settings:
     log_every: Annotated[int, Ge(1)] | None
     sample_every: Annotated[int, Ge(1)] | None
     sample_count: Annotated[int, Ge(1)]
+    evaluate_every: Annotated[int, Ge(1)] | None
     checkpoint_every: Annotated[int, Ge(1)] | None
+    objective: str | None
     monitor: Monitor
     budget: Budget
     init_from: str | None
     trust: list[str]
 
 
-GROUPS = ("model", "dataset", "loss", "regularizer", "augmentation", "optimizer", "lr_schedule")
-LIST_GROUPS = ("regularizer", "augmentation")  # one option or a list; each has a node of its own under the group
+GROUPS = ("model", "dataset", "loss", "regularizer", "augmentation", "optimizer", "lr_schedule", "metric", "features")
+LIST_GROUPS = (
+    "regularizer",
+    "augmentation",
+    "metric",
+)  # one option or a list; each has a node of its own
 
 # Hydra closes a config against new keys. The two slots stay open, so that `optimizer.discriminator.lr=1e-5` needs no
 # `+`: which keys they may hold depends on the optimizer, and is checked against its signature.
@@ -276,11 +283,19 @@ def to_plain(config: DictConfig) -> dict[str, Any]:
 def stored_config(directory: Path, overrides: list[str]) -> tuple[dict[str, Any], list[str]]:
     """A run's config with `key=value` laid over it, and the packages that these words trust.
 
-    A stored `trust` does not count: the directory may come from a stranger.
+    `metric` and `features` may name options, as for a run. A stored `trust` does not count: the directory may come from
+    a stranger.
     """
     path = directory / ".hydra" / "config.yaml"
     try:
         config = DictConfig(OmegaConf.load(path))
+        for group in ("metric", "features"):
+            own = [word for word in overrides if word.startswith((f"{group}=", f"{group}."))]
+            if any(word.startswith(f"{group}=") for word in own):
+                with hydra.initialize_config_dir(str(conf_directory()), version_base="1.3"):
+                    config[group] = hydra.compose("config", own)[group]
+                config.objective = None if group == "metric" else config.get("objective")
+                overrides = [word for word in overrides if word not in own]
         OmegaConf.set_struct(config, True)
         for word in overrides:
             key, separator, _ = word.partition("=")

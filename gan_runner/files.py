@@ -1,9 +1,10 @@
-"""Files that are either whole or not there."""
+"""Files that are either whole or not there, and what JSON can hold."""
 
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -26,3 +27,10 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
 def write_bytes(path: Path, content: bytes) -> None:
     """`write_atomically` of what is already in memory."""
     write_atomically(path, lambda file: file.write(content))
+
+
+def named(value: Any) -> Any:
+    """The value with NaN and infinities, which JSON does not know, by name."""
+    if isinstance(value, dict):
+        return {key: named(item) for key, item in value.items()}
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -12,6 +12,8 @@ from typing import Any, Self, TextIO
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from gan_runner.files import named
+
 SECONDS_BETWEEN_LINES = 10.0  # of the plain progress, which a pipe and gan_runner.log get
 SHOWN = ("loss/generator", "loss/discriminator")
 
@@ -33,6 +35,7 @@ class RunLog:
         self.steps, self.last_line = steps, time.monotonic()
         self.text: TextIO = (directory / "gan_runner.log").open("a", encoding="utf-8")
         self.metrics: TextIO = (directory / "metrics.jsonl").open("a", encoding="utf-8", buffering=1)  # line by line
+        self.evaluations: TextIO = (directory / "evaluations.jsonl").open("a", encoding="utf-8", buffering=1)
         self.writer = event_writer(directory)
         self.write_hyperparameters(hyperparameters)
         self.progress = Progress(
@@ -52,7 +55,7 @@ class RunLog:
 
     def __exit__(self, *exception: object) -> None:
         self.progress.stop()
-        for file in (self.text, self.metrics, self.writer):
+        for file in (self.text, self.metrics, self.evaluations, self.writer):
             file.close()
 
     def say(self, line: str, to_terminal: bool = True) -> None:
@@ -67,7 +70,7 @@ class RunLog:
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """A log point."""
-        self.metrics.write(json.dumps({"step": step, **{tag: finite(value) for tag, value in values.items()}}) + "\n")
+        self.metrics.write(json.dumps(named({"step": step, **values})) + "\n")
         self.add_summary(step, [{"tag": tag, "simple_value": value} for tag, value in values.items()])
         losses = "  ".join(f"{tag.removeprefix('loss/')} {values[tag]:.4g}" for tag in SHOWN if tag in values)
         losses += f"  {values['images_per_second']:.0f} images/s"
@@ -75,6 +78,10 @@ class RunLog:
         if time.monotonic() - self.last_line > SECONDS_BETWEEN_LINES or step == self.steps:
             self.last_line = time.monotonic()
             self.say(f"step {step}/{self.steps}  {losses}", to_terminal=not self.console.is_terminal)
+
+    def evaluation(self, record: Mapping[str, Any]) -> None:
+        """A record of evaluations.jsonl."""
+        self.evaluations.write(json.dumps(named(record)) + "\n")
 
     def image(self, step: int, tag: str, png: bytes) -> None:
         """A picture, as encoded for its file."""
@@ -101,11 +108,6 @@ def event_writer(directory: Path) -> Any:
     from torch.utils.tensorboard.writer import FileWriter
 
     return FileWriter(str(directory))
-
-
-def finite(value: float) -> float | str:
-    """A number that JSON knows; NaN and infinities, which it does not, by name."""
-    return value if -float("inf") < value < float("inf") else str(value)
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import datetime
 import json
-import math
 import os
 import platform
 import subprocess
@@ -13,7 +12,9 @@ from typing import Any
 import torch
 
 from gan_runner import __version__
-from gan_runner.files import write_bytes
+from gan_runner.files import named, write_bytes
+
+LIBRARIES = ("torchvision", "numpy", "scipy", "torch-fidelity", "hydra-core", "omegaconf")  # that numbers depend on
 
 
 class RunDirectory:
@@ -68,17 +69,10 @@ class RunDirectory:
         write_bytes(self.path / "summary.json", (json.dumps(named(self.summary), indent=2) + "\n").encode())
 
 
-def named(value: Any) -> Any:
-    """The value with NaN and infinities, which JSON does not know, by name."""
-    if isinstance(value, dict):
-        return {key: named(item) for key, item in value.items()}
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def versions() -> dict[str, str]:
     """Of all that numbers depend on."""
     own = {"gan_runner": __version__, "python": platform.python_version(), "torch": str(torch.__version__)}
-    return own | {name: version(name) for name in ("torchvision", "numpy", "hydra-core", "omegaconf")}
+    return own | {name: version(name) for name in LIBRARIES}
 
 
 def git_commit() -> str | None:

@@ -17,29 +17,38 @@ from gan_runner.run_directory import RunDirectory
 from gan_runner.train import Interrupted, train
 
 
-def prepare(config: dict[str, Any], trust: list[str]) -> Callable[..., None]:
+def prepare(config: dict[str, Any], trust: list[str]) -> Callable[..., float | None]:
     """Build all that a config describes, and return what trains it. Raises ConfigError before anything is written."""
     built = build(config, trust)
     if built.settings.init_from:
         load_weights(built.game, Path(built.settings.init_from))
-    return partial(run, built, flatten(config))
+
+    said: list[str] = []
+
+    def say(line: str) -> None:  # the run has no log yet, and training a feature network takes a while
+        print(line, flush=True)
+        said.append(line)
+
+    built.evaluator.prepare(built.game.data, say)
+    return partial(run, built, flatten(config), said)
 
 
 def run(
     built: Built,
     hyperparameters: dict[str, Any],
+    said: list[str],
     path: Path,
     *,
     documents: dict[str, str],
     title: str,
     notes: list[str],
-) -> None:
-    """Claim the directory, train, and say in summary.json how it ended.
+) -> float | None:
+    """Claim the directory, train, and say in summary.json how it ended; the best value of the objective is returned.
 
     Raises ConfigError if the directory cannot be had, SystemExit after an interruption, TrainingFailed from whatever
     training raised.
     """
-    game, settings, steps, changes = built
+    game, settings, steps, changes, evaluator = built
     parameters = {name: sum(p.numel() for p in player.network.parameters()) for name, player in game.players.items()}
     device, shown_path = describe_device(game.randomness.device), shorten(path)
     try:
@@ -49,13 +58,15 @@ def run(
     try:
         directory.update(parameters=parameters, device=device, threads=torch.get_num_threads())
         with RunLog(path, steps, hyperparameters) as log:
+            for line in said:
+                log.say(line, to_terminal=False)
             log.say(f"gan-runner {__version__}: {title}")
             log.say(f"{steps:,} steps on {device}, {settings.precision}")
             log.say(", ".join(f"{name} {count:,} parameters" for name, count in parameters.items()))
             for note in [*notes, *changes]:
                 log.say(f"note: {note}")
             try:
-                train(game, settings, steps, directory, log)
+                best = train(game, evaluator, settings, steps=steps, directory=directory, log=log)
             except (Interrupted, KeyboardInterrupt) as interruption:
                 directory.update(status="interrupted", reason=str(interruption) or "SIGINT")
                 saved = "saved" if (directory.checkpoints / "last.pt").exists() else "nothing saved yet"
@@ -68,10 +79,23 @@ def run(
             log.say(
                 f"done in {directory.summary['wall_time']:.0f} s, {directory.summary['images_per_second']:.0f} images/s"
             )
+            for line in describe_evaluation(directory.summary):
+                log.say(line)
             log.say(f"samples, losses and checkpoints in {shown_path}")
+            return best
     except Exception as error:
         directory.update(status="failed", reason=f"{type(error).__name__}: {error}")
         raise TrainingFailed from error
+
+
+def describe_evaluation(summary: dict[str, Any]) -> list[str]:
+    """The last values of the metrics, and the best of the objective, for people."""
+    values = {tag.removeprefix("metric/"): value for tag, value in summary["metrics"].items() if "metric/" in tag}
+    lines = ["  ".join(f"{name} {value:.4g}" for name, value in values.items())] if values else []
+    if best := summary.get("best"):
+        name = best["objective"].removeprefix("metric/")
+        lines.append(f"best {name} {best['value']:.4g}, at step {best['step']:,}: checkpoints/best.pt")
+    return lines
 
 
 def load_weights(game: Game, source: Path) -> None:

@@ -2,49 +2,29 @@
 
 import argparse
 from pathlib import Path
-from typing import Any, NoReturn
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gan_runner import checkpoint, pictures
-from gan_runner.build import build
+from gan_runner import pictures
 from gan_runner.config import ConfigError, stored_config
-from gan_runner.datasets.data import Recorded
 from gan_runner.files import write_atomically, write_bytes
 from gan_runner.games.game import Game
 from gan_runner.randomness import fixed_randomness
+from gan_runner.verbs import Parser, load_trained, positive
 
 BATCH = 256  # samples generated at once
 
 
-class Parser(argparse.ArgumentParser):
-    """Raises ConfigError where argparse would print a page of usage and exit with 2."""
-
-    def error(self, message: str) -> NoReturn:
-        """One line."""
-        raise ConfigError(f"sample: {message}; gan-runner sample --help says more")
-
-
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The verb's flags."""
-    parser = Parser(
-        prog="gan-runner sample", description="Draw samples from the generator of a run, into DIR/generated/."
-    )
-    parser.add_argument("directory", metavar="DIR", type=Path, help="a run directory")
-    parser.add_argument(
-        "overrides", metavar="key=value", nargs="*", help="changes to the stored config, such as device=cpu"
-    )
+    parser = Parser("sample", "Draw samples from the generator of a run, into DIR/generated/.")
     parser.add_argument("--count", type=positive, default=64, metavar="N", help="how many (default: 64)")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--images", action="store_true", help="one PNG for each sample, instead of a grid")
     form.add_argument("--out", type=npz, metavar="FILE.npz", help="an array `samples` in this file, instead of a grid")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the latents (default: 0)")
-    parser.add_argument(
-        "--checkpoint", default="last", metavar="last|previous|FILE", help="the weights to load (default: last)"
-    )
-    parser.add_argument("--raw", action="store_true", help="the weights themselves, not their moving average")
     parser.add_argument(
         "--interpolate", action="store_true", help="each row of the grid walks from one latent to another, in 8 samples"
     )
@@ -66,46 +46,17 @@ def whole_numbers(text: str) -> list[int]:
     return [int(part) for part in text.split(",")]
 
 
-def positive(text: str) -> int:
-    """An int of at least 1, for argparse."""
-    if (value := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {value}")
-    return value
-
-
 def main(arguments: list[str]) -> None:
     """The verb. Raises ConfigError where the directory, the checkpoint or an override does not fit."""
     options = parser().parse_intermixed_args(arguments)
     config, trust = stored_config(options.directory, options.overrides)
-    names = {name: options.directory / "checkpoints" / f"{name}.pt" for name in ("last", "previous")}
-    path = names.get(options.checkpoint, Path(options.checkpoint))
-    try:
-        saved = checkpoint.load(path)
-        game = build(networks_alone(config), trust, Recorded(saved["data"])).game
-        game.load_networks(saved["game"])
-    except ConfigError:
-        raise
-    except (RuntimeError, KeyError) as error:
-        first = str(error).splitlines()[-1].strip()
-        raise ConfigError(f"{path}: its weights are not those of this config: {first}") from error
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-    if options.raw:
-        game.moving_average = None
+    game = load_trained(options, config, trust, with_data=False).built.game
     latents = draw_latents(game, options.seed, options.count, options.interpolate)
     labels = choose_labels(game, options.labels, options.count).to(latents.device)
     chunks = zip(latents.split(BATCH), labels.split(BATCH), strict=True)
     samples = torch.cat([game.sample(some, their_labels) for some, their_labels in chunks])
     for path in save(game, samples, options):
         print(path)
-
-
-def networks_alone(config: dict[str, Any]) -> dict[str, Any]:
-    """The config without what only training needs: a penalty of the user's own package need not be at hand."""
-    wrappers = {name: node for name, node in (config.get("regularizer") or {}).items() if node.get("role") == "wrapper"}
-    loss = config["loss"] if "autoencoder" in config["model"] else {"_target_": "gan_runner.losses.Wasserstein"}
-    optimizer = {"_target_": "torch.optim.SGD", "lr": 0.0}
-    return config | {"regularizer": wrappers, "augmentation": {}, "loss": loss, "optimizer": optimizer}
 
 
 def draw_latents(game: Game, seed: int, count: int, interpolate: bool) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gan_runner import checkpoint, pictures
 from gan_runner.config import Settings
+from gan_runner.evaluation import Evaluator, Objective, tags
 from gan_runner.files import write_bytes
 from gan_runner.games.game import Game
 from gan_runner.log import RunLog
@@ -30,33 +31,74 @@ class Interrupted(Exception):  # noqa: N818 -- no error: the run is whole, and c
         self.exit_code = 128 + number
 
 
-def train(game: Game, settings: Settings, steps: int, directory: RunDirectory, log: RunLog) -> None:
-    """Train for `steps` steps. A signal ends it early, saved, with Interrupted."""
+def train(
+    game: Game, evaluator: Evaluator, settings: Settings, *, steps: int, directory: RunDirectory, log: RunLog
+) -> float | None:
+    """Train for `steps` steps; the best value of the objective is returned. A signal ends it early, by Interrupted."""
     images_per_step = game.images_per_step
     preview = Preview(game, settings, directory, log)
     monitors = Monitors(settings.monitor)
+    best = Best(evaluator.objective)
     clock = Clock()
+
+    def state(step: int) -> dict[str, Any]:
+        return checkpoint.content(step, game.state_dict(), game.data.record(), best.record())
+
     preview.draw_real()
     with StopRequest() as stop:
         for step in range(1, steps + 1):
             game.step(step - 1)
             log.advance(step)
             asked = stop.signal  # read once: a signal during what follows waits for the next step
-            last = step == steps or asked is not None
-            if last or is_due(settings.log_every, step):
+            finished = step == steps
+            last = finished or asked is not None
+            is_evaluated = evaluator.metrics and asked is None and (finished or is_due(settings.evaluate_every, step))
+            if last or is_evaluated or is_due(settings.log_every, step):
                 values = {tag: float(value) for tag, value in game.statistics().items()}
                 values["diversity"] = preview.diversity()
                 for line in monitors.warnings(values):
                     log.say(f"warning: step {step:,}: {line}")
+                if is_evaluated:
+                    record = evaluator.evaluate(game)
+                    log.evaluation({"step": step, **record})
+                    values |= tags(record)
                 log.scalars(step, {"images": step * images_per_step, **clock.read(step * images_per_step), **values})
                 directory.summary |= {"step": step, "metrics": values, **clock.totals()}
+                if is_evaluated and best.is_beaten_by(values, step):
+                    checkpoint.save(directory.checkpoints / "best.pt", state(step))
+                    directory.summary["best"] = best.record()
             if last or is_due(settings.sample_every, step):
                 preview.draw(step)
             if last or is_due(settings.checkpoint_every, step):
-                checkpoint.save(directory.checkpoints, step, game.state_dict(), game.data.record())
+                checkpoint.save_last(directory.checkpoints, state(step))
                 directory.update(step=step)
             if asked is not None:
                 raise Interrupted(asked)
+    return best.value
+
+
+class Best:
+    """The best value of the objective so far, and when that was."""
+
+    def __init__(self, objective: Objective | None):
+        self.objective = objective
+        self.value: float | None = None
+        self.step: int | None = None
+
+    def is_beaten_by(self, values: dict[str, float], step: int) -> bool:
+        """Whether an evaluation has a better value, which then is the best."""
+        assert self.objective is not None, "what is evaluated has an objective"
+        value = values[self.objective.tag]
+        if not self.objective.is_better(value, self.value):
+            return False
+        self.value, self.step = value, step
+        return True
+
+    def record(self) -> dict[str, Any] | None:
+        """For summary.json and checkpoints."""
+        if self.objective is None or self.value is None:
+            return None
+        return {"objective": self.objective.tag, "value": self.value, "step": self.step}
 
 
 def is_due(every: int | None, step: int) -> bool:

@@ -36,6 +36,7 @@ def compose(*overrides: str) -> dict[str, Any]:
 def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Each test in a directory of its own, with Hydra and torch as at the start."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GAN_RUNNER_CACHE", str(tmp_path / "cache"))
     torch.set_num_threads(1)
     yield
     GlobalHydra.instance().clear()

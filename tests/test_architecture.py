@@ -10,12 +10,12 @@ PACKAGE = Path(gan_runner.__file__).parent
 # A module imports only from floors below its own, or from its own floor where there is no circle.
 FLOORS = {
     5: ["cli", "__main__"],
-    4: ["runner", "sample", "build", "components"],
-    3: ["train", "games.adversarial", "games.autoencoder", "games.game"],
+    4: ["runner", "sample", "evaluate", "verbs", "build", "components"],
+    3: ["train", "evaluation", "games.adversarial", "games.autoencoder", "games.game"],
     2: ["player", "penalties"],
     1: [
-        "augmentations", "budgets", "checkpoint", "config", "datasets", "ema", "files", "gradients", "latents", "log",
-        "losses", "models", "monitors", "optimizers", "parameters", "pictures", "projections", "randomness",
+        "augmentations", "budgets", "cache", "checkpoint", "config", "datasets", "ema", "features", "files", "gradients",
+        "latents", "log", "losses", "metrics", "models", "monitors", "optimizers", "parameters", "pictures", "projections", "randomness",
         "run_directory", "schedules", "stack", "terms", "views", "wrappers",
     ],
 }  # fmt: skip

@@ -37,7 +37,7 @@ ON_ANY_NETWORK = (
 
 def train(*overrides: str, steps: int = 3) -> Any:
     """A game after a few steps on tiny digits, with statistics that are numbers."""
-    game, _, _, _ = build(compose(*TINY, "discriminator_steps=1", *overrides), [])
+    game = build(compose(*TINY, "discriminator_steps=1", *overrides), []).game
     for step in range(steps):
         game.step(step)
     values = {tag: float(value) for tag, value in game.statistics().items()}
@@ -104,7 +104,13 @@ def test_points(dataset: str) -> None:
     assert all(math.isfinite(float(value)) for value in game.statistics().values())
 
 
-IMAGES = {"mnist": (28, 28, 1), "cifar10": (32, 32, 3), "celeba": (64, 64, 3), "npy": (64, 64, 3)}
+IMAGES = {
+    "mnist": (28, 28, 1),
+    "stacked_mnist": (28, 28, 3),
+    "cifar10": (32, 32, 3),
+    "celeba": (64, 64, 3),
+    "npy": (64, 64, 3),
+}
 
 
 @pytest.mark.parametrize("experiment", options("experiment"))
@@ -119,7 +125,7 @@ def test_every_experiment_trains(experiment: str, tmp_path: Path) -> None:
         words += ["dataset=npy", f"dataset.path={path}"]
     if "/model: resnet" in text or "/model: dcgan" in text:
         words += ["model.generator.width=8", "model.discriminator.width=8"]
-    game, settings, _, _ = build(compose(*words), [])
+    game, settings, *_ = build(compose(*words), [])
     game.step(0)
     assert all(math.isfinite(float(value)) for value in game.statistics().values())
     nodes = compose(*words).get("regularizer") or {}

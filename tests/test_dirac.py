@@ -1,119 +1,24 @@
 """The Dirac-GAN of Mescheder et al. 2018, arXiv:1801.04406, through the real players and the real game.
 
-The data is a point at 0, the generator's sample is its one parameter θ, and the discriminator is D(x) = ψ x. The game's
-turns alternate, with plain gradient steps of size h: first ψ, then θ with the new ψ. Without a penalty each pair of
-turns, close to the equilibrium at 0, is a rotation: it never arrives. A zero-centered penalty makes it a contraction
-whose rate linear algebra gives.
+Without a penalty each pair of turns, close to the equilibrium at 0, is a rotation: it never arrives. A zero-centered
+penalty or instance noise makes it a contraction whose rate linear algebra gives; WGAN-GP keeps away from 0.
 """
 
 import math
-from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
 import pytest
-import torch
-from torch import Tensor, nn
 
 from gan_runner import losses, penalties
-from gan_runner.datasets.data import Data
-from gan_runner.games.adversarial import Adversarial
-from gan_runner.player import LOSS, Player
-from gan_runner.randomness import Randomness
-from gan_runner.terms import Term
-
-
-class Origin(Data):
-    """Real samples at 0 in one dimension."""
-
-    shape = (1,)
-    num_classes = 0
-    size = None
-    seed = 0
-    output_activation = "linear"
-
-    def batch(self, index: int, batch_size: int, seed: int) -> tuple[Tensor, None]:
-        return torch.zeros(batch_size, 1), None
-
-    def held_out(self, count: int) -> None:
-        return None
-
-    def fixed(self, count: int) -> tuple[Tensor, None]:
-        return torch.zeros(count, 1), None
-
-
-class Generator(nn.Module):
-    """θ, whatever the latent."""
-
-    def __init__(self, theta: float):
-        super().__init__()
-        self.theta = nn.Parameter(torch.tensor([theta]))
-
-    def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
-        return self.theta.expand(len(latents), 1)
-
-
-class Discriminator(nn.Module):
-    """ψ x: (N, 1) -> (N,)."""
-
-    def __init__(self, psi: float):
-        super().__init__()
-        self.psi = nn.Parameter(torch.tensor([psi]))
-
-    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
-        return (x * self.psi).squeeze(-1)
-
-
-def path(
-    loss: losses.Wasserstein | losses.BinaryCrossEntropy,
-    start: tuple[float, float],
-    *,
-    h: float,
-    steps: int,
-    gamma: float = 0.0,
-    penalty: Callable[..., Tensor] = penalties.r1,
-    every: int = 1,
-) -> np.ndarray:
-    """(ψ, θ) after each step of the game, the start first: (steps + 1, 2), in float64."""
-
-    def player(network: nn.Module, terms: dict[str, Term]) -> Player:
-        return Player(network, terms, torch.optim.SGD(network.parameters(), lr=h), lr_schedule=lambda step: 1.0)
-
-    regularizer = {"r1": Term(penalty, weight=gamma, every=every)} if gamma else {}
-    discriminator, generator = Discriminator(start[0]), Generator(start[1])
-    game = Adversarial(
-        players={
-            "generator": player(generator, {LOSS: Term(loss.generator)}),
-            "discriminator": player(discriminator, {LOSS: Term(loss.discriminator), **regularizer}),
-        },
-        data=Origin(),
-        draw_latents=lambda randomness, count: torch.zeros(count, 1),
-        randomness=Randomness(0, torch.device("cpu")),
-        batch_size=2,
-        discriminator_steps=1,
-        augmentations=[],
-        autocast=torch.autocast("cpu", enabled=False),
-        moving_average=None,
-        is_conditional=False,
-    )
-    points = [start]
-    for step in range(steps):
-        game.step(step)
-        points.append((discriminator.psi.item(), generator.theta.item()))
-    return np.array(points)
+from gan_runner.augmentations import InputNoise
+from tests.dirac import alternating_map, axis_crossings, fitted_map, gradient_penalty_orbit, path, rate_of
 
 
 def decay_rate(points: np.ndarray) -> float:
     """The mean decay of log |(ψ, θ)| per step: a straight line through all points, the oscillation averaged out."""
     return float(np.polyfit(np.arange(len(points)), np.log(np.linalg.norm(points, axis=1)), 1)[0])
-
-
-def alternating_map(h: float, gamma: float) -> np.ndarray:
-    """What one step does to a small (ψ, θ) under cross-entropy, whose slope at logit 0 is 1/2.
-
-    ψ' = (1 - h γ) ψ - h/2 θ, then θ' = θ + h/2 ψ'.
-    """
-    return np.array([[1 - h * gamma, -h / 2], [h / 2 * (1 - h * gamma), 1 - h**2 / 4]])
 
 
 def test_wasserstein_is_a_closed_orbit():
@@ -170,24 +75,49 @@ def test_zero_centered_penalties_decay_at_the_spectral_radius(gamma, are_complex
     h = 0.2
     eigenvalues = np.linalg.eigvals(alternating_map(h, gamma))
     assert np.iscomplex(eigenvalues).all() == are_complex
-    expected = math.log(np.abs(eigenvalues).max())
-    points = path(losses.BinaryCrossEntropy(), (0.06, 0.08), h=h, steps=600, gamma=gamma, penalty=penalty)
+    points = path(losses.BinaryCrossEntropy(), (0.06, 0.08), h=h, steps=600, weight=gamma, penalty=penalty)
     settled = points[50:]  # the smaller eigenvalue's part is gone
-    assert decay_rate(settled) == pytest.approx(expected, rel=0.03)
+    assert decay_rate(settled) == pytest.approx(rate_of(alternating_map(h, gamma)), rel=0.03)
 
 
 @pytest.mark.parametrize("gamma", [0.3, 2.0])
 def test_each_step_is_the_alternating_map(gamma):
     """Entry by entry, from the steps themselves: the least-squares map from each point to the next."""
     h = 0.2
-    points = path(losses.BinaryCrossEntropy(), (0.006, 0.008), h=h, steps=40, gamma=gamma)
-    fitted = np.linalg.lstsq(points[:-1], points[1:], rcond=None)[0].T
-    np.testing.assert_allclose(fitted, alternating_map(h, gamma), atol=1e-3)
+    points = path(losses.BinaryCrossEntropy(), (0.006, 0.008), h=h, steps=40, weight=gamma)
+    np.testing.assert_allclose(fitted_map(points), alternating_map(h, gamma), atol=1e-3)
 
 
 def test_lazy_regularization_decays_as_fast_in_the_mean():
     """Every 4th update with 4 times the weight: Karras et al. 2019, arXiv:1912.04958, appendix B."""
     h, gamma = 0.05, 0.3
-    eager = decay_rate(path(losses.BinaryCrossEntropy(), (0.06, 0.08), h=h, steps=1200, gamma=gamma))
-    lazy = decay_rate(path(losses.BinaryCrossEntropy(), (0.06, 0.08), h=h, steps=1200, gamma=gamma, every=4))
+    eager = decay_rate(path(losses.BinaryCrossEntropy(), (0.06, 0.08), h=h, steps=1200, weight=gamma))
+    lazy = decay_rate(path(losses.BinaryCrossEntropy(), (0.06, 0.08), h=h, steps=1200, weight=gamma, every=4))
     assert lazy == pytest.approx(eager, rel=0.05)
+
+
+@pytest.mark.parametrize("sd", [0.7, 2.0])  # below and above the critical damping, near √2
+def test_instance_noise_decays_at_the_predicted_rate(sd):
+    """In continuous time f''(0) sd² ± √(f''(0)² sd⁴ - f'(0)²), with f'(0) = 1/2 and f''(0) = -1/4."""
+    h, batch_size = 0.05, 2**15
+    points = path(
+        losses.BinaryCrossEntropy(),
+        (0.06, 0.08),
+        h=h,
+        steps=160,
+        augmentations=[InputNoise(sd=sd)],
+        batch_size=batch_size,
+    )
+    rate = rate_of(fitted_map(points)) / h
+    assert rate == pytest.approx((-(sd**2) / 4 + np.emath.sqrt(sd**4 / 16 - 1 / 4)).real, rel=0.1)
+
+
+@pytest.mark.parametrize("start", [(0.006, 0.008), (0.0, 4.0)])
+def test_wgan_gp_does_not_converge(start):
+    """From within and from without it comes to a limit cycle, of which the axis crossings are known."""
+    weight = 0.3
+    penalty = partial(penalties.gradient_penalty, target=1.0)
+    points = path(losses.Wasserstein(), start, h=0.1, steps=400, weight=weight, penalty=penalty)
+    late = points[200:]
+    assert axis_crossings(late) == pytest.approx(gradient_penalty_orbit(weight), rel=0.03)
+    assert np.linalg.norm(late, axis=1).min() > 1

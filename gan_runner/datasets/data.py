@@ -51,6 +51,8 @@ class Data(ABC):
     """Images only: (C, 1, 1); a pixel of 0 to 255 is normalised to pixel * scale + shift."""
     shift: Tensor | None = None
     """Images only: (C, 1, 1)."""
+    parts: "Data | None" = None
+    """Stacked images only: the data whose images are the channels; a sample's label has theirs as its digits."""
 
     @abstractmethod
     def batch(self, index: int, batch_size: int, seed: int) -> Labelled:
@@ -63,6 +65,13 @@ class Data(ABC):
     @abstractmethod
     def fixed(self, count: int) -> Labelled:
         """Real samples for the picture beside the generated ones: at most `count`, the same in all runs."""
+
+    @abstractmethod
+    def training(self, count: int | None) -> Labelled:
+        """Training samples as they are stored, images uint8 and points float32, on the CPU, unflipped: for metrics.
+
+        The first `count` of the order of `fixed`, or all there are if there are fewer; None = all, in any order.
+        """
 
     def to(self, device: torch.device | str) -> Self:
         """The same data, resident on `device`."""
@@ -180,8 +189,19 @@ class Samples(Data):
 
     def fixed(self, count: int) -> Labelled:
         """The first `count` of a permutation of their own."""
-        rows = torch.randperm(self.size, generator=seeded(derive(self.seed, "fixed")))[:count].to(self.device)
+        rows = self._fixed_rows(count).to(self.device)
         return self._normalised(self._samples[rows]), None if self._labels is None else self._labels[rows]
+
+    def training(self, count: int | None) -> Labelled:
+        """Those of `fixed`, not normalised; all of them without a copy."""
+        samples, labels = self._samples.cpu(), None if self._labels is None else self._labels.cpu()
+        if count is None or count >= self.size:
+            return samples, labels
+        rows = self._fixed_rows(count)
+        return samples[rows], None if labels is None else labels[rows]
+
+    def _fixed_rows(self, count: int) -> Tensor:
+        return torch.randperm(self.size, generator=seeded(derive(self.seed, "fixed")))[:count]
 
     def to(self, device: torch.device | str) -> Self:
         """The same data, resident on `device`: images as uint8, a quarter of their size when normalised."""
@@ -238,6 +258,13 @@ class Endless(Data):
         """Fresh samples that are the same in all runs, and others than the held-out ones."""
         return self.draw(seeded(derive(self.seed, "fixed"), self.device), count)
 
+    def training(self, count: int | None) -> Labelled:
+        """Those of `fixed`. Raises ValueError for all of them, as there is no end to them."""
+        if count is None:
+            raise ValueError("this dataset is endless: say how many samples")
+        samples, labels = self.fixed(count)
+        return samples.cpu(), None if labels is None else labels.cpu()
+
 
 class Recorded(Data):
     """What a checkpoint knows of the data its networks were trained on: enough to draw and to show samples.
@@ -258,6 +285,10 @@ class Recorded(Data):
     def fixed(self, count: int) -> Labelled:
         """Raises ValueError."""
         return self.batch(0, count, 0)
+
+    def training(self, count: int | None) -> Labelled:
+        """Raises ValueError."""
+        return self.batch(0, 0, 0)
 
 
 def _affine(images: Tensor, normalization: Normalization) -> tuple[Tensor, Tensor, OutputActivation]:

@@ -1,0 +1,1 @@
+"""Networks that the metrics of images look through."""

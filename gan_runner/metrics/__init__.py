@@ -1,0 +1,1 @@
+"""Metrics: how near generated samples are to real ones."""

@@ -1,0 +1,69 @@
+"""What a metric is, and what it sees."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
+
+import numpy as np
+from torch import Tensor
+
+from gan_runner.datasets.data import Data
+from gan_runner.features.network import FeatureNetwork
+
+Moments = tuple[np.ndarray, np.ndarray]
+"""Mean (D,) and covariance (D, D), float64."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationView:
+    """One evaluation: generated samples and real ones. Lazy: all metrics share what any of them asks for.
+
+    Shapes: N samples; images are uint8 pixels (N, C, H, W), points float32 (N, D); F features of K classes. All on the
+    CPU.
+    """
+
+    data: Data
+    network: FeatureNetwork | None
+    seed: int  # of whatever a metric draws
+    generated: Tensor  # as many samples as the metric that wants the most; the others take the first of them
+    labels: Tensor | None  # (N,): the classes that were asked for; None unless the generator is conditional
+    features_of_real: Callable[[int | None], Tensor]  # (count) -> (count, F), cached by content; None = all
+    moments_of_real: Callable[[int | None], Moments]  # of the same features; likewise
+
+    def real(self, count: int | None) -> Tensor:
+        """Training samples: the first `count` of an order that is the same in all runs; None = all."""
+        return self.data.training(count)[0]
+
+    @cached_property
+    def seen(self) -> tuple[Tensor, Tensor]:
+        """The generated images' features (N, F) and logits (N, K), float32: one pass of the feature network."""
+        assert self.network is not None, "a metric with needs_features has a network"
+        return self.network.look(self.generated)
+
+
+class Metric(ABC):
+    """A number or several that say how near generated samples are to real ones.
+
+    The keyword arguments of a subclass are its keys in the config; all have `samples`, the generated samples it wants.
+    """
+
+    higher_is_better: ClassVar[dict[str, bool]]
+    """Of every value that a call returns; the first named is what `objective=METRIC` means."""
+    samples: int
+    """Generated samples that it takes."""
+    real_samples: int | None = None
+    """Training samples that it compares with; None = all."""
+
+    def needs_features(self, data: Data) -> bool:
+        """Whether it looks through the feature network, which `features` chooses."""
+        return False
+
+    @abstractmethod
+    def check(self, data: Data, network: FeatureNetwork | None) -> list[str]:
+        """Warnings, a line each. Raises ValueError where the metric does not suit the data or the network."""
+
+    @abstractmethod
+    def __call__(self, view: EvaluationView) -> dict[str, float]:
+        """Value name -> value."""

@@ -1,0 +1,83 @@
+"""What the verbs share: their flags, and the networks of a run, without what only training needs."""
+
+import argparse
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+from gan_runner import checkpoint
+from gan_runner.build import Built, build
+from gan_runner.config import ConfigError
+from gan_runner.datasets.data import Recorded
+
+CHECKPOINTS = ("last", "previous", "best")  # those with a name of their own
+
+
+class Parser(argparse.ArgumentParser):
+    """Raises ConfigError where argparse would print a page of usage and exit with 2."""
+
+    def __init__(self, verb: str, description: str):
+        super().__init__(prog=f"gan-runner {verb}", description=description)
+        self.add_argument("directory", metavar="DIR", type=Path, help="a run directory")
+        self.add_argument(
+            "overrides", metavar="key=value", nargs="*", help="changes to the stored config, such as device=cpu"
+        )
+        self.add_argument(
+            "--checkpoint",
+            default="last",
+            metavar=f"{'|'.join(CHECKPOINTS)}|FILE",
+            help="the weights to load (default: last)",
+        )
+        self.add_argument("--raw", action="store_true", help="the weights themselves, not their moving average")
+
+    def error(self, message: str) -> NoReturn:
+        """One line."""
+        verb = self.prog.rpartition(" ")[2]
+        raise ConfigError(f"{verb}: {message}; {self.prog} --help says more")
+
+
+def positive(text: str) -> int:
+    """An int of at least 1, for argparse."""
+    if (value := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {value}")
+    return value
+
+
+class Trained(NamedTuple):
+    """The networks of a checkpoint."""
+
+    built: Built
+    checkpoint: Path
+    step: int
+
+
+def load_trained(options: argparse.Namespace, config: dict[str, Any], trust: list[str], *, with_data: bool) -> Trained:
+    """The networks that `options` name, of a stored config; `with_data` loads the dataset too, and keeps the metrics.
+
+    Raises ConfigError where directory, checkpoint and config do not fit.
+    """
+    path = Path(options.checkpoint)
+    if options.checkpoint in CHECKPOINTS:
+        path = options.directory / "checkpoints" / f"{options.checkpoint}.pt"
+    try:
+        saved = checkpoint.load(path)
+        needed = networks_alone(config) | ({} if with_data else {"metric": {}, "objective": None})
+        built = build(needed, trust, None if with_data else Recorded(saved["data"]))
+        built.game.load_networks(saved["game"])
+    except ConfigError:
+        raise
+    except (RuntimeError, KeyError) as error:
+        first = str(error).splitlines()[-1].strip()
+        raise ConfigError(f"{path}: its weights are not those of this config: {first}") from error
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    if options.raw:
+        built.game.moving_average = None
+    return Trained(built, path, saved["step"])
+
+
+def networks_alone(config: dict[str, Any]) -> dict[str, Any]:
+    """The config without what only training needs: a penalty of the user's own package need not be at hand."""
+    wrappers = {name: node for name, node in (config.get("regularizer") or {}).items() if node.get("role") == "wrapper"}
+    loss = config["loss"] if "autoencoder" in config["model"] else {"_target_": "gan_runner.losses.Wasserstein"}
+    optimizer = {"_target_": "torch.optim.SGD", "lr": 0.0}
+    return config | {"regularizer": wrappers, "augmentation": {}, "loss": loss, "optimizer": optimizer}
