@@ -50,34 +50,36 @@ class Built(NamedTuple):
     evaluator: Evaluator
 
 
-def build(config: dict[str, Any], trust: list[str], data: Data | None = None) -> Built:
+def build(config: dict[str, Any], trust: list[str], data: Data | None = None, horizon: int | None = None) -> Built:
     """The game that a plain config describes, and what goes with it.
 
     `trust` are the packages that the present command line trusts; the config's own list does not count.
-    `data` stands in for the dataset, where only the networks are wanted.
+    `data` stands in for the dataset, where only the networks are wanted. `horizon` is that of schedules which have none
+    of their own: the run's steps by default.
     Raises ConfigError before any work is done.
     """
-    return Builder(config, trust, data).build()
+    return Builder(config, trust, data, horizon).build()
 
 
 class Builder:
     """Makes one game: what its parts share, and a method for each kind of part."""
 
-    def __init__(self, config: dict[str, Any], trust: list[str], data: Data | None):
+    def __init__(self, config: dict[str, Any], trust: list[str], data: Data | None, horizon: int | None):
         self.config, self.trust = config, trust
         self.settings = load_settings(config)
         regularizers, augmentations = active(config, "regularizer"), active(config, "augmentation")
         self.device = choose_device(self.settings.device)
         self.data = (data or load_data(config["dataset"], trust)).to(self.device)
         self.steps = count_steps(self.settings, self.data)
+        self.horizon = horizon or self.steps
         self.num_classes = count_classes(self.settings, self.data)
         self.loss = component(config["loss"], "loss", trust)
         self.names = player_names(config["model"], self.loss)
         self.draw_latents, self.latent_size = latent_distribution(config["model"])
         self.regularizers = [
-            Regularizer(name, node, trust, self.steps, self.names) for name, node in regularizers.items()
+            Regularizer(name, node, trust, self.horizon, self.names) for name, node in regularizers.items()
         ]
-        self.augmentations = [augmentation(name, node, trust, self.steps) for name, node in augmentations.items()]
+        self.augmentations = [augmentation(name, node, trust, self.horizon) for name, node in augmentations.items()]
         self.notes: list[str] = []
 
     def build(self) -> Built:
@@ -114,7 +116,7 @@ class Builder:
         nodes = active(self.config, "metric")
         metrics: dict[str, Metric] = {}
         for name, node in nodes.items():
-            metrics[name] = component(node, f"metric.{name}", self.trust)
+            metrics[name] = component(node, f"metric.{name}", self.trust, data=self.data)
         network: FeatureNetwork | None = None
         if any(metric.needs_features(self.data) for metric in metrics.values()):
             network = component(self.config["features"], "features", self.trust)
@@ -142,7 +144,7 @@ class Builder:
             made,
             {term_name: term.to(self.device) for term_name, term in terms.items()},
             descent,
-            schedule(self.config["lr_schedule"], "lr_schedule", self.trust, self.steps),
+            schedule(self.config["lr_schedule"], "lr_schedule", self.trust, self.horizon),
             [regularizer.made for regularizer in own if regularizer.role == "gradient"],
             [regularizer.made for regularizer in own if regularizer.role == "projection"],
         )

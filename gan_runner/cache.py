@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import platformdirs
 import torch
@@ -26,7 +27,7 @@ def content_key(*parts: Tensor | str | int) -> str:
     for part in parts:
         if isinstance(part, Tensor):
             digest.update(f"{part.dtype} {tuple(part.shape)}\n".encode())
-            digest.update(part.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+            digest.update(part.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
         else:
             digest.update(f"{part!r}\n".encode())
     return digest.hexdigest()
@@ -35,18 +36,21 @@ def content_key(*parts: Tensor | str | int) -> str:
 def cached(name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """The file `name` of the cache: plain values and tensors, on the CPU; made and written where it cannot be read.
 
-    A directory that cannot be written costs a warning, and the value is made anew in every run.
+    A directory that cannot be written costs a warning, and the value is made anew in every run. Processes that make the
+    same at once each write a whole file; the last one stays.
     """
     path = cache_directory() / name
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:  # a broken file raises whatever its bytes happen to mean to the reader
+        with ZipFile(path) as archive:
+            whole = archive.testzip() is None  # torch.load does not look at the checksums
+        found = torch.load(path, map_location="cpu", weights_only=True) if whole else None
+    except Exception:  # not there; or broken, which raises whatever its bytes happen to mean to the reader
         found = None
     if isinstance(found, dict):
         return found
     value = make()
     try:
         write_atomically(path, lambda file: torch.save(value, file))
-    except OSError as error:
-        logging.getLogger(__name__).warning("the cache cannot be written: %s", error)
+    except (OSError, RuntimeError) as error:  # torch.save turns a full disk into a RuntimeError
+        logging.getLogger(__name__).warning("%s cannot be written: %s", path, error)
     return value

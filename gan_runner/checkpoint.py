@@ -1,58 +1,85 @@
 """Checkpoints: everything that training needs to go on, in files that PyTorch reads without running code."""
 
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from gan_runner.files import write_atomically
+from gan_runner.files import digest_path, give_second_name, is_intact, write_with_digest
 
 FORMAT = 2
 
 
-def content(step: int, game: dict[str, Any], data: dict[str, Any], best: dict[str, Any] | None) -> dict[str, Any]:
+class DamagedError(ValueError):
+    """A checkpoint that is not what was written."""
+
+
+def content(
+    step: int, game: dict[str, Any], data: dict[str, Any], report: dict[str, Any], versions: dict[str, str]
+) -> dict[str, Any]:
     """What a checkpoint after `step` steps holds.
 
-    `game` is the state of all that learns; `data` says what the samples are, so that `sample` needs no dataset; `best`
-    is the best evaluation so far.
+    `game` is the state of all that learns; `data` says what the samples are, so that `sample` needs no dataset;
+    `report` is what the loop remembers.
     """
-    return {
-        "format": FORMAT,
-        "step": step,
-        "torch": str(torch.__version__),
-        "game": game,
-        "data": data,
-        "best": best,
-    }
+    return {"format": FORMAT, "step": step, "versions": versions, "game": game, "data": data, "report": report}
 
 
 def save_last(directory: Path, content: dict[str, Any]) -> None:
     """Write `last.pt`; what it was before stays as `previous.pt`."""
-    last, previous = directory / "last.pt", directory / "previous.pt"
-    directory.mkdir(parents=True, exist_ok=True)
+    last = directory / "last.pt"
     if last.exists():  # a second name for the old file first, so that at no moment both are missing
-        spare = directory / ".previous.pt.tmp"
-        spare.unlink(missing_ok=True)
-        os.link(last, spare)
-        spare.replace(previous)
+        give_second_name(last, directory / "previous.pt")
     save(last, content)
 
 
 def save(path: Path, content: dict[str, Any]) -> None:
-    """Write one checkpoint."""
-    write_atomically(path, lambda file: torch.save(content, file))
+    """Write one checkpoint, with its digest beside it."""
+    write_with_digest(path, lambda file: torch.save(content, file))
 
 
 def load(path: Path) -> dict[str, Any]:
-    """A checkpoint on the CPU: as `content` makes it. Raises ValueError where it is none."""
+    """A checkpoint on the CPU: as `content` makes it.
+
+    Raises ValueError where there is none, or one of another format; DamagedError where it cannot be read, or its digest
+    is not the one beside it.
+    """
     try:
+        if not is_intact(path):
+            raise DamagedError(f"{path} is damaged: its SHA-256 is not the one in {path.name}.sha256")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise ValueError(f"{path}: there is no such checkpoint") from None
+    except DamagedError:
+        raise
     except Exception as error:  # torch raises whatever the bytes of a file that is none make it stumble over
-        raise ValueError(f"{path}: no readable checkpoint ({type(error).__name__})") from None
+        raise DamagedError(f"{path}: no readable checkpoint ({type(error).__name__})") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         found = content.get("format") if isinstance(content, dict) else None
-        raise ValueError(f"{path}: a checkpoint of format {found}; this version reads format {FORMAT}")
+        raise ValueError(f"{path}: a checkpoint of format {found}; this version of gan_runner reads format {FORMAT}")
     return content
+
+
+def set_damaged_aside(directory: Path) -> None:
+    """Give `last.pt` another name, so that it does not take the place of `previous.pt`, which is whole."""
+    last = directory / "last.pt"
+    last.replace(directory / "last.pt.damaged")
+    digest_path(last).unlink(missing_ok=True)
+
+
+def load_newest(directory: Path) -> tuple[dict[str, Any] | None, str | None]:
+    """The newest checkpoint that is whole, None if there is none at all; and a warning where a newer one is damaged.
+
+    Raises DamagedError where there are checkpoints, and none is whole.
+    """
+    damaged: DamagedError | None = None
+    for name in ("last.pt", "previous.pt"):
+        if not (directory / name).exists():
+            continue
+        try:
+            return load(directory / name), f"{damaged}; going on from {name}" if damaged else None
+        except DamagedError as error:
+            damaged = damaged or error
+    if damaged:
+        raise damaged
+    return None, None

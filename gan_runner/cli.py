@@ -27,6 +27,7 @@ from gan_runner.config import (
     GROUPS,
     LIST_GROUPS,
     ConfigError,
+    Stopped,
     TrainingFailed,
     active,
     conf_directory,
@@ -44,6 +45,7 @@ REFUSED = {
 VERBS = {  # verb -> module with main(arguments), imported when it is called
     "sample": "gan_runner.sample",
     "evaluate": "gan_runner.evaluate",
+    "resume": "gan_runner.resume",
 }
 
 
@@ -255,7 +257,7 @@ def remove_empty(path: Path) -> None:
 def explain(error: BaseException, arguments: list[str]) -> str:  # noqa: PLR0911 -- a case a line
     """One short message: the key, what is allowed, the nearest name."""
     text = str(error)
-    if isinstance(error, ConfigError | Refused):
+    if isinstance(error, ConfigError | Refused | Stopped):
         return text
     lost = re.search(r"Could not (?:find|load) '(\w+)/([^']*)'", text)
     if isinstance(error, MissingConfigException) and lost:

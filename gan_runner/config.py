@@ -24,6 +24,10 @@ class ConfigError(ValueError):
     """A config that cannot be run. The message names the key, what is allowed, and the nearest name."""
 
 
+class Stopped(Exception):  # noqa: N818 -- no error of the program
+    """A run ended before its time, for a reason that the message says in one line."""
+
+
 class TrainingFailed(Exception):  # noqa: N818 -- its cause is the error
     """Training raised what is no mistake in the config."""
 
@@ -57,6 +61,15 @@ class Monitor:
 
 
 @dataclass(frozen=True)
+class Divergence:
+    """The key `divergence`: when a run counts as diverged; None never does. What is not finite always does."""
+
+    loss: Annotated[float, Gt(0)] | None
+    dead_gradient: Annotated[float, Ge(0)]
+    dead_steps: Annotated[int, Ge(1)] | None
+
+
+@dataclass(frozen=True)
 class Settings:
     """The keys at the top level of a config; conf/config.yaml holds their defaults and says what each is for."""
 
@@ -69,6 +82,7 @@ class Settings:
     ema_half_life: Annotated[float, Gt(0)] | None
     device: str
     precision: Literal["fp32", "bf16"]
+    deterministic: bool
     log_every: Annotated[int, Ge(1)] | None
     sample_every: Annotated[int, Ge(1)] | None
     sample_count: Annotated[int, Ge(1)]
@@ -76,6 +90,8 @@ class Settings:
     checkpoint_every: Annotated[int, Ge(1)] | None
     objective: str | None
     monitor: Monitor
+    divergence: Divergence
+    on_divergence: Literal["stop", "ignore"]
     budget: Budget
     init_from: str | None
     trust: list[str]
@@ -280,6 +296,11 @@ def to_plain(config: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in plain.items()}
 
 
+def to_yaml(plain: Mapping[str, Any]) -> str:
+    """A plain config, as .hydra/config.yaml has it."""
+    return OmegaConf.to_yaml(OmegaConf.create(dict(plain)))
+
+
 def stored_config(directory: Path, overrides: list[str]) -> tuple[dict[str, Any], list[str]]:
     """A run's config with `key=value` laid over it, and the packages that these words trust.
 
@@ -287,15 +308,17 @@ def stored_config(directory: Path, overrides: list[str]) -> tuple[dict[str, Any]
     a stranger.
     """
     path = directory / ".hydra" / "config.yaml"
+    chosen: dict[str, Any] = {}
+    for group in ("metric", "features"):
+        own = [word for word in overrides if word.startswith((f"{group}=", f"{group}."))]
+        if any(word.startswith(f"{group}=") for word in own):
+            with hydra.initialize_config_dir(str(conf_directory()), version_base="1.3"):
+                chosen[group] = hydra.compose("config", own)[group]
+            overrides = [word for word in overrides if word not in own]
+    if "metric" in chosen:
+        chosen["objective"] = None
     try:
-        config = DictConfig(OmegaConf.load(path))
-        for group in ("metric", "features"):
-            own = [word for word in overrides if word.startswith((f"{group}=", f"{group}."))]
-            if any(word.startswith(f"{group}=") for word in own):
-                with hydra.initialize_config_dir(str(conf_directory()), version_base="1.3"):
-                    config[group] = hydra.compose("config", own)[group]
-                config.objective = None if group == "metric" else config.get("objective")
-                overrides = [word for word in overrides if word not in own]
+        config = DictConfig({**OmegaConf.load(path), **chosen})
         OmegaConf.set_struct(config, True)
         for word in overrides:
             key, separator, _ = word.partition("=")

@@ -21,6 +21,7 @@ NEAREST = 7  # training samples beside each generated one
 def parser() -> Parser:
     """The verb's flags."""
     parser = Parser("evaluate", "Measure samples of a run's generator; metric=NAME measures by others than the run's.")
+    parser.add_weights()
     parser.add_argument(
         "--neighbors",
         nargs="?",

@@ -1,7 +1,9 @@
 """Files that are either whole or not there, and what JSON can hold."""
 
+import hashlib
 import math
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -27,6 +29,73 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
 def write_bytes(path: Path, content: bytes) -> None:
     """`write_atomically` of what is already in memory."""
     write_atomically(path, lambda file: file.write(content))
+
+
+def write_with_digest(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """`write_atomically`, with the file's SHA-256 beside it, in PATH.sha256, as sha256sum writes it.
+
+    While the file is exchanged PATH.sha256 holds the new digest and the old one: at no moment has the file none.
+    """
+    digests = digest_path(path)
+    old = digests.read_text() if digests.exists() else ""
+    new = ""
+
+    def write_both(file: BinaryIO) -> None:
+        nonlocal new
+        hashing = Hashing(file)
+        write(hashing)  # type: ignore[arg-type]  # torch.save asks no more of a file
+        new = f"{hashing.sha256.hexdigest()}  {path.name}\n"
+        write_bytes(digests, (new + old).encode())
+
+    write_atomically(path, write_both)
+    write_bytes(digests, new.encode())
+
+
+def give_second_name(source: Path, target: Path) -> None:
+    """Make `target` another name of the file `source`, with its digest; at no moment is there no `target`."""
+    digests, old = digest_path(target), ""
+    if digests.exists():
+        old = digests.read_text()
+    new = digest_path(source).read_text().replace(source.name, target.name) if digest_path(source).exists() else ""
+    spare = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    spare.unlink(missing_ok=True)
+    try:
+        os.link(source, spare)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(source, spare)
+    write_bytes(digests, (new + old).encode())
+    spare.replace(target)
+    write_bytes(digests, new.encode())
+
+
+class Hashing:
+    """A file to write to, whose bytes are hashed on their way."""
+
+    def __init__(self, file: BinaryIO):
+        self.file, self.sha256 = file, hashlib.sha256()
+
+    def write(self, content: bytes) -> int:
+        """Write, and hash."""
+        self.sha256.update(content)
+        return self.file.write(content)
+
+    def flush(self) -> None:
+        """Pass what is buffered on."""
+        self.file.flush()
+
+
+def digest_path(path: Path) -> Path:
+    """Where the digest of a file is kept."""
+    return path.with_name(f"{path.name}.sha256")
+
+
+def is_intact(path: Path) -> bool:
+    """Whether a file has the digest beside it; one without a digest passes."""
+    digests = digest_path(path)
+    if not digests.exists():
+        return True
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() in digests.read_text()
 
 
 def named(value: Any) -> Any:

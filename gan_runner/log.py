@@ -28,16 +28,19 @@ class Console(RichConsole):
 
 
 class RunLog:
-    """The log of one run; a context manager that closes its files."""
+    """The log of one run, resumed after `done` steps if it is; a context manager that closes its files."""
 
-    def __init__(self, directory: Path, steps: int, hyperparameters: Mapping[str, Any]):
+    def __init__(self, directory: Path, steps: int, hyperparameters: Mapping[str, Any], done: int | None = None):
         self.console = Console(highlight=False, soft_wrap=True)
         self.steps, self.last_line = steps, time.monotonic()
         self.text: TextIO = (directory / "gan_runner.log").open("a", encoding="utf-8")
         self.metrics: TextIO = (directory / "metrics.jsonl").open("a", encoding="utf-8", buffering=1)  # line by line
         self.evaluations: TextIO = (directory / "evaluations.jsonl").open("a", encoding="utf-8", buffering=1)
         self.writer = event_writer(directory)
-        self.write_hyperparameters(hyperparameters)
+        if done is None:
+            self.write_hyperparameters(hyperparameters)
+        else:
+            self.forget_after(done)
         self.progress = Progress(
             TextColumn("{task.completed}/{task.total}"),
             BarColumn(bar_width=None),
@@ -93,6 +96,20 @@ class RunLog:
 
         for summary in hparams(dict(hyperparameters), dict.fromkeys(SHOWN, 0.0)):
             self.writer.add_summary(summary)
+
+    def forget_after(self, done: int) -> None:
+        """Have TensorBoard drop the events after `done` steps that the run had written before it was killed."""
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+
+        self.writer.add_event(Event(step=done + 1, file_version="brain.Event:2"))
+        self.writer.add_event(Event(step=done + 1, session_log=SessionLog(status=SessionLog.START)))
+
+    def flush(self) -> None:
+        """Put everything where a crash does not lose it."""
+        for file in (self.text, self.metrics, self.evaluations):
+            file.flush()
+            os.fsync(file.fileno())
+        self.writer.flush()
 
     def add_summary(self, step: int, values: list[dict[str, Any]]) -> None:
         """One event with all values: a third of the cost of one each."""

@@ -2,14 +2,16 @@
 
 import datetime
 import json
+import math
 import os
 import platform
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
+from filelock import FileLock, Timeout
 
 from gan_runner import __version__
 from gan_runner.files import named, write_bytes
@@ -18,11 +20,18 @@ LIBRARIES = ("torchvision", "numpy", "scipy", "torch-fidelity", "hydra-core", "o
 
 
 class RunDirectory:
-    """A run directory that this process owns."""
+    """A run directory that this process owns; a context manager that lets go of it."""
 
     def __init__(self, path: Path):
         self.path = path
         self.summary: dict[str, Any] = {}
+        self.lock = FileLock(path / ".lock", timeout=0)  # the system lets go of it when this process dies
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.lock.release()
 
     @classmethod
     def claim(cls, path: Path, documents: dict[str, str]) -> "RunDirectory":
@@ -31,16 +40,7 @@ class RunDirectory:
         Raises ValueError if it holds a run: two runs never share a directory.
         """
         directory = cls(path)
-        directory.summary = {
-            "status": "running",
-            "reason": None,
-            "step": 0,
-            "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-            "host": platform.node(),
-            "pid": os.getpid(),
-            "commit": git_commit(),
-            "versions": versions(),
-        }
+        directory.summary = {"status": "running", "reason": None, "step": 0, "started": now(), **this_process()}
         path.mkdir(parents=True, exist_ok=True)
         if (strangers := [entry.name for entry in path.iterdir()]) and "summary.json" not in strangers:
             raise ValueError(f"{path} is not empty: it holds {strangers[0]}; choose another hydra.run.dir")
@@ -48,10 +48,53 @@ class RunDirectory:
             (path / "summary.json").touch(exist_ok=False)  # exactly one process creates it
         except FileExistsError:
             raise ValueError(f"{path} already holds a run; choose another hydra.run.dir") from None
+        directory.lock.acquire()
         directory.update()
-        for name, text in documents.items():
-            write_bytes(path / name, text.encode())
+        directory.write(documents)
         return directory
+
+    @classmethod
+    def reopen(cls, path: Path) -> "RunDirectory":
+        """Take over the directory of a run that is not running any more, to go on with it.
+
+        Raises ValueError where it is none, or another process writes there.
+        """
+        directory = cls(path)
+        try:
+            directory.summary = json.loads((path / "summary.json").read_text())
+            directory.summary["status"]
+        except FileNotFoundError:
+            raise ValueError(f"{path} is no run directory: it has no summary.json") from None
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(f"{path / 'summary.json'} is damaged ({error})") from None
+        try:
+            directory.lock.acquire()
+        except Timeout:
+            pid = directory.summary.get("pid")
+            raise ValueError(f"{path} belongs to a process that is running (pid {pid})") from None
+        return directory
+
+    def go_on(self, done: int, is_pending: bool) -> None:
+        """Take back what was logged after `done` steps, and say that the run is running again.
+
+        Where that step's log point is pending, it is taken back too.
+        """
+        for name in ("metrics.jsonl", "evaluations.jsonl"):
+            cut_back(self.path / name, done - is_pending)
+        self.summary.setdefault("resumed", []).append({"step": done, "at": now()})
+        if (self.summary.get("best") or {}).get("step", 0) > done:
+            del self.summary["best"]
+        self.update(status="running", reason=None, step=done, **this_process())
+
+    def write(self, documents: dict[str, str]) -> None:
+        """Text files, name -> content."""
+        for name, text in documents.items():
+            write_bytes(self.path / name, text.encode())
+
+    def check(self) -> None:
+        """Raises FileNotFoundError where the directory has been taken away."""
+        if not (self.path / "summary.json").exists():
+            raise FileNotFoundError(f"the run directory {self.path} is gone")
 
     @property
     def checkpoints(self) -> Path:
@@ -67,6 +110,35 @@ class RunDirectory:
         """Set entries of summary.json."""
         self.summary |= entries
         write_bytes(self.path / "summary.json", (json.dumps(named(self.summary), indent=2) + "\n").encode())
+
+
+def now() -> str:
+    """The time, as summary.json has it."""
+    return datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+
+
+def this_process() -> dict[str, Any]:
+    """Who writes, and with what."""
+    return {"host": platform.node(), "pid": os.getpid(), "commit": git_commit(), "versions": versions()}
+
+
+def cut_back(path: Path, done: int) -> None:
+    """Take the lines after `done` steps from a file of JSON lines, and those that were not written to their end.
+
+    What a verb measured of a checkpoint stays.
+    """
+    if path.exists():
+        lines = path.read_bytes().splitlines(keepends=True)
+        write_bytes(path, b"".join(line for line in lines if line.endswith(b"\n") and is_of(line, done)))
+
+
+def is_of(line: bytes, done: int) -> bool:
+    """Whether a line of JSON is of one of the first `done` steps, or of a verb."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return False
+    return isinstance(row, dict) and ("checkpoint" in row or row.get("step", math.inf) <= done)
 
 
 def versions() -> dict[str, str]:

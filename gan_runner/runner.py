@@ -1,5 +1,7 @@
-"""One run, from a plain config to a finished run directory."""
+"""One run, from a plain config to a finished run directory; and from a run directory that is not finished."""
 
+import contextlib
+import errno
 import traceback
 from collections.abc import Callable
 from functools import partial
@@ -10,11 +12,14 @@ import torch
 
 from gan_runner import __version__, checkpoint
 from gan_runner.build import Built, build
-from gan_runner.config import ConfigError, TrainingFailed
+from gan_runner.config import ConfigError, Stopped, TrainingFailed
+from gan_runner.determinism import deterministic
 from gan_runner.games.game import Game
 from gan_runner.log import RunLog, flatten
-from gan_runner.run_directory import RunDirectory
-from gan_runner.train import Interrupted, train
+from gan_runner.report import Diverged
+from gan_runner.run_directory import RunDirectory, versions
+from gan_runner.signals import Interrupted
+from gan_runner.train import train
 
 
 def prepare(config: dict[str, Any], trust: list[str]) -> Callable[..., float | None]:
@@ -22,21 +27,25 @@ def prepare(config: dict[str, Any], trust: list[str]) -> Callable[..., float | N
     built = build(config, trust)
     if built.settings.init_from:
         load_weights(built.game, Path(built.settings.init_from))
+    return partial(run, built, prepare_evaluation(built), flatten(config))
 
+
+def prepare_evaluation(built: Built) -> list[str]:
+    """Have the metrics ready, and return what was said about it: the run has no log yet, and this can take a while."""
     said: list[str] = []
 
-    def say(line: str) -> None:  # the run has no log yet, and training a feature network takes a while
+    def say(line: str) -> None:
         print(line, flush=True)
         said.append(line)
 
     built.evaluator.prepare(built.game.data, say)
-    return partial(run, built, flatten(config), said)
+    return said
 
 
 def run(
     built: Built,
-    hyperparameters: dict[str, Any],
     said: list[str],
+    hyperparameters: dict[str, Any],
     path: Path,
     *,
     documents: dict[str, str],
@@ -45,47 +54,177 @@ def run(
 ) -> float | None:
     """Claim the directory, train, and say in summary.json how it ended; the best value of the objective is returned.
 
-    Raises ConfigError if the directory cannot be had, SystemExit after an interruption, TrainingFailed from whatever
-    training raised.
+    Raises ConfigError if the directory cannot be had, and what `carry_out` raises.
     """
-    game, settings, steps, changes, evaluator = built
-    parameters = {name: sum(p.numel() for p in player.network.parameters()) for name, player in game.players.items()}
-    device, shown_path = describe_device(game.randomness.device), shorten(path)
     try:
         directory = RunDirectory.claim(path, documents)
     except (OSError, ValueError) as error:
         raise ConfigError(str(error)) from error
+    with directory:
+        directory.summary["horizon"] = built.steps
+        lines = [f"gan-runner {__version__}: {title}", *outline(built), *(f"note: {note}" for note in notes)]
+        return carry_out(built, directory, lines, said=said, hyperparameters=hyperparameters)
+
+
+def resume(config: dict[str, Any], trust: list[str], path: Path, documents: dict[str, str], any_version: bool) -> None:
+    """Go on with the run in a directory from its newest checkpoint that is whole, by a config that fits it.
+
+    Raises ConfigError, before anything is changed, where that cannot be; and what `carry_out` raises.
+    """
     try:
-        directory.update(parameters=parameters, device=device, threads=torch.get_num_threads())
-        with RunLog(path, steps, hyperparameters) as log:
+        directory = RunDirectory.reopen(path)
+    except (OSError, ValueError) as error:
+        raise ConfigError(str(error)) from error
+    with directory:
+        try:
+            saved, warning = checkpoint.load_newest(directory.checkpoints)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        if saved and not any_version:
+            check_versions(saved["versions"])
+        built = build(config, trust, horizon=directory.summary.get("horizon"))
+        done = load_state(built, saved, path) if saved else 0
+        if built.settings.init_from and not saved:
+            load_weights(built.game, Path(built.settings.init_from))
+        is_pending = saved is not None and saved["report"]["pending"] is not None
+        if done >= built.steps and not is_pending:
+            print(f"{path} is finished: {done:,} steps done of {built.steps:,}; steps=N would go on")
+            return
+        said = prepare_evaluation(built)
+        try:
+            if warning:
+                checkpoint.set_damaged_aside(directory.checkpoints)
+            directory.go_on(done, is_pending)
+            directory.write(documents)
+        except OSError as error:
+            raise ConfigError(f"cannot write to {path}: {error.strerror}") from error
+        lines = [f"gan-runner {__version__}: resumed after step {done:,}", *outline(built)]
+        carry_out(built, directory, [*lines, *([f"warning: {warning}"] if warning else [])], said=said, start=saved)
+
+
+def carry_out(
+    built: Built,
+    directory: RunDirectory,
+    lines: list[str],
+    *,
+    said: list[str],
+    hyperparameters: dict[str, Any] | None = None,
+    start: dict[str, Any] | None = None,
+) -> float | None:
+    """Train, from the checkpoint `start` or from nothing, and say in summary.json how it ended.
+
+    Raises SystemExit after an interruption, Stopped for what one line explains, TrainingFailed from whatever else
+    training raised.
+    """
+    game, settings, steps, _, evaluator = built
+    shown_path = shorten(directory.path)
+    try:
+        directory.update(
+            parameters={name: count_parameters(game, name) for name in game.players},
+            device=describe_device(game.randomness.device),
+            threads=torch.get_num_threads(),
+            deterministic=settings.deterministic or game.randomness.device.type == "cpu",
+        )
+        done = start["step"] if start else None
+        with RunLog(directory.path, steps, hyperparameters or {}, done) as log:
             for line in said:
                 log.say(line, to_terminal=False)
-            log.say(f"gan-runner {__version__}: {title}")
-            log.say(f"{steps:,} steps on {device}, {settings.precision}")
-            log.say(", ".join(f"{name} {count:,} parameters" for name, count in parameters.items()))
-            for note in [*notes, *changes]:
-                log.say(f"note: {note}")
+            for line in lines:
+                log.say(line)
             try:
-                best = train(game, evaluator, settings, steps=steps, directory=directory, log=log)
+                with deterministic(settings.deterministic, partial(not_deterministic, directory, log)):
+                    best = train(game, evaluator, settings, steps=steps, directory=directory, log=log, start=start)
             except (Interrupted, KeyboardInterrupt) as interruption:
                 directory.update(status="interrupted", reason=str(interruption) or "SIGINT")
                 saved = "saved" if (directory.checkpoints / "last.pt").exists() else "nothing saved yet"
                 log.say(f"interrupted at step {directory.summary['step']:,}; {saved} in {shown_path}")
                 raise SystemExit(getattr(interruption, "exit_code", 130)) from None
+            except Diverged as end:
+                directory.update(status="diverged", reason=str(end))
+                raise
             except Exception as error:
-                log.say("".join(traceback.format_exception(error)), to_terminal=False)
+                with contextlib.suppress(OSError):
+                    log.say("".join(traceback.format_exception(error)), to_terminal=False)
                 raise
             directory.update(status="completed")
-            log.say(
-                f"done in {directory.summary['wall_time']:.0f} s, {directory.summary['images_per_second']:.0f} images/s"
-            )
-            for line in describe_evaluation(directory.summary):
+            totals = directory.summary
+            log.say(f"done in {totals['wall_time']:.0f} s, {totals['images_per_second']:.0f} images/s")
+            for line in describe_evaluation(totals):
                 log.say(line)
             log.say(f"samples, losses and checkpoints in {shown_path}")
             return best
+    except Diverged as end:
+        raise Stopped(f"{shown_path} diverged at {end}; {last_good(directory)}") from None
     except Exception as error:
-        directory.update(status="failed", reason=f"{type(error).__name__}: {error}")
+        reason = explain(error)
+        with contextlib.suppress(OSError):  # the disk may be full
+            directory.check()
+            directory.update(status="failed", reason=reason or f"{type(error).__name__}: {error}")
+        if reason:
+            raise Stopped(f"{shown_path}: {reason}; {last_good(directory)}") from error
         raise TrainingFailed from error
+
+
+def explain(error: Exception) -> str | None:
+    """What one line can say of an error that is none of the program's."""
+    first = str(error).strip().partition("\n")[0]
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in first:
+        return f"out of memory ({first or 'MemoryError'}); a smaller batch_size or a smaller model needs less"
+    if isinstance(error, OSError) and error.errno:
+        what = f"cannot write {error.filename}" if error.filename else "cannot write"
+        return f"{what}: {errno.errorcode.get(error.errno, '')} ({error.strerror})"
+    return first if isinstance(error, OSError) else None
+
+
+def last_good(directory: RunDirectory) -> str:
+    """Where a run that ended early can go on from."""
+    try:
+        saved, _ = checkpoint.load_newest(directory.checkpoints)
+    except ValueError:
+        return "none of its checkpoints is whole"
+    return f"its last checkpoint, of step {saved['step']:,}, is whole" if saved else "it has no checkpoint yet"
+
+
+def load_state(built: Built, saved: dict[str, Any], path: Path) -> int:
+    """Put a checkpoint into the game that it was made of; the steps that it has done. Raises ConfigError."""
+    try:
+        built.game.load_state_dict(saved["game"])
+        if built.evaluator.objective and saved["report"]["best"]:
+            _ = saved["report"]["best"]["value"]
+        return int(saved["step"])
+    except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
+        first = " ".join(str(error).split())[:300]
+        raise ConfigError(f"{path}: its checkpoint is not one of this config's networks: {first}") from error
+
+
+def check_versions(recorded: dict[str, str]) -> None:
+    """Refuse to go on with other versions than a run began with: its numbers would be others too."""
+    present = versions()
+    for name in ("gan_runner", "torch"):
+        if recorded.get(name) != present[name]:
+            raise ConfigError(
+                f"this run was made with {name} {recorded.get(name)}, and {present[name]} is installed: it would not go "
+                "on to the same numbers; --any-version goes on all the same"
+            )
+
+
+def outline(built: Built) -> list[str]:
+    """What a run is about to do."""
+    game, settings = built.game, built.settings
+    counts = ", ".join(f"{name} {count_parameters(game, name):,} parameters" for name in game.players)
+    device = describe_device(game.randomness.device)
+    return [f"{built.steps:,} steps on {device}, {settings.precision}", counts, *(f"note: {n}" for n in built.notes)]
+
+
+def count_parameters(game: Game, player: str) -> int:
+    """Of a player's network."""
+    return sum(parameter.numel() for parameter in game.players[player].network.parameters())
+
+
+def not_deterministic(directory: RunDirectory, log: RunLog, line: str) -> None:
+    """Say that an operator has no deterministic form on this device."""
+    directory.update(deterministic=False)
+    log.say(f"warning: deterministic=true does not hold: {line}")
 
 
 def describe_evaluation(summary: dict[str, Any]) -> list[str]:

@@ -20,6 +20,7 @@ BATCH = 256  # samples generated at once
 def parser() -> Parser:
     """The verb's flags."""
     parser = Parser("sample", "Draw samples from the generator of a run, into DIR/generated/.")
+    parser.add_weights()
     parser.add_argument("--count", type=positive, default=64, metavar="N", help="how many (default: 64)")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--images", action="store_true", help="one PNG for each sample, instead of a grid")

@@ -21,6 +21,9 @@ class Parser(argparse.ArgumentParser):
         self.add_argument(
             "overrides", metavar="key=value", nargs="*", help="changes to the stored config, such as device=cpu"
         )
+
+    def add_weights(self) -> None:
+        """The flags that choose weights of the run."""
         self.add_argument(
             "--checkpoint",
             default="last",

@@ -10,13 +10,13 @@ PACKAGE = Path(gan_runner.__file__).parent
 # A module imports only from floors below its own, or from its own floor where there is no circle.
 FLOORS = {
     5: ["cli", "__main__"],
-    4: ["runner", "sample", "evaluate", "verbs", "build", "components"],
-    3: ["train", "evaluation", "games.adversarial", "games.autoencoder", "games.game"],
+    4: ["runner", "sample", "evaluate", "resume", "verbs", "build", "components"],
+    3: ["train", "report", "preview", "evaluation", "games.adversarial", "games.autoencoder", "games.game"],
     2: ["player", "penalties"],
     1: [
-        "augmentations", "budgets", "cache", "checkpoint", "config", "datasets", "ema", "features", "files", "gradients",
+        "augmentations", "budgets", "cache", "checkpoint", "config", "datasets", "determinism", "divergence", "ema", "features", "files", "gradients",
         "latents", "log", "losses", "metrics", "models", "monitors", "optimizers", "parameters", "pictures", "projections", "randomness",
-        "run_directory", "schedules", "stack", "terms", "views", "wrappers",
+        "run_directory", "schedules", "signals", "stack", "terms", "views", "wrappers",
     ],
 }  # fmt: skip
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}

@@ -118,6 +118,7 @@ def test_wgan_gp_does_not_converge(start):
     weight = 0.3
     penalty = partial(penalties.gradient_penalty, target=1.0)
     points = path(losses.Wasserstein(), start, h=0.1, steps=400, weight=weight, penalty=penalty)
-    late = points[200:]
+    late = points[200:]  # a turn takes 2π / √(1 - weight²), 66 steps
+    assert len(axis_crossings(late)) == 6
     assert axis_crossings(late) == pytest.approx(gradient_penalty_orbit(weight), rel=0.03)
     assert np.linalg.norm(late, axis=1).min() > 1

@@ -14,7 +14,8 @@ from tests.conftest import TINY, TINY_MODEL, compose
 
 RUN = Path("run")
 RING = ["experiment=ring", "device=cpu", "batch_size=16", "model.generator.width=8", "model.discriminator.width=8"]
-DIGITS = [*TINY, *TINY_MODEL, "loss=hinge", "features.steps=5", "metric.frechet.samples=200"]
+DIGITS = [*TINY, *TINY_MODEL, "loss=hinge", "features.steps=5"]
+FEW = "metric.frechet.samples=200"
 EVERY_TWO = ["steps=6", "evaluate_every=2", "log_every=1", "metric.modes.samples=100"]
 
 
@@ -46,7 +47,7 @@ def test_every_evaluation_is_logged(ring):
 def test_an_evaluation_says_how_it_was_computed(ring):
     record = rows("evaluations.jsonl")[-1]
     assert record["metrics"]["modes"]["generated"] == 100
-    assert record["metrics"]["modes"]["real"] == 100
+    assert record["metrics"]["modes"]["real"] == 1000
     assert record["metrics"]["modes"]["split"] == "training"
     assert record["weights"] == "moving average"
     assert record["seed"] == 0
@@ -55,7 +56,7 @@ def test_an_evaluation_says_how_it_was_computed(ring):
 
 
 def test_image_metrics_record_their_network(run_cli):
-    code, _, err = run_cli(*DIGITS, "steps=1", f"hydra.run.dir={RUN}")
+    code, _, err = run_cli(*DIGITS, FEW, "steps=1", f"hydra.run.dir={RUN}")
     assert code == 0, err
     record = rows("evaluations.jsonl")[-1]
     assert set(record["metrics"]) == {"frechet", "classes"}
@@ -73,7 +74,7 @@ def test_image_metrics_record_their_network(run_cli):
 def test_evaluating_disturbs_nothing(run_cli, words):
     """Neither the weights nor any loss that comes after: bit for bit."""
     words = [*words, "log_every=1", "steps=4"]
-    for directory, more in (("with", ["evaluate_every=1"]), ("without", ["metric=none"])):
+    for directory, more in (("with", ["evaluate_every=2"]), ("without", ["metric=none"])):
         code, _, err = run_cli(*words, *more, f"hydra.run.dir={directory}")
         assert code == 0, err
     clocks = {"seconds", "images_per_second"}
@@ -147,16 +148,15 @@ def test_an_objective_knows_its_direction():
     ],
 )
 def test_what_does_not_fit_is_refused_before_training(run_cli, words, message):
-    code, _, err = run_cli(*words, "steps=1", f"hydra.run.dir={RUN}")
+    code, _, err = run_cli(*words, "steps=1")
     assert code == 1
     assert message in err
-    assert err.count("\n") <= 2
-    assert not RUN.exists()
+    assert err.count("\n") == 1
+    assert not Path("outputs").exists()
 
 
 def test_too_few_samples_for_the_features_are_a_warning(run_cli):
-    words = [word for word in DIGITS if "samples" not in word]
-    code, out, err = run_cli(*words, "steps=1", "metric.frechet.samples=20", f"hydra.run.dir={RUN}")
+    code, out, err = run_cli(*DIGITS, "steps=1", "metric.frechet.samples=20", f"hydra.run.dir={RUN}")
     assert code == 0, err
     (line,) = [line for line in out.splitlines() if "warning" in line and "20" in line]
     dimension = rows("evaluations.jsonl")[0]["features"]["dimension"]
@@ -208,8 +208,8 @@ def test_neighbors_are_the_nearest_training_images(run_cli):
     code, out, err = run_cli("evaluate", str(RUN), "--neighbors", "3")
     assert code == 0, err
     assert "median distance" in out
-    picture = Image.open(RUN / "generated" / "neighbors_last.png")
-    assert picture.width > picture.height
+    with Image.open(RUN / "generated" / "neighbors_last.png") as picture:
+        assert picture.width > picture.height
 
 
 def test_nearest():

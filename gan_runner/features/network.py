@@ -1,7 +1,10 @@
 """The networks that image metrics look through."""
 
+import hashlib
+import io
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -25,6 +28,8 @@ class FeatureNetwork(ABC):
     """Features of an image."""
     sha256: str
     """Of the weights; known after `prepare`."""
+    device: torch.device = torch.device("cpu")
+    """Where it looks: the dataset's device, after `prepare`."""
     accuracy: float | None = None
     """On held-out samples of the dataset, where the network knows its classes."""
 
@@ -47,6 +52,37 @@ class FeatureNetwork(ABC):
     @torch.no_grad()
     def look(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """uint8 (N, C, H, W) anywhere -> features (N, F), logits (N, K), float32, on the CPU."""
-        parts = [self.forward(some) for some in images.split(BATCH)]
+        with torch.autocast(self.device.type, enabled=False):
+            parts = [self.forward(some.to(self.device)) for some in images.split(BATCH)]
         features, logits = zip(*parts, strict=True)
         return torch.cat(features).cpu(), torch.cat(logits).cpu()
+
+
+def require_images(data: Data, name: str) -> None:
+    """Raises ValueError for points."""
+    if len(data.shape) != 3:
+        raise ValueError(f"features={name}: it looks at images, and this dataset has points")
+
+
+def load_weights(path: Path, sha256: str | None) -> tuple[dict[str, Tensor], str]:
+    """The state dict that a file holds, on the CPU, and the file's SHA-256; `sha256` is how that must begin.
+
+    Nothing of the file is run. Raises ValueError if it is not there, is another than expected, or holds no state dict.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"features.weights={path}: {error.strerror}") from None
+    digest = hashlib.sha256(content).hexdigest()
+    if sha256 is not None and not digest.startswith(sha256):
+        raise ValueError(
+            f"features.weights={path}: truncated, or another file: its SHA-256 begins with {digest[: len(sha256)]}, "
+            f"not with features.sha256={sha256}"
+        )
+    try:
+        weights = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception:  # whatever the bytes happen to mean to the reader
+        weights = None
+    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise ValueError(f"features.weights={path}: truncated, or not a file of weights alone")
+    return weights, digest

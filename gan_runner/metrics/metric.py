@@ -1,10 +1,9 @@
 """What a metric is, and what it sees."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
 
 import numpy as np
 from torch import Tensor
@@ -49,8 +48,8 @@ class Metric(ABC):
     The keyword arguments of a subclass are its keys in the config; all have `samples`, the generated samples it wants.
     """
 
-    higher_is_better: ClassVar[dict[str, bool]]
-    """Of every value that a call returns; the first named is what `objective=METRIC` means."""
+    higher_is_better: Mapping[str, bool]
+    """Of every value that a call may return; the first named is what `objective=METRIC` means."""
     samples: int
     """Generated samples that it takes."""
     real_samples: int | None = None
@@ -67,3 +66,25 @@ class Metric(ABC):
     @abstractmethod
     def __call__(self, view: EvaluationView) -> dict[str, float]:
         """Value name -> value."""
+
+
+def images_only(name: str, data: Data) -> None:
+    """Raises ValueError where a dataset has points; `name` is the metric's."""
+    if len(data.shape) != 3:
+        raise ValueError(f"metric={name}: it looks at images, and this dataset has points")
+
+
+def points_only(name: str, data: Data) -> None:
+    """Raises ValueError where a dataset has images; `name` is the metric's."""
+    if len(data.shape) != 1:
+        raise ValueError(f"metric={name}: it compares points, and this dataset has images")
+
+
+def real_count(name: str, wanted: int | None, data: Data) -> int:
+    """Of `wanted` training samples (None = all) those that there are. Raises ValueError for all of an endless set."""
+    counts = [count for count in (wanted, data.size) if count is not None]
+    if not counts:
+        raise ValueError(
+            f"metric={name}: this dataset is endless; say how much of it: metric.{name}.real_samples=10000"
+        )
+    return min(counts)

@@ -118,7 +118,7 @@ def orbit_of_flow(weight: float) -> np.ndarray:
 def draw(found: list[Decay], lost: list[Orbit], picture: Path) -> None:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 3.2), dpi=200, layout="constrained")
+    figure = Figure(figsize=(8, 3.2), dpi=150, layout="constrained")
     left, middle, right = figure.subplots(1, 3)
     measured, predicted = {"linewidth": 2, "alpha": 0.6}, {"color": "black", "linewidth": 1, "linestyle": "--"}
     time = H * np.arange(SHORT + 1)
@@ -145,8 +145,8 @@ def draw(found: list[Decay], lost: list[Orbit], picture: Path) -> None:
             right.plot(*orbit.points[0], "o", color=color, markersize=4)
             right.plot(*orbit_of_flow(orbit.weight).T, **predicted)
     right.plot(0, 0, "k+", markersize=10)
-    right.set(xlabel="ψ", ylabel="θ", xlim=(-3, 3), ylim=(-2.3, 4.4), aspect="equal")
-    right.set_title("Wasserstein losses: no convergence", fontsize=10)
+    right.set(xlabel="ψ", ylabel="θ", xlim=(-3, 3), ylim=(-2.3, 5.0), aspect="equal")
+    right.set_title("wasserstein", fontsize=10)
     right.plot([], [], label="predicted", **predicted)
     right.legend(frameon=False, fontsize=8, loc="upper left")
     figure.savefig(picture)

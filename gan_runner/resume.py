@@ -1,0 +1,46 @@
+"""`gan-runner resume DIR`: go on with a run, from its own directory alone."""
+
+import re
+from typing import Any
+
+from gan_runner.config import ConfigError, show, stored_config, to_yaml
+from gan_runner.log import flatten
+from gan_runner.runner import resume
+from gan_runner.verbs import Parser
+
+# Of these keys a run's state does not depend.
+FREE = re.compile(
+    r"(steps|epochs|device|log_every|sample_every|sample_count|evaluate_every|checkpoint_every|objective|deterministic"
+    r"|on_divergence|trust|dataset\.(root|path|download)|(monitor|divergence|metric|features)\..*"
+    r"|(lr_schedule|.*\.schedule)\.steps)"
+)
+
+
+def parser() -> Parser:
+    """The verb's flags."""
+    parser = Parser("resume", "Go on with a run that was killed, interrupted or is to be longer, in its own directory.")
+    parser.add_argument(
+        "--any-version", action="store_true", help="even where gan_runner or PyTorch is another than it began with"
+    )
+    return parser
+
+
+def main(arguments: list[str]) -> None:
+    """The verb. Raises ConfigError where the directory or an override does not fit."""
+    options = parser().parse_intermixed_args(arguments)
+    stored, _ = stored_config(options.directory, [])
+    config, trust = stored_config(options.directory, options.overrides)
+    check_changes(stored, config)
+    documents = {".hydra/config.yaml": to_yaml(config)} if config != stored else {}
+    resume(config, trust, options.directory, documents, options.any_version)
+
+
+def check_changes(stored: dict[str, Any], config: dict[str, Any]) -> None:
+    """Refuse changes that would make it another run, and show them."""
+    before, after = flatten(stored), flatten(config)
+    changes = []
+    for key in {**before, **after}:
+        if before.get(key) != after.get(key) and not FREE.fullmatch(key):
+            changes.append(f"{key} was {show(before.get(key))} and is to be {show(after.get(key))}")
+    if changes:
+        raise ConfigError(f"that would be another run, not this one going on: {'; '.join(sorted(changes))}")
