@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,6 +14,7 @@ from gan_runner.config import ConfigError, suggest
 from gan_runner.datasets.data import Data
 from gan_runner.features.network import FeatureNetwork
 from gan_runner.games.game import Game
+from gan_runner.metrics.features import moments
 from gan_runner.metrics.metric import EvaluationView, Metric, Moments
 from gan_runner.randomness import fixed_randomness
 from gan_runner.run_directory import versions
@@ -76,7 +76,10 @@ class Evaluator:
             features_of_real=self.real.features if self.real else no_network,
             moments_of_real=self.real.moments if self.real else no_network,
         )
-        metrics = {name: self.measure(metric, view) for name, metric in self.metrics.items()}
+        metrics = {
+            name: {"values": metric(view), **metric.counts(game.data), "split": "training"}
+            for name, metric in self.metrics.items()
+        }
         return {
             "metrics": metrics,
             "weights": "moving average" if game.moving_average else "raw",
@@ -84,16 +87,6 @@ class Evaluator:
             "features": describe(self.network) if self.network else None,
             "versions": versions(),
             "seconds": time.perf_counter() - start,
-        }
-
-    def measure(self, metric: Metric, view: EvaluationView) -> dict[str, Any]:
-        """A metric's values, and what they were computed of."""
-        size, wanted = view.data.size, metric.real_samples
-        return {
-            "values": metric(view),
-            "generated": min(metric.samples, len(view.generated)),
-            "real": wanted if size is None else min(size, wanted or size),
-            "split": "training",
         }
 
 
@@ -173,7 +166,7 @@ class RealFeatures:
 
     def moments(self, count: int | None) -> Moments:
         """Mean (F,) and covariance (F, F), float64."""
-        found = self.recall("moments", count, moments)
+        found = self.recall("moments", count, as_tensors)
         return found["mean"].numpy(), found["covariance"].numpy()
 
     def recall(self, kind: str, count: int | None, make: Callable[[Tensor], dict[str, Any]]) -> dict[str, Any]:
@@ -187,7 +180,7 @@ class RealFeatures:
         return self.memory[kind, count]
 
 
-def moments(features: Tensor) -> dict[str, Tensor]:
-    """Mean and covariance of features (N, F), in float64."""
-    rows = features.double().numpy()
-    return {"mean": torch.from_numpy(rows.mean(0)), "covariance": torch.from_numpy(np.cov(rows, rowvar=False))}
+def as_tensors(features: Tensor) -> dict[str, Tensor]:
+    """The moments of features (N, F), as a file of the cache holds them."""
+    mean, covariance = moments(features)
+    return {"mean": torch.from_numpy(mean), "covariance": torch.from_numpy(covariance)}

@@ -41,6 +41,7 @@ NORMALIZATIONS: list[Normalization] = ["symmetric", "unit", "standard"]
 
 def keys(name: str) -> tuple[Callable[..., Data], dict]:
     config = yaml.safe_load((CONF / f"{name}.yaml").read_text())
+    config.pop("defaults", None)
     module, function = config.pop("_target_").rsplit(".", 1)
     return getattr(importlib.import_module(module), function), config
 

@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 WORDS = [
     "model=mlp", "model.generator.width=16", "model.discriminator.width=16", "model.latent_size=4", "steps=5",
     "batch_size=8", "log_every=2", "sample_every=3", "checkpoint_every=2", "sample_count=9", "device=cpu",
-    "regularizer=[r1,lecam]", "ema_half_life=8", "hydra.run.dir=run dir",
+    "regularizer=[r1,lecam]", "ema_half_life=8", "metric=none", "hydra.run.dir=run dir",
 ]  # fmt: skip
 RUN = Path("run dir")
 
@@ -224,6 +224,8 @@ def test_sample_refuses(run, run_cli):
     assert "unknown key 'devcie'; did you mean 'device'?" in refused(str(RUN), "devcie=cpu")
     assert "device=tpu" in refused(str(RUN), "device=tpu")
     (RUN / "checkpoints/last.pt").write_bytes((RUN / "checkpoints/last.pt").read_bytes()[:1000])
+    assert "last.pt is damaged" in refused(str(RUN))
+    (RUN / "checkpoints/last.pt.sha256").unlink()
     assert "no readable checkpoint" in refused(str(RUN))
     (RUN / "checkpoints/last.pt").write_bytes(b"")
     assert "no readable checkpoint" in refused(str(RUN))

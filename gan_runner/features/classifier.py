@@ -29,8 +29,8 @@ class Classifier(FeatureNetwork):
     in base K are the channels' classes.
 
     Training: `steps` batches of 128 training samples, cross-entropy, AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101)
-    in one cycle of the learning rate (Smith & Topin 2017, arXiv:1708.07120). The same data, keys, machine and number
-    of threads give the same weights.
+    in one cycle of the learning rate (Smith & Topin 2017, arXiv:1708.07120). The same data, keys and machine give the
+    same weights on the CPU, whatever the number of threads.
     """
 
     name = "classifier"
@@ -58,7 +58,13 @@ class Classifier(FeatureNetwork):
                 f"training the feature classifier on the {len(images):,} labels of the dataset "
                 f"(once; cached in {cache_directory()})"
             )
-            weights = self._train(images, labels)
+            # On busy cores small operations wait for their threads, ten times as long as one thread takes.
+            threads = torch.get_num_threads()
+            torch.set_num_threads(1)
+            try:
+                weights = self._train(images, labels)
+            finally:
+                torch.set_num_threads(threads)
             self._use(weights)
             accuracy = None
             if held_out is not None:
@@ -115,7 +121,7 @@ class Classifier(FeatureNetwork):
             network.mean.copy_(some.mean((0, 2, 3), keepdim=True))
             network.sd.copy_(some.std((0, 2, 3), keepdim=True, correction=0).clamp_min(1))  # 0 of a constant channel
             optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, fused=True)
-            schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=self.steps + 1)
+            schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=self.steps)
             rows, epoch = torch.empty(0, dtype=torch.int64), 0
             for _ in range(self.steps):
                 while len(rows) < TRAINING_BATCH:

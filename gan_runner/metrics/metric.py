@@ -52,12 +52,20 @@ class Metric(ABC):
     """Of every value that a call may return; the first named is what `objective=METRIC` means."""
     samples: int
     """Generated samples that it takes."""
-    real_samples: int | None = None
-    """Training samples that it compares with; None = all."""
+    real_samples: int | None = 0
+    """Training samples that it compares with; None = all, 0 = none."""
 
     def needs_features(self, data: Data) -> bool:
         """Whether it looks through the feature network, which `features` chooses."""
         return False
+
+    def counts(self, data: Data) -> dict[str, int | None]:
+        """The samples that it is a number of, {"generated": ..., "real": ...}, for the record."""
+        wanted, size = self.real_samples, data.size
+        return {
+            "generated": self.samples,
+            "real": wanted if size is None else min(size if wanted is None else wanted, size),
+        }
 
     @abstractmethod
     def check(self, data: Data, network: FeatureNetwork | None) -> list[str]:

@@ -54,7 +54,7 @@ class Modes(Metric):
     ):
         self.pairs, self.least = pairs, least
         self.samples = samples or (STACKED if data.parts else POINTS)
-        self.real_samples = None if data.parts else pairs
+        self.real_samples = 0 if data.parts else pairs
         if data.parts:
             self.higher_is_better = {"covered": True, "reverse_kl": False}
 
@@ -85,7 +85,7 @@ class Modes(Metric):
         distance, nearest = distances(points, data.centres.cpu()).min(1)
         is_near = distance <= NEAR * data.sd
         return {
-            "wasserstein": wasserstein(points[: self.pairs], view.real(self.pairs)),
+            "wasserstein": wasserstein(points, view.real(self.pairs)),
             "covered": self.covered(nearest[is_near].bincount(minlength=modes)),
             "high_quality": float(is_near.double().mean()),
             "reverse_kl": divergence(nearest.bincount(minlength=modes), torch.full((modes,), 1 / modes).double()),

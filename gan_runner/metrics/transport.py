@@ -43,9 +43,14 @@ class Wasserstein(Metric):
         points_only("wasserstein", data)
         return []
 
+    def counts(self, data: Data) -> dict[str, int | None]:
+        """As many generated ones as real ones."""
+        count = super().counts(data)["real"]
+        return {"generated": count, "real": count}
+
     def __call__(self, view: EvaluationView) -> dict[str, float]:
         """distance."""
-        return {"distance": wasserstein(view.generated[: self.samples], view.real(self.samples))}
+        return {"distance": wasserstein(view.generated, view.real(self.samples))}
 
 
 def wasserstein(points: Tensor, others: Tensor) -> float:
@@ -101,6 +106,11 @@ class SlicedWasserstein(Metric):
                 f"{height}x{width}; set dataset.image_size, or choose another metric"
             )
         return []
+
+    def counts(self, data: Data) -> dict[str, int | None]:
+        """As many generated ones as real ones."""
+        count = super().counts(data)["real"]
+        return {"generated": count, "real": count}
 
     def __call__(self, view: EvaluationView) -> dict[str, float]:
         """distance."""
