@@ -41,9 +41,8 @@ class RunDirectory:
         """
         directory = cls(path)
         directory.summary = {"status": "running", "reason": None, "step": 0, "started": now(), **this_process()}
+        cls.check_free(path)
         path.mkdir(parents=True, exist_ok=True)
-        if (strangers := [entry.name for entry in path.iterdir()]) and "summary.json" not in strangers:
-            raise ValueError(f"{path} is not empty: it holds {strangers[0]}; choose another hydra.run.dir")
         try:
             (path / "summary.json").touch(exist_ok=False)  # exactly one process creates it
         except FileExistsError:
@@ -52,6 +51,15 @@ class RunDirectory:
         directory.update()
         directory.write(documents)
         return directory
+
+    @staticmethod
+    def check_free(path: Path) -> None:
+        """Raises ValueError if there is something already."""
+        there = [entry.name for entry in path.iterdir()] if path.is_dir() else []
+        if "summary.json" in there:
+            raise ValueError(f"{path} already holds a run; choose another hydra.run.dir")
+        if there:
+            raise ValueError(f"{path} is not empty: it holds {there[0]}; choose another hydra.run.dir")
 
     @classmethod
     def reopen(cls, path: Path) -> "RunDirectory":

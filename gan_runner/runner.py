@@ -27,7 +27,7 @@ def prepare(config: dict[str, Any], trust: list[str]) -> Callable[..., float | N
     built = build(config, trust)
     if built.settings.init_from:
         load_weights(built.game, Path(built.settings.init_from))
-    return partial(run, built, prepare_evaluation(built), flatten(config))
+    return partial(run, built, flatten(config))
 
 
 def prepare_evaluation(built: Built) -> list[str]:
@@ -44,7 +44,6 @@ def prepare_evaluation(built: Built) -> list[str]:
 
 def run(
     built: Built,
-    said: list[str],
     hyperparameters: dict[str, Any],
     path: Path,
     *,
@@ -57,6 +56,8 @@ def run(
     Raises ConfigError if the directory cannot be had, and what `carry_out` raises.
     """
     try:
+        RunDirectory.check_free(path)
+        said = prepare_evaluation(built)
         directory = RunDirectory.claim(path, documents)
     except (OSError, ValueError) as error:
         raise ConfigError(str(error)) from error

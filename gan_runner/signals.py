@@ -15,7 +15,7 @@ class Interrupted(Exception):  # noqa: N818 -- no error: the run is whole, and c
         self.exit_code = 128 + number
 
 
-class StoppedAtOnce(Exception):  # noqa: N818 -- no error
+class StoppedAtOnce(BaseException):  # noqa: N818 -- no error, and nothing that `except Exception` may swallow
     """A signal came during something that need not be finished."""
 
 

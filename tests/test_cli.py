@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-FAST = ["model=mlp", "steps=2", "batch_size=8", "device=cpu", "sample_count=4"]
+FAST = ["model=mlp", "steps=2", "batch_size=8", "device=cpu", "sample_count=4", "metric=none"]
 
 MISTAKES = [
     (["regularizer=gpp"], r"regularizer=gpp: no such option; did you mean 'gradient_penalty'\? \(options: "),
@@ -70,7 +70,8 @@ MISTAKES = [
     (["--seed=3"], r"--seed=3: no such flag; a setting has no dashes: seed=VALUE"),
     (["--mutlirun"], r"--mutlirun: no such flag; did you mean '--multirun'\?"),
     (["smaple", "x"], r"smaple: no such verb; did you mean 'sample'\?"),
-    (["resume", "x"], r"resume: no such verb"),
+    (["resum", "x"], r"resum: no such verb; did you mean 'resume'\?"),
+    (["resume", "x"], r"x is no run directory"),
     (["sample", "nowhere"], r"nowhere is no run directory"),
     (["init_from=nowhere"], r"init_from=nowhere: nowhere/checkpoints/last.pt: there is no such checkpoint"),
     (["hydra.run.dir=taken"], r"taken already holds a run; choose another hydra.run.dir"),
@@ -141,7 +142,7 @@ def test_a_preset_gives_way_to_the_command_line(run_cli, tmp_path):
         "regularizer: {r1: {weight: 3.0}, l1: {weight: 0.5}}\n"
         "optimizer: {betas: [0.5, 0.9]}\n"
     )
-    base = ["--config-dir", "mine", "experiment=mine", *FAST[1:], "hydra.run.dir=run"]
+    base = ["--config-dir", "mine", "experiment=mine", *FAST[1:], "on_divergence=ignore", "hydra.run.dir=run"]
 
     def config(*words):
         code, _, error = run_cli(*base, *words)
@@ -244,7 +245,8 @@ def test_from_another_directory_into_a_pipe(tmp_path):
         assert names - events == {
             ".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml", "gan_runner.log", "metrics.jsonl",
             "summary.json", "samples/real.png", "samples/step_00000002.png", "samples/step_00000003.png",
-            "checkpoints/last.pt",
+            "checkpoints/last.pt", "checkpoints/last.pt.sha256", "checkpoints/best.pt", "checkpoints/best.pt.sha256",
+            "evaluations.jsonl", ".lock",
         }  # fmt: skip
 
 

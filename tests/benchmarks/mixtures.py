@@ -14,15 +14,19 @@ from statistics import mean, stdev
 
 # The same for all: what differs below is the loss with the regularizer and the rates that it needs.
 BASE = [
-    "model=mlp", "model.generator.width=256", "model.discriminator.width=256", "model.latent_size=2",
-    "model.latent_distribution=uniform", "batch_size=256", "steps=10000", "optimizer.lr=2e-3",
-    "optimizer.betas=[0.5,0.9]", "lr_schedule=cosine", "evaluate_every=null", "log_every=500", "sample_every=5000",
-    "checkpoint_every=5000", "device=cpu",
+    "model=mlp", "model.generator.width=128", "model.discriminator.width=128", "model.latent_size=2",
+    "model.latent_distribution=uniform", "batch_size=256", "steps=8000", "optimizer.lr=2e-3",
+    "optimizer.betas=[0.5,0.9]", "lr_schedule=cosine", "evaluate_every=null", "log_every=500", "sample_every=4000",
+    "checkpoint_every=4000", "device=cpu",
 ]  # fmt: skip
 LOSSES = {
     "`bce`": ["loss=bce"],
-    "`wgan`": ["loss=wgan", "regularizer.weight_clip.bound=0.05", "optimizer.lr=5e-4"],
-    "`wgan_gp`, weight 0.1": ["loss=wgan_gp", "regularizer.gradient_penalty.weight=0.1"],
+    "`wgan`, clipped at 0.05": [
+        "loss=wgan", "discriminator_steps=2", "regularizer.weight_clip.bound=0.05", "optimizer.lr=5e-4"
+    ],
+    "`wgan_gp`, weight 0.1": [
+        "loss=wgan_gp", "discriminator_steps=2", "regularizer.gradient_penalty.weight=0.1"
+    ],
     "`hinge`, `spectral_norm`": ["loss=hinge", "regularizer=spectral_norm", "optimizer.lr=1e-3"],
     "`relativistic`, `r1` and `r2` 0.05": [
         "loss=relativistic", "regularizer=[r1,r2]", "regularizer.r1.weight=0.05", "regularizer.r2.weight=0.05"
