@@ -60,12 +60,12 @@ def table(record: dict[str, Any], evaluator: Evaluator) -> Table:
     table.add_column("metric")
     table.add_column("value", justify="right")
     table.add_column("better")
-    table.add_column("of samples, generated and real")
+    table.add_column("of samples")
     for name, measured in record["metrics"].items():
         for key, value in measured["values"].items():
             direction = "higher" if evaluator.metrics[name].higher_is_better[key] else "lower"
-            real = "all" if measured["real"] is None else f"{measured['real']:,}"
-            table.add_row(f"{name}.{key}", f"{value:.5g}", direction, f"{measured['generated']:,} and {real}")
+            real = f" and {measured['real']:,} real" if measured["real"] else ""
+            table.add_row(f"{name}.{key}", f"{value:.5g}", direction, f"{measured['generated']:,}{real}")
     return table
 
 

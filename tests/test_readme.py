@@ -1,5 +1,6 @@
 """What README.md says is so."""
 
+import importlib
 import re
 import shlex
 from pathlib import Path
@@ -7,13 +8,15 @@ from pathlib import Path
 import pytest
 import yaml
 
+from gan_runner.cli import VERBS
 from tests.conftest import compose
 from tests.readme import README, with_table
 
 TEXT = README.read_text()
 LINES = [line for block in re.findall(r"```sh\n(.*?)```", TEXT, re.S) for line in block.splitlines()]
 RUNS = [shlex.split(line, comments=True)[1:] for line in LINES if line.startswith("gan-runner")]
-SINGLE = [words for words in RUNS if words and words[0] not in ("sample", "-m", "--config-dir")]
+SINGLE = [words for words in RUNS if words and words[0] not in (*VERBS, "-m", "--config-dir")]
+OF_VERBS = [words for words in RUNS if words and words[0] in VERBS]
 
 
 def test_the_table_of_config_groups_is_that_of_conf():
@@ -23,6 +26,12 @@ def test_the_table_of_config_groups_is_that_of_conf():
 @pytest.mark.parametrize("words", SINGLE, ids=" ".join)
 def test_the_lines_compose(words):
     assert compose(*words)["batch_size"]
+
+
+@pytest.mark.parametrize("words", OF_VERBS, ids=" ".join)
+def test_the_verbs_take_their_lines(words):
+    module = importlib.import_module(VERBS[words[0]])
+    assert module.parser().parse_intermixed_args(words[1:]).directory == Path("outputs/DATE/TIME")
 
 
 def test_pictures_and_their_size():
