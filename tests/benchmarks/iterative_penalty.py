@@ -4,7 +4,7 @@
         --seeds 0 1 2 --steps 2000 --every 200 model=mlp
     python -m tests.benchmarks.iterative_penalty draw --out results.jsonl --picture .readme/iterative_penalty.png
 
-Frechet distance in LeNet's features, see lenet.py, along the way.
+Frechet distance in LeNet's features (features=lenet) along the way.
 """
 
 import argparse
@@ -16,8 +16,6 @@ from pathlib import Path
 import torch
 
 from gan_runner.build import build
-from gan_runner.randomness import fixed_randomness
-from tests.benchmarks.lenet import SAMPLES, frechet, moments, real_moments
 from tests.conftest import compose
 
 REGULARIZERS = ("gradient_penalty", "iterative_gradient_penalty")
@@ -25,23 +23,21 @@ REGULARIZERS = ("gradient_penalty", "iterative_gradient_penalty")
 
 def train(options: argparse.Namespace) -> None:
     torch.set_num_threads(options.threads)
-    weights = torch.load(options.lenet, weights_only=True)
-    real = real_moments(options.root, weights)
+    metric = ["metric=frechet", "metric.frechet.samples=5000", "features=lenet", f"features.weights={options.lenet}"]
     for seed in options.seeds:
         for regularizer in REGULARIZERS:
             words = ["experiment=iterative_penalty_mnist", f"regularizer={regularizer}", f"seed={seed}", *options.words]
-            game = build(compose(*words, f"dataset.root={options.root}"), []).game
-            latents = game.draw_latents(fixed_randomness(0, "frechet", torch.device("cpu")), SAMPLES)
+            game, *_, evaluator = build(compose(*words, *metric, f"dataset.root={options.root}"), [])
+            evaluator.prepare(game.data, print)
             start = time.perf_counter()
             for step in range(1, options.steps + 1):
                 game.step(step - 1)
                 if step % options.every == 0:
-                    pixels = torch.cat([game.data.to_pixels(game.sample(z, None)) for z in latents.split(1000)])
                     row = {
                         "regularizer": regularizer,
                         "seed": seed,
                         "step": step,
-                        "frechet": frechet(real, moments(pixels, weights)),
+                        "frechet": evaluator.evaluate(game)["metrics"]["frechet"]["values"]["distance"],
                         "seconds": time.perf_counter() - start,
                     }
                     row |= {tag: float(value) for tag, value in game.statistics().items() if "gradient_penalty" in tag}

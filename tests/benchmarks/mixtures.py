@@ -9,8 +9,11 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from statistics import mean, stdev
+
+import numpy as np
 
 # The same for all: what differs below is the loss with the regularizer and the rates that it needs.
 BASE = [
@@ -55,23 +58,56 @@ def row(name: str, found: dict[str, list[tuple[dict[str, float], float]]]) -> st
     return f"| {' | '.join([*cells, f'{seconds:.0f} s'])} |"
 
 
+def samples(run: Path) -> np.ndarray:
+    """2,500 of a run's, (2500, 2)."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = f"{folder}/samples.npz"
+        command = [sys.executable, "-m", "gan_runner", "sample", str(run), "--count", "2500", "--out", out]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        return np.load(out)["samples"]
+
+
+def draw(out: Path, names: list[str], seed: int, picture: Path) -> None:
+    """Samples of every loss, a column each, on both mixtures, a row each."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4.2), dpi=100, layout="constrained")
+    panels = figure.subplots(len(DATA), len(names), squeeze=False)
+    for row_of_panels, (data, limit) in zip(panels, {"ring": 2.6, "grid": 5.0}.items(), strict=True):
+        for axes, name in zip(row_of_panels, names, strict=True):
+            x, y = samples(directory(out, data, name, seed)).T
+            axes.scatter(x, y, s=1, linewidths=0, color="#0072B2")
+            axes.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal", xticks=[], yticks=[])
+            if data == "ring":
+                axes.set_title(name.replace("`", "").replace(", ", "\n", 1), fontsize=9)
+    figure.savefig(picture)
+
+
+def directory(out: Path, data: str, name: str, seed: int) -> Path:
+    """Where a run is."""
+    return out / f"{data}_{'_'.join(name.replace('`', '').replace(',', '').split())}_{seed}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only", nargs="+", default=list(LOSSES), help="names of the table's rows")
+    parser.add_argument("--picture", type=Path, help="a PNG of the first seed's samples")
     options = parser.parse_args()
     print("| loss | ring: modes | high quality | grid: modes | high quality | time |\n|---|---|---|---|---|---|")
     for name in options.only:
         found: dict[str, list[tuple[dict[str, float], float]]] = {}
         for data in DATA:
             for seed in options.seeds:
-                run = options.out / f"{data}_{'_'.join(name.replace('`', '').replace(',', '').split())}_{seed}"
+                run = directory(options.out, data, name, seed)
                 train([*BASE, f"dataset={data}", *LOSSES[name], f"seed={seed}"], run)
                 record = json.loads((run / "evaluations.jsonl").read_text().splitlines()[-1])
                 seconds = json.loads((run / "summary.json").read_text())["wall_time"]
                 found.setdefault(data, []).append((record["metrics"]["modes"]["values"], seconds))
         print(row(name, found), flush=True)
+    if options.picture:
+        draw(options.out, options.only, options.seeds[0], options.picture)
 
 
 if __name__ == "__main__":
