@@ -1,5 +1,14 @@
-"""`python -m gan_runner`."""
+"""`python -m gan_runner`, and the console script."""
 
-from gan_runner.cli import main
 
-main()
+def main() -> None:
+    """The command line, with SIGINT as soon as may be."""
+    try:
+        from gan_runner.cli import main
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    main()
+
+
+if __name__ == "__main__":
+    main()

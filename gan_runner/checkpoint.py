@@ -1,5 +1,6 @@
 """Checkpoints: everything that training needs to go on, in files that PyTorch reads without running code."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +29,17 @@ def content(
 def save_last(directory: Path, content: dict[str, Any]) -> None:
     """Write `last.pt`; what it was before stays as `previous.pt`."""
     last = directory / "last.pt"
-    if last.exists():  # a second name for the old file first, so that at no moment both are missing
-        give_second_name(last, directory / "previous.pt")
-    save(last, content)
+
+    def keep_last() -> None:
+        if last.exists():  # a second name for the old file, so that at no moment there is none
+            give_second_name(last, directory / "previous.pt")
+
+    save(last, content, before=keep_last)
 
 
-def save(path: Path, content: dict[str, Any]) -> None:
-    """Write one checkpoint, with its digest beside it."""
-    write_with_digest(path, lambda file: torch.save(content, file))
+def save(path: Path, content: dict[str, Any], before: Callable[[], object] = lambda: None) -> None:
+    """Write one checkpoint, with its digest beside it; `before` is called when it is written, but not yet in place."""
+    write_with_digest(path, lambda file: torch.save(content, file), before)
 
 
 def load(path: Path) -> dict[str, Any]:

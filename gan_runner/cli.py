@@ -6,11 +6,14 @@ Neither torch nor numpy is imported here before a run starts, so that --help, --
 import importlib
 import os
 import re
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -22,7 +25,9 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
+from gan_runner import guard
 from gan_runner.config import (
     GROUPS,
     LIST_GROUPS,
@@ -42,10 +47,12 @@ REFUSED = {
     "hydra.output_subdir": "the run writes its own .hydra/",
     "hydra/job_logging": "the run writes its own gan_runner.log",
 }
+LONGEST = 2000  # characters of a message
 VERBS = {  # verb -> module with main(arguments), imported when it is called
     "sample": "gan_runner.sample",
     "evaluate": "gan_runner.evaluate",
     "resume": "gan_runner.resume",
+    "report": "gan_runner.reporting.verb",
 }
 
 
@@ -57,13 +64,14 @@ def main() -> None:
     # 10 times slower than one thread alone; with this one it costs 3 % on an idle machine.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors, instead of printing them its way
-    sys.path.append(os.getcwd())  # a user's own package, as with `python -m`; behind all that is installed
+    guard.install()
+    if any(word.startswith("trust=") for word in arguments):
+        sys.path.append(os.getcwd())  # a user's own package, as with `python -m`; behind all that is installed
     try:
         if arguments and re.fullmatch(r"\w[\w.-]*", arguments[0]):
             run_verb(arguments[0], arguments[1:])
         else:
-            check_flags(arguments)
-            sys.argv[1:] = flags_first(arguments)
+            sys.argv[1:] = check_flags(arguments)
             run()
     except KeyboardInterrupt:
         raise SystemExit(130) from None
@@ -75,7 +83,7 @@ def main() -> None:
             raise
         if "COMP_LINE" in os.environ:  # a shell that completes a word wants no message
             raise SystemExit(1) from None
-        print(f"gan-runner: {explain(error, arguments)}", file=sys.stderr)
+        print(f"gan-runner: {one_line(explain(error, arguments))}", file=sys.stderr)
         raise SystemExit(1) from None
 
 
@@ -90,12 +98,33 @@ def run_verb(verb: str, arguments: list[str]) -> None:
             raise ConfigError(f"{verb}: a setting wants a value: {verb}=VALUE")
         verbs = f"verbs: {', '.join(VERBS)}; a setting is key=value"
         raise ConfigError(f"{verb}: no such verb{suggest(verb, VERBS)} ({verbs})")
-    importlib.import_module(VERBS[verb]).main(arguments)
+    with interruptible_imports():
+        module = importlib.import_module(VERBS[verb])
+    module.main(arguments)
 
 
-def check_flags(arguments: list[str]) -> None:
-    """Refuse settings with dashes, which argparse would answer with a page of usage."""
-    flags = [flag for action in get_args_parser()._actions for flag in action.option_strings]
+@contextmanager
+def interruptible_imports(tidy: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Let SIGINT end the process at once: a KeyboardInterrupt in the C++ code that PyTorch runs at import aborts it."""
+
+    def end(*_: object) -> None:
+        tidy()
+        os._exit(130)
+
+    if threading.current_thread() is not threading.main_thread():  # only that one may have a say
+        yield
+        return
+    previous = signal.signal(signal.SIGINT, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def check_flags(arguments: list[str]) -> list[str]:
+    """The arguments, flags first. Refuses what argparse would answer with a page of usage: settings with dashes, say."""
+    parser = get_args_parser()
+    flags = [flag for action in parser._actions for flag in action.option_strings]
     for argument in arguments:
         word = argument.split("=")[0]
         if word.startswith("--") and word not in flags:
@@ -105,6 +134,13 @@ def check_flags(arguments: list[str]) -> None:
             raise ConfigError(f"{argument}: no such flag{hint}")
         if word in REFUSED and argument not in ("hydra.output_subdir=null", "hydra/job_logging=none"):
             raise ConfigError(f"{word}: not here: {REFUSED[word]}")
+
+    def refuse(message: str) -> NoReturn:
+        raise ConfigError(f"{message}; gan-runner --hydra-help lists the flags")
+
+    parser.error = refuse  # type: ignore[method-assign]
+    parser.parse_args(flags_first(arguments))
+    return flags_first(arguments)
 
 
 def flags_first(arguments: list[str]) -> list[str]:
@@ -127,7 +163,8 @@ def run(config: DictConfig) -> float | None:
         notes = settle_preset(config, overrides)
         plain = to_plain(config)
         check_before_torch(plain)
-        from gan_runner.runner import prepare
+        with interruptible_imports(lambda: remove_empty(path)):
+            from gan_runner.runner import prepare
 
         train = prepare(plain, trusted_packages(sys.argv[1:]))
         return train(
@@ -270,10 +307,22 @@ def explain(error: BaseException, arguments: list[str]) -> str:  # noqa: PLR0911
         return f"{ambiguous[1]}: several values are a sweep and want -m; a list wants brackets"
     if missing := re.search(r"Could not override '([^']*)'", text):
         return explain_unknown(missing[1], arguments)
-    first = text.strip().splitlines()[0] if text.strip() else ""
+    if isinstance(error, YAMLError):
+        return text
+    first, *rest = text.strip().splitlines() or [""]
+    if first.endswith(":") and rest:
+        first = f"{first} {rest[0].strip()}"
+    if first.startswith("Config group override"):  # a ValueError of Hydra's
+        return first.partition(" : ")[0]
     if isinstance(error, HydraException | OmegaConfBaseException):
         return first or type(error).__name__
     return f"this does not work: {type(error).__name__}: {first} (HYDRA_FULL_ERROR=1 shows where)"
+
+
+def one_line(message: str) -> str:
+    """A message without line breaks, and without the middle of a long one: a value may be of any length."""
+    line = " ".join(message.split())
+    return line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}"
 
 
 def explain_unknown(key: str, arguments: list[str]) -> str:

@@ -92,6 +92,8 @@ def component(
     Nested nodes with a `_target_` come first. Hydra's own `instantiate` would do, but its partial objects check their
     target again at every call (0.2 ms), and its errors name no key.
     """
+    if not isinstance(node, Mapping) or "_target_" not in node:
+        raise ConfigError(f"{key}: must be keys and values with a _target_")
     target = resolve(node["_target_"], key, trust)
     parameters = list(inspect.signature(target).parameters)
     taken = set(provided) if inspect.isclass(target) else set(parameters[:per_call])

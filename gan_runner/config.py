@@ -6,18 +6,22 @@ The command line imports this module, so it imports neither torch nor numpy.
 import difflib
 import inspect
 import json
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
 import hydra
+import yaml
 from annotated_types import Ge, Gt, Le
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
+
+sys.path.append(str(Path(__file__).parent / "_plugins"))  # where Hydra finds those of this package
 
 
 class ConfigError(ValueError):
@@ -92,8 +96,11 @@ class Settings:
     monitor: Monitor
     divergence: Divergence
     on_divergence: Literal["stop", "ignore"]
+    prune: list[tuple[Annotated[int, Ge(0)], float]] | None
     budget: Budget
     init_from: str | None
+    sweep: str | None
+    retry_failed: bool
     trust: list[str]
 
 
@@ -195,12 +202,9 @@ def check_arguments(
                 raise ConfigError(f"{path}={show(value)}: must be keys and values")
             checked[name] = hints[name](**check_arguments(path, hints[name], value))
             continue
-        adapter = pydantic.TypeAdapter(
-            hints[name], config=pydantic.ConfigDict(strict=True, arbitrary_types_allowed=True, allow_inf_nan=False)
-        )
         try:
             # JSON mode: strict about types, yet a YAML list may become a tuple.
-            checked[name] = adapter.validate_json(json.dumps(value))
+            checked[name] = adapter(hints[name]).validate_json(json.dumps(value))
         except pydantic.ValidationError as error:
             raise ConfigError(f"{path}={show(value)}: {explain(error)}") from None
     for name in allowed:
@@ -209,6 +213,16 @@ def check_arguments(
     return checked
 
 
+@lru_cache(maxsize=1000)
+def adapter(hint: Any) -> Any:
+    """What checks values by a type hint; it takes long to make."""
+    import pydantic
+
+    strict = pydantic.ConfigDict(strict=True, arbitrary_types_allowed=True, allow_inf_nan=False)
+    return pydantic.TypeAdapter(hint, config=strict)
+
+
+@lru_cache(maxsize=1000)
 def signature(target: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], dict[str, Any], bool]:
     """A target's named parameters, their type hints, and whether it takes any other keyword."""
     parameters = dict(inspect.signature(target).parameters)
@@ -318,7 +332,10 @@ def stored_config(directory: Path, overrides: list[str]) -> tuple[dict[str, Any]
     if "metric" in chosen:
         chosen["objective"] = None
     try:
-        config = DictConfig({**OmegaConf.load(path), **chosen})
+        text = path.read_text(encoding="utf-8")
+        if "&" in text and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
+            raise ConfigError(f"{path}: it has aliases, which no run writes: a few lines of them fill the memory")
+        config = DictConfig({**dict(OmegaConf.create(text)), **chosen})
         OmegaConf.set_struct(config, True)
         for word in overrides:
             key, separator, _ = word.partition("=")
@@ -330,7 +347,12 @@ def stored_config(directory: Path, overrides: list[str]) -> tuple[dict[str, Any]
         plain = to_plain(config)
     except OSError:
         raise ConfigError(f"{directory} is no run directory: it has no .hydra/config.yaml") from None
-    except (YAMLError, OmegaConfBaseException, AssertionError) as error:
-        raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from error
+    except ConfigError:
+        raise
+    except (YAMLError, OmegaConfBaseException, AssertionError, ValueError, TypeError, RecursionError) as error:
+        raise ConfigError(f"{path}: {(str(error).splitlines() or [type(error).__name__])[0]}") from error
+    for group in GROUPS:
+        if group not in LIST_GROUPS and not isinstance(plain.get(group), dict):
+            raise ConfigError(f"{path}: it has no {group}")
     trusts = any(word.startswith("trust=") for word in overrides)
-    return plain, list(plain["trust"]) if trusts else []
+    return plain, load_settings(plain).trust if trusts else []

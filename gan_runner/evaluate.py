@@ -13,7 +13,7 @@ from gan_runner.config import ConfigError, stored_config
 from gan_runner.evaluation import Evaluator, generate
 from gan_runner.files import named, write_bytes
 from gan_runner.games.game import Game
-from gan_runner.verbs import Parser, load_trained, positive
+from gan_runner.verbs import Parser, load_trained, positive, refuse_links
 
 NEAREST = 7  # training samples beside each generated one
 
@@ -36,6 +36,7 @@ def parser() -> Parser:
 def main(arguments: list[str]) -> None:
     """The verb. Raises ConfigError where the directory, the checkpoint or an override does not fit."""
     options = parser().parse_intermixed_args(arguments)
+    refuse_links(options.directory, "generated", "evaluations.jsonl")
     config, trust = stored_config(options.directory, options.overrides)
     trained = load_trained(options, config, trust, with_data=True)
     game, evaluator = trained.built.game, trained.built.evaluator

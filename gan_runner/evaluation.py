@@ -77,7 +77,12 @@ class Evaluator:
             moments_of_real=self.real.moments if self.real else no_network,
         )
         metrics = {
-            name: {"values": metric(view), **metric.counts(game.data), "split": "training"}
+            name: {
+                "values": metric(view),
+                "higher_is_better": dict(metric.higher_is_better),
+                **metric.counts(game.data),
+                "split": "training",
+            }
             for name, metric in self.metrics.items()
         }
         return {

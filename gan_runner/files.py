@@ -31,19 +31,23 @@ def write_bytes(path: Path, content: bytes) -> None:
     write_atomically(path, lambda file: file.write(content))
 
 
-def write_with_digest(path: Path, write: Callable[[BinaryIO], object]) -> None:
+def write_with_digest(
+    path: Path, write: Callable[[BinaryIO], object], before: Callable[[], object] = lambda: None
+) -> None:
     """`write_atomically`, with the file's SHA-256 beside it, in PATH.sha256, as sha256sum writes it.
 
     While the file is exchanged PATH.sha256 holds the new digest and the old one: at no moment has the file none.
+    `before` is called before it is exchanged, when its content is written.
     """
     digests = digest_path(path)
-    old = digests.read_text() if digests.exists() else ""
+    old = digests.read_text(errors="replace") if digests.exists() else ""
     new = ""
 
     def write_both(file: BinaryIO) -> None:
         nonlocal new
         hashing = Hashing(file)
         write(hashing)  # type: ignore[arg-type]  # torch.save asks no more of a file
+        before()
         new = f"{hashing.sha256.hexdigest()}  {path.name}\n"
         write_bytes(digests, (new + old).encode())
 
@@ -55,8 +59,9 @@ def give_second_name(source: Path, target: Path) -> None:
     """Make `target` another name of the file `source`, with its digest; at no moment is there no `target`."""
     digests, old = digest_path(target), ""
     if digests.exists():
-        old = digests.read_text()
-    new = digest_path(source).read_text().replace(source.name, target.name) if digest_path(source).exists() else ""
+        old = digests.read_text(errors="replace")
+    new = digest_path(source).read_text(errors="replace") if digest_path(source).exists() else ""
+    new = new.replace(source.name, target.name)
     spare = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     spare.unlink(missing_ok=True)
     try:
@@ -65,6 +70,7 @@ def give_second_name(source: Path, target: Path) -> None:
         shutil.copyfile(source, spare)
     write_bytes(digests, (new + old).encode())
     spare.replace(target)
+    spare.unlink(missing_ok=True)  # it stays where both were names of one file already
     write_bytes(digests, new.encode())
 
 
@@ -95,7 +101,7 @@ def is_intact(path: Path) -> bool:
     if not digests.exists():
         return True
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() in digests.read_text()
+        return hashlib.file_digest(file, "sha256").hexdigest() in digests.read_text(errors="replace")
 
 
 def named(value: Any) -> Any:

@@ -1,7 +1,7 @@
 """What a config file may tell Hydra to do: a file can come from a stranger, and Hydra obeys before this package runs.
 
-A file can name callbacks, launchers, log handlers and their factories, environment variables and packages to import.
-So every config that Hydra composes with files from elsewhere than conf/ is compared with what the packaged files and the
+A file can name callbacks, launchers, log handlers and their factories, environment variables and packages to import. So
+every config that Hydra composes with files from elsewhere than conf/ is compared with what the packaged files and the
 command line alone say of the node `hydra`. Whoever types a setting there himself has it.
 """
 
@@ -16,17 +16,20 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from yaml import YAMLError
 
 from gan_runner.config import ConfigError, conf_directory
 
-# What a file may set: places, the space of a search, and what a cluster wants to know. No names of classes, no commands.
-FREE = re.compile(
-    r"run\.dir|sweep\.(dir|subdir)|mode|verbose|sweeper\.(max_batch_size|n_trials|n_jobs|direction)"
-    r"|sweeper\.params\.(?!.*hydra).*"
+# What a file may set: places, the space of a search, what a cluster wants to know. No names of classes, no commands.
+FREE = re.compile(r"run\.dir|sweep\.(dir|subdir)|mode|verbose(\.\d+)?")
+FREE_PLAIN = re.compile(  # these too, but of a plain value: an interpolation could lead to a node with a _target_
+    r"sweeper\.(max_batch_size|n_trials|n_jobs|params\.(?!.*(hydra|_target_)).*)"
     r"|launcher\.(n_jobs|timeout_min|(cpus|gpus|tasks|mem)_per_\w+|mem_gb|nodes|partition|qos|account|array_parallelism"
     r"|max_num_timeout|signal_delay_s)"
 )
-FILLED_IN = re.compile(r"searchpath|overrides|runtime\..*|job\.(override_dirname|config_name)")  # by Hydra, afterwards
+FILLED_IN = re.compile(
+    r"(searchpath|overrides|runtime)(\..*)?|job\.(override_dirname|config_name)"
+)  # by Hydra, afterwards
 
 
 class GuardedLoader(ConfigLoaderImpl):
@@ -42,11 +45,18 @@ class GuardedLoader(ConfigLoaderImpl):
     ) -> DictConfig:
         """A composed config. Raises ConfigError for one that a file gives more power than it may have."""
         has_strangers = self.has_strangers(overrides)
-        if has_strangers:
+        if not has_strangers:
+            return super().load_configuration(config_name, overrides, run_mode, from_shell, validate_sweep_overrides)
+        try:
             self.refuse_search_path(config_name)
-        config = super().load_configuration(config_name, overrides, run_mode, from_shell, validate_sweep_overrides)
-        if has_strangers:
+            config = super().load_configuration(config_name, overrides, run_mode, from_shell, validate_sweep_overrides)
             check(config, overrides)
+        except (ConfigError, HydraException, YAMLError):
+            raise
+        except Exception as error:  # Hydra takes files for well-formed
+            where = ", ".join(element.path for element in self.config_search_path.get_path() if element.path)
+            first = str(error).partition("\n")[0]
+            raise ConfigError(f"a config file in {where} cannot be used: {type(error).__name__}: {first}") from error
         return config
 
     def has_strangers(self, overrides: list[str]) -> bool:
@@ -63,11 +73,13 @@ class GuardedLoader(ConfigLoaderImpl):
 
 
 def check(config: DictConfig, words: list[str]) -> None:
-    """Refuse a config whose node `hydra` is another than the packaged files and these words of the command line make it."""
+    """Refuse a config whose node `hydra` is not what the packaged files and these words of the command line make it."""
     found = flat(config)
     if len(config.hydra.overrides.hydra) + len(config.hydra.overrides.task) != len(words):
         raise refusal("hydra.overrides")
-    options = {group: name for group, name in config.hydra.runtime.choices.items() if group.startswith("hydra/") and name}
+    options = {
+        group: name for group, name in config.hydra.runtime.choices.items() if group.startswith("hydra/") and name
+    }
     typed = [
         override.input_line or ""
         for override in OverridesParser.create().parse_overrides(words)
@@ -83,10 +95,11 @@ def check(config: DictConfig, words: list[str]) -> None:
         ]
     except HydraException as error:
         raise refusal(" ".join(chosen)) from error
-    for key in {**found, **allowed[0]}:
-        if not FREE.fullmatch(key) and not FILLED_IN.fullmatch(key):
-            if all(found.get(key, flat) != node.get(key, flat) for node in allowed):
-                raise refusal(f"hydra.{key}")
+    for key, value in found.items():
+        is_free = FREE.fullmatch(key) or FILLED_IN.fullmatch(key)
+        is_free = is_free or (FREE_PLAIN.fullmatch(key) and "${" not in str(value))
+        if not is_free and all(node.get(key, flat) != value for node in allowed):
+            raise refusal(f"hydra.{key}")
 
 
 def refusal(key: str) -> ConfigError:
@@ -100,12 +113,14 @@ def flat(config: DictConfig) -> dict[str, Any]:
 
 
 def leaves(node: Any, prefix: str) -> Iterator[tuple[str, Any]]:
-    """The dotted keys of a nested dict, with their values; an empty dict is one."""
-    if isinstance(node, dict) and node:
-        for key, value in node.items():
+    """The dotted keys of nested dicts and lists, with their values; an empty dict or list is a value."""
+    if isinstance(node, dict | list) and node:
+        for key, value in node.items() if isinstance(node, dict) else enumerate(node):
             yield from leaves(value, f"{prefix}.{key}" if prefix else str(key))
     else:
         yield prefix, node
 
 
-hydra._internal.hydra.ConfigLoaderImpl = GuardedLoader  # type: ignore[misc]
+def install() -> None:
+    """Let Hydra load its configs by the guarded loader."""
+    hydra._internal.hydra.ConfigLoaderImpl = GuardedLoader  # type: ignore[misc]

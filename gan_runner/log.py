@@ -2,19 +2,21 @@
 
 import json
 import os
+import socket
 import sys
 import time
 import types
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self, TextIO
 
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from gan_runner.files import named
+from gan_runner.files import named, write_bytes
 
 SECONDS_BETWEEN_LINES = 10.0  # of the plain progress, which a pipe and gan_runner.log get
+EVENTS = "events.out.tfevents."  # how the names of TensorBoard's files begin
 SHOWN = ("loss/generator", "loss/discriminator")
 
 
@@ -28,19 +30,24 @@ class Console(RichConsole):
 
 
 class RunLog:
-    """The log of one run, resumed after `done` steps if it is; a context manager that closes its files."""
+    """The log of one run; a context manager that closes its files.
 
-    def __init__(self, directory: Path, steps: int, hyperparameters: Mapping[str, Any], done: int | None = None):
+    `logged` is the last step that the log of a resumed run goes on after, 0 where it starts again; None for a new run.
+    """
+
+    def __init__(self, directory: Path, steps: int, hyperparameters: Mapping[str, Any], logged: int | None = None):
         self.console = Console(highlight=False, soft_wrap=True)
         self.steps, self.last_line = steps, time.monotonic()
         self.text: TextIO = (directory / "gan_runner.log").open("a", encoding="utf-8")
         self.metrics: TextIO = (directory / "metrics.jsonl").open("a", encoding="utf-8", buffering=1)  # line by line
         self.evaluations: TextIO = (directory / "evaluations.jsonl").open("a", encoding="utf-8", buffering=1)
-        self.writer = event_writer(directory)
-        if done is None:
+        if logged is not None:
+            cut_events_back(directory, logged)
+        self.events = EventFile(directory)
+        if logged is not None:
+            self.events.restart(logged + 1 if logged else 0)
+        if not logged:
             self.write_hyperparameters(hyperparameters)
-        else:
-            self.forget_after(done)
         self.progress = Progress(
             TextColumn("{task.completed}/{task.total}"),
             BarColumn(bar_width=None),
@@ -58,7 +65,7 @@ class RunLog:
 
     def __exit__(self, *exception: object) -> None:
         self.progress.stop()
-        for file in (self.text, self.metrics, self.evaluations, self.writer):
+        for file in (self.text, self.metrics, self.evaluations, self.events.file):
             file.close()
 
     def say(self, line: str, to_terminal: bool = True) -> None:
@@ -74,7 +81,7 @@ class RunLog:
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """A log point."""
         self.metrics.write(json.dumps(named({"step": step, **values})) + "\n")
-        self.add_summary(step, [{"tag": tag, "simple_value": value} for tag, value in values.items()])
+        self.events.add(step, [{"tag": tag, "simple_value": value} for tag, value in values.items()])
         losses = "  ".join(f"{tag.removeprefix('loss/')} {values[tag]:.4g}" for tag in SHOWN if tag in values)
         losses += f"  {values['images_per_second']:.0f} images/s"
         self.progress.update(self.bar, losses=losses)
@@ -88,43 +95,104 @@ class RunLog:
 
     def image(self, step: int, tag: str, png: bytes) -> None:
         """A picture, as encoded for its file."""
-        self.add_summary(step, [{"tag": tag, "image": {"encoded_image_string": png}}])
+        self.events.add(step, [{"tag": tag, "image": {"encoded_image_string": png}}])
 
     def write_hyperparameters(self, hyperparameters: Mapping[str, Any]) -> None:
         """For TensorBoard's HPARAMS tab, in the run's one event file (SummaryWriter.add_hparams starts another)."""
         from torch.utils.tensorboard.summary import hparams
 
-        for summary in hparams(dict(hyperparameters), dict.fromkeys(SHOWN, 0.0)):
-            self.writer.add_summary(summary)
-
-    def forget_after(self, done: int) -> None:
-        """Have TensorBoard drop the events after `done` steps that the run had written before it was killed."""
-        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-
-        self.writer.add_event(Event(step=done + 1, file_version="brain.Event:2"))
-        self.writer.add_event(Event(step=done + 1, session_log=SessionLog(status=SessionLog.START)))
+        _, *of_the_run = hparams(dict(hyperparameters), {})  # the first would stand for the columns of all other runs
+        for summary in of_the_run:
+            self.events.write(summary=summary)
 
     def flush(self) -> None:
         """Put everything where a crash does not lose it."""
-        for file in (self.text, self.metrics, self.evaluations):
+        for file in (self.text, self.metrics, self.evaluations, self.events.file):
             file.flush()
             os.fsync(file.fileno())
-        self.writer.flush()
 
-    def add_summary(self, step: int, values: list[dict[str, Any]]) -> None:
+
+class EventFile:
+    """A file of events for TensorBoard, which reads a run's files in the order of their names.
+
+    TensorBoard's own writer names files by the second and the process, in which the file of a resumed run may come
+    before the one it goes on from; and it writes in a thread, which loses what is in its queue.
+    """
+
+    def __init__(self, directory: Path):
+        # Without this, TensorBoard imports TensorFlow where it happens to be installed, for seconds.
+        sys.modules.setdefault("tensorboard.compat.notf", types.ModuleType("notf"))
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        earlier = [int(path.name.split(".")[3]) for path in event_files(directory)]
+        second = max(int(time.time()), *(second + 1 for second in earlier), 0)
+        name = f"{EVENTS}{second:010d}.{socket.gethostname()}.{os.getpid()}.0"
+        self.file = (directory / name).open("xb")
+        self.records = RecordWriter(self.file)
+        self.write(file_version="brain.Event:2")
+
+    def write(self, **fields: Any) -> None:
+        """One event."""
+        from tensorboard.compat.proto.event_pb2 import Event
+
+        self.records.write(Event(wall_time=time.time(), **fields).SerializeToString())
+        self.file.flush()
+
+    def add(self, step: int, values: list[dict[str, Any]]) -> None:
         """One event with all values: a third of the cost of one each."""
         from tensorboard.compat.proto.summary_pb2 import Summary
 
-        self.writer.add_summary(Summary(value=values), step)
+        self.write(step=step, summary=Summary(value=values))
+
+    def restart(self, step: int) -> None:
+        """Have a TensorBoard that is running drop what it has read of the events from `step` on."""
+        from tensorboard.compat.proto.event_pb2 import SessionLog
+
+        self.write(step=step, session_log=SessionLog(status=SessionLog.START))
 
 
-def event_writer(directory: Path) -> Any:
-    """TensorBoard's writer of one event file."""
-    # Without this, TensorBoard imports TensorFlow where it happens to be installed, for seconds.
-    sys.modules.setdefault("tensorboard.compat.notf", types.ModuleType("notf"))
-    from torch.utils.tensorboard.writer import FileWriter
+def write_experiment(directory: Path, varied: Mapping[str, list[Any]], metrics: Iterable[str]) -> None:
+    """The columns of TensorBoard's HPARAMS tab, for the runs below a directory: keys with the values that they take.
 
-    return FileWriter(str(directory))
+    Without it TensorBoard shows every key and every scalar.
+    """
+    from torch.utils.tensorboard.summary import hparams
+
+    for path in event_files(directory):
+        path.unlink()
+    columns = {key: values[0] if len({type(v) for v in values}) == 1 else "" for key, values in varied.items()}
+    events = EventFile(directory)
+    with events.file:
+        events.write(summary=hparams(columns, dict.fromkeys(metrics or SHOWN, 0.0))[0])
+
+
+def event_files(directory: Path) -> list[Path]:
+    """TensorBoard's files, in the order in which they were written."""
+    return sorted(path for path in directory.glob(f"{EVENTS}*") if path.name.split(".")[3].isdigit())
+
+
+def cut_events_back(directory: Path, logged: int) -> None:
+    """Take the events after step `logged` from TensorBoard's files, and those not written to their end; at 0, all."""
+    for path in event_files(directory):
+        content = path.read_bytes()
+        kept = b"".join(record for record, step in records(content) if step <= logged)
+        if not logged:
+            path.unlink()
+        elif kept != content:
+            write_bytes(path, kept)
+
+
+def records(content: bytes) -> Iterator[tuple[bytes, int]]:
+    """The whole records of an event file, each with its step: length (8 bytes), checksum (4), event, checksum (4)."""
+    from tensorboard.compat.proto.event_pb2 import Event
+
+    start = 0
+    while length := int.from_bytes(content[start : start + 8], "little"):
+        end = start + length + 16
+        if end > len(content):
+            return
+        yield content[start:end], Event.FromString(content[start + 12 : end - 4]).step
+        start = end
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -20,6 +20,10 @@ class Diverged(Exception):  # noqa: N818 -- no error of the program
     """Training on would be in vain."""
 
 
+class Pruned(Exception):  # noqa: N818 -- no error: the run is whole, and can go on
+    """The run is worse than the key `prune` asks for."""
+
+
 class Report:
     """What a run says of itself between the steps: log points, evaluations, pictures, checkpoints."""
 
@@ -33,17 +37,21 @@ class Report:
         self.guard = Guard(settings.divergence)
         self.best = Best(evaluator.objective)
         self.clock = Clock()
-        self.pending: dict[str, float] | None = None
-        self.preview.draw_real()
+        self.pending: dict[str, float] | None = None  # a log point whose evaluation was broken off
 
     def read(self, step: int) -> dict[str, float]:
         """The values of a log point. Raises Diverged."""
         values = {tag: float(value) for tag, value in self.game.statistics().items()}
         values["diversity"] = self.preview.diversity()
-        if (reason := self.guard.reason(step, values | self.weights())) and self.settings.on_divergence == "stop":
+        reason = self.guard.reason(step, values | self.weights())
+        if reason and self.settings.on_divergence == "stop":
             self.log_point(step, values)
             raise Diverged(f"step {step:,}: {reason}")
-        for line in [*self.monitors.warnings(values), *([reason] if reason else [])]:
+        warnings = self.monitors.warnings(values)
+        if reason and "diverged" not in self.monitors.warned:  # once, as the others
+            self.monitors.warned.add("diverged")
+            warnings.append(reason)
+        for line in warnings:
             self.log.say(f"warning: step {step:,}: {line}")
         return values
 
@@ -52,8 +60,9 @@ class Report:
         players = self.game.players.items()
         return {f"weights/{name}": float(largest_weight(list(player.network.parameters()))) for name, player in players}
 
-    def write(self, step: int, values: dict[str, float], stop: StopRequest, is_evaluated: bool) -> None:
+    def write(self, step: int, stop: StopRequest, is_evaluated: bool) -> None:
         """A log point, evaluated first if it is to be; a signal leaves it pending."""
+        values = self.pending or self.read(step)
         self.pending = None
         if is_evaluated:
             try:
@@ -69,6 +78,15 @@ class Report:
             checkpoint.save(self.directory.checkpoints / "best.pt", self.content(step))
             self.directory.summary["best"] = self.best.record()
 
+    def shortfall(self, step: int) -> str | None:
+        """Why the evaluation after `step` is the last, by the key `prune`; None if it is not."""
+        limit = dict(self.settings.prune or ()).get(step)
+        objective, best = self.best.objective, self.best.value
+        if limit is None or objective is None or not objective.is_better(limit, best):
+            return None
+        found = "has no value" if best is None else f"{best:.4g} is worse than {limit:.4g}"
+        return f"pruned at step {step:,}: {objective.tag} {found}"
+
     def log_point(self, step: int, values: dict[str, float]) -> None:
         """A line of metrics.jsonl, and the same in summary.json."""
         images = step * self.game.images_per_step
@@ -81,8 +99,9 @@ class Report:
         if broken and self.settings.on_divergence == "stop":
             raise Diverged(f"step {step:,}: {broken[0]} is not finite")
         self.log.flush()  # what a checkpoint is behind of must not be lost
+        self.directory.update(step=step)  # first: a run killed after its last checkpoint has only its status to change
         checkpoint.save_last(self.directory.checkpoints, self.content(step))
-        self.directory.update(step=step)
+        self.directory.summary |= self.clock.totals()  # with the time that this took
 
     def content(self, step: int) -> dict[str, Any]:
         """A checkpoint's."""
@@ -160,6 +179,6 @@ class Clock:
         return {"seconds": now - self.start, "images_per_second": rate}
 
     def totals(self) -> dict[str, float]:
-        """`wall_time` in seconds, and the mean rate over it, as of the last reading."""
-        wall_time = self.last - self.start
+        """`wall_time` in seconds up to now, and the mean rate over it."""
+        wall_time = self.seconds()
         return {"wall_time": wall_time, "images_per_second": self.last_images / max(wall_time, 1e-9)}

@@ -6,6 +6,7 @@ import math
 import os
 import platform
 import subprocess
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
@@ -34,28 +35,32 @@ class RunDirectory:
         self.lock.release()
 
     @classmethod
-    def claim(cls, path: Path, documents: dict[str, str]) -> "RunDirectory":
-        """Take an empty or new directory for a run of this process, and write `documents` (name -> text) into it.
+    def claim(cls, path: Path, documents: dict[str, str], facts: dict[str, Any]) -> "RunDirectory":
+        """Take an empty or new directory for a run of this process.
 
-        Raises ValueError if it holds a run: two runs never share a directory.
+        `documents` (name -> text) are written into it, and `facts` into summary.json, which comes last: a directory
+        that has one can be resumed. Raises ValueError if it holds a run: two runs never share a directory.
         """
         directory = cls(path)
-        directory.summary = {"status": "running", "reason": None, "step": 0, "started": now(), **this_process()}
         cls.check_free(path)
         path.mkdir(parents=True, exist_ok=True)
         try:
-            (path / "summary.json").touch(exist_ok=False)  # exactly one process creates it
-        except FileExistsError:
+            directory.lock.acquire()  # exactly one process has it
+        except Timeout:
             raise ValueError(f"{path} already holds a run; choose another hydra.run.dir") from None
-        directory.lock.acquire()
-        directory.update()
-        directory.write(documents)
+        try:
+            cls.check_free(path)
+            directory.write(documents)
+            directory.update(status="running", reason=None, step=0, started=now(), **this_process(), **facts)
+        except BaseException:
+            directory.lock.release()
+            raise
         return directory
 
     @staticmethod
     def check_free(path: Path) -> None:
         """Raises ValueError if there is something already."""
-        there = [entry.name for entry in path.iterdir()] if path.is_dir() else []
+        there = [entry.name for entry in path.iterdir() if entry.name != ".lock"] if path.is_dir() else []
         if "summary.json" in there:
             raise ValueError(f"{path} already holds a run; choose another hydra.run.dir")
         if there:
@@ -68,31 +73,38 @@ class RunDirectory:
         Raises ValueError where it is none, or another process writes there.
         """
         directory = cls(path)
-        try:
-            directory.summary = json.loads((path / "summary.json").read_text())
-            directory.summary["status"]
-        except FileNotFoundError:
-            raise ValueError(f"{path} is no run directory: it has no summary.json") from None
-        except (ValueError, TypeError, KeyError) as error:
-            raise ValueError(f"{path / 'summary.json'} is damaged ({error})") from None
+        if not (path / "summary.json").exists():
+            raise ValueError(f"{path} is no run directory: it has no summary.json")
         try:
             directory.lock.acquire()
         except Timeout:
-            pid = directory.summary.get("pid")
-            raise ValueError(f"{path} belongs to a process that is running (pid {pid})") from None
+            raise ValueError(f"{path} belongs to a process that is running{whose(path)}") from None
+        try:
+            directory.summary = json.loads((path / "summary.json").read_text())
+            directory.summary["status"]
+        except (ValueError, TypeError, KeyError) as error:
+            directory.lock.release()
+            raise ValueError(f"{path / 'summary.json'} is damaged ({error})") from None
         return directory
 
-    def go_on(self, done: int, is_pending: bool) -> None:
-        """Take back what was logged after `done` steps, and say that the run is running again.
+    def go_on(self, step: int, logged: int, best: dict[str, Any] | None, facts: dict[str, Any]) -> None:
+        """Say that the run is running again, after `step` steps, and take back what it wrote later.
 
-        Where that step's log point is pending, it is taken back too.
+        `logged` is the last step whose log point is written: that of `step` itself may be pending. `best` is what a
+        checkpoint knows of the best evaluation.
         """
+        for folder in (self.path, self.path / ".hydra", self.checkpoints, self.samples):
+            for leftover in folder.glob(".*.tmp"):  # of a process that was killed while it wrote
+                leftover.unlink()
         for name in ("metrics.jsonl", "evaluations.jsonl"):
-            cut_back(self.path / name, done - is_pending)
-        self.summary.setdefault("resumed", []).append({"step": done, "at": now()})
-        if (self.summary.get("best") or {}).get("step", 0) > done:
-            del self.summary["best"]
-        self.update(status="running", reason=None, step=done, **this_process())
+            cut_back(self.path / name, logged)
+        for picture in self.samples.glob("*_*.png"):
+            if picture.stem.rpartition("_")[2] > f"{logged:08d}":
+                picture.unlink()
+        self.summary.pop("best", None)
+        self.summary |= {"best": best} if best else {}
+        self.summary.setdefault("resumed", []).append({"step": step, "at": now()})
+        self.update(status="running", reason=None, step=step, **this_process(), **facts)
 
     def write(self, documents: dict[str, str]) -> None:
         """Text files, name -> content."""
@@ -118,6 +130,14 @@ class RunDirectory:
         """Set entries of summary.json."""
         self.summary |= entries
         write_bytes(self.path / "summary.json", (json.dumps(named(self.summary), indent=2) + "\n").encode())
+
+
+def whose(path: Path) -> str:
+    """Which process owns a directory, as far as it says."""
+    try:
+        return f" (pid {json.loads((path / 'summary.json').read_text())['pid']})"
+    except (OSError, ValueError, TypeError, KeyError):
+        return ""
 
 
 def now() -> str:
@@ -152,9 +172,16 @@ def is_of(line: bytes, done: int) -> bool:
 def versions() -> dict[str, str]:
     """Of all that numbers depend on."""
     own = {"gan_runner": __version__, "python": platform.python_version(), "torch": str(torch.__version__)}
-    return own | {name: version(name) for name in LIBRARIES}
+    return own | installed()
 
 
+@cache
+def installed() -> dict[str, str]:
+    """The versions of LIBRARIES, which are read from files."""
+    return {name: version(name) for name in LIBRARIES}
+
+
+@cache
 def git_commit() -> str | None:
     """The commit of the checkout that this code runs from, `+` behind it where files differ; None in a wheel."""
     root = Path(__file__).resolve().parent.parent

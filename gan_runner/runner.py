@@ -13,18 +13,22 @@ import torch
 from gan_runner import __version__, checkpoint
 from gan_runner.build import Built, build
 from gan_runner.config import ConfigError, Stopped, TrainingFailed
+from gan_runner.datasets.data import Data
 from gan_runner.determinism import deterministic
 from gan_runner.games.game import Game
 from gan_runner.log import RunLog, flatten
-from gan_runner.report import Diverged
+from gan_runner.report import Diverged, Pruned
 from gan_runner.run_directory import RunDirectory, versions
-from gan_runner.signals import Interrupted
+from gan_runner.signals import Interrupted, StopRequest
 from gan_runner.train import train
 
 
-def prepare(config: dict[str, Any], trust: list[str]) -> Callable[..., float | None]:
-    """Build all that a config describes, and return what trains it. Raises ConfigError before anything is written."""
-    built = build(config, trust)
+def prepare(config: dict[str, Any], trust: list[str], data: Data | None = None) -> Callable[..., float | None]:
+    """Build all that a config describes, and return what trains it. Raises ConfigError before anything is written.
+
+    `data` is the config's dataset, where it has been loaded before.
+    """
+    built = build(config, trust, data)
     if built.settings.init_from:
         load_weights(built.game, Path(built.settings.init_from))
     return partial(run, built, flatten(config))
@@ -58,16 +62,23 @@ def run(
     try:
         RunDirectory.check_free(path)
         said = prepare_evaluation(built)
-        directory = RunDirectory.claim(path, documents)
+        directory = RunDirectory.claim(path, documents, {"horizon": built.steps, **facts(built)})
     except (OSError, ValueError) as error:
         raise ConfigError(str(error)) from error
     with directory:
-        directory.summary["horizon"] = built.steps
         lines = [f"gan-runner {__version__}: {title}", *outline(built), *(f"note: {note}" for note in notes)]
         return carry_out(built, directory, lines, said=said, hyperparameters=hyperparameters)
 
 
-def resume(config: dict[str, Any], trust: list[str], path: Path, documents: dict[str, str], any_version: bool) -> None:
+def resume(
+    config: dict[str, Any],
+    trust: list[str],
+    path: Path,
+    *,
+    documents: dict[str, str],
+    any_version: bool = False,
+    data: Data | None = None,
+) -> None:
     """Go on with the run in a directory from its newest checkpoint that is whole, by a config that fits it.
 
     Raises ConfigError, before anything is changed, where that cannot be; and what `carry_out` raises.
@@ -83,24 +94,37 @@ def resume(config: dict[str, Any], trust: list[str], path: Path, documents: dict
             raise ConfigError(str(error)) from error
         if saved and not any_version:
             check_versions(saved["versions"])
-        built = build(config, trust, horizon=directory.summary.get("horizon"))
-        done = load_state(built, saved, path) if saved else 0
-        if built.settings.init_from and not saved:
+        built = build(config, trust, data, horizon=directory.summary.get("horizon"))
+        done, memory = load_state(built, saved, path) if saved else (0, None)
+        saved = None  # or the run would keep a second copy of its weights
+        if built.settings.init_from and not memory:
             load_weights(built.game, Path(built.settings.init_from))
-        is_pending = saved is not None and saved["report"]["pending"] is not None
-        if done >= built.steps and not is_pending:
+        is_pending = memory is not None and memory["pending"] is not None
+        if done > built.steps or (done == built.steps and not is_pending):
+            if directory.summary["status"] in ("running", "interrupted"):  # killed on its last lines
+                directory.update(status="completed", reason=None, step=done)
             print(f"{path} is finished: {done:,} steps done of {built.steps:,}; steps=N would go on")
             return
         said = prepare_evaluation(built)
+        notes = [f"warning: {warning}"] if warning else []
+        before, now = directory.summary.get("threads"), torch.get_num_threads()
+        if before not in (None, now) and built.game.randomness.device.type == "cpu":
+            notes.append(f"warning: {now} threads, and there were {before}: the numbers go on as before to rounding")
         try:
             if warning:
                 checkpoint.set_damaged_aside(directory.checkpoints)
-            directory.go_on(done, is_pending)
             directory.write(documents)
+            directory.go_on(done, done - is_pending, memory["best"] if memory else None, facts(built))
         except OSError as error:
             raise ConfigError(f"cannot write to {path}: {error.strerror}") from error
-        lines = [f"gan-runner {__version__}: resumed after step {done:,}", *outline(built)]
-        carry_out(built, directory, [*lines, *([f"warning: {warning}"] if warning else [])], said=said, start=saved)
+        lines = [f"gan-runner {__version__}: resumed after step {done:,}", *outline(built), *notes]
+        carry_out(built, directory, lines, said=said, hyperparameters=flatten(config), done=done, memory=memory)
+
+
+def fail(path: Path, documents: dict[str, str], reason: str) -> None:
+    """A directory for a run that could not be built, which says why."""
+    with RunDirectory.claim(path, documents, {}) as directory:
+        directory.update(status="failed", reason=reason)
 
 
 def carry_out(
@@ -109,37 +133,40 @@ def carry_out(
     lines: list[str],
     *,
     said: list[str],
-    hyperparameters: dict[str, Any] | None = None,
-    start: dict[str, Any] | None = None,
+    hyperparameters: dict[str, Any],
+    done: int | None = None,
+    memory: dict[str, Any] | None = None,
 ) -> float | None:
-    """Train, from the checkpoint `start` or from nothing, and say in summary.json how it ended.
+    """Train, and say in summary.json how it ended.
 
+    A resumed run has `done` some steps, and left a report's `memory` of them.
     Raises SystemExit after an interruption, Stopped for what one line explains, TrainingFailed from whatever else
     training raised.
     """
     game, settings, steps, _, evaluator = built
     shown_path = shorten(directory.path)
+    logged = done - (memory["pending"] is not None) if memory and done else done
     try:
-        directory.update(
-            parameters={name: count_parameters(game, name) for name in game.players},
-            device=describe_device(game.randomness.device),
-            threads=torch.get_num_threads(),
-            deterministic=settings.deterministic or game.randomness.device.type == "cpu",
-        )
-        done = start["step"] if start else None
-        with RunLog(directory.path, steps, hyperparameters or {}, done) as log:
+        with StopRequest() as stop, RunLog(directory.path, steps, hyperparameters, logged) as log:
             for line in said:
                 log.say(line, to_terminal=False)
             for line in lines:
                 log.say(line)
             try:
                 with deterministic(settings.deterministic, partial(not_deterministic, directory, log)):
-                    best = train(game, evaluator, settings, steps=steps, directory=directory, log=log, start=start)
+                    best = train(
+                        game, evaluator, settings, steps=steps, directory=directory, log=log, stop=stop,
+                        done=done or 0, memory=memory,
+                    )  # fmt: skip
             except (Interrupted, KeyboardInterrupt) as interruption:
                 directory.update(status="interrupted", reason=str(interruption) or "SIGINT")
                 saved = "saved" if (directory.checkpoints / "last.pt").exists() else "nothing saved yet"
                 log.say(f"interrupted at step {directory.summary['step']:,}; {saved} in {shown_path}")
                 raise SystemExit(getattr(interruption, "exit_code", 130)) from None
+            except Pruned as end:
+                directory.update(status="interrupted", reason=str(end))
+                log.say(f"{end}; prune=null would go on")
+                return None
             except Diverged as end:
                 directory.update(status="diverged", reason=str(end))
                 raise
@@ -186,13 +213,11 @@ def last_good(directory: RunDirectory) -> str:
     return f"its last checkpoint, of step {saved['step']:,}, is whole" if saved else "it has no checkpoint yet"
 
 
-def load_state(built: Built, saved: dict[str, Any], path: Path) -> int:
-    """Put a checkpoint into the game that it was made of; the steps that it has done. Raises ConfigError."""
+def load_state(built: Built, saved: dict[str, Any], path: Path) -> tuple[int, dict[str, Any]]:
+    """Put a checkpoint into the game that it was made of; its steps, and a report's memory. Raises ConfigError."""
     try:
         built.game.load_state_dict(saved["game"])
-        if built.evaluator.objective and saved["report"]["best"]:
-            _ = saved["report"]["best"]["value"]
-        return int(saved["step"])
+        return saved["step"], saved["report"]
     except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
         first = " ".join(str(error).split())[:300]
         raise ConfigError(f"{path}: its checkpoint is not one of this config's networks: {first}") from error
@@ -204,8 +229,8 @@ def check_versions(recorded: dict[str, str]) -> None:
     for name in ("gan_runner", "torch"):
         if recorded.get(name) != present[name]:
             raise ConfigError(
-                f"this run was made with {name} {recorded.get(name)}, and {present[name]} is installed: it would not go "
-                "on to the same numbers; --any-version goes on all the same"
+                f"this run was made with {name} {recorded.get(name)}, and {present[name]} is installed: it would not "
+                "go on to the same numbers; --any-version goes on all the same"
             )
 
 
@@ -215,6 +240,17 @@ def outline(built: Built) -> list[str]:
     counts = ", ".join(f"{name} {count_parameters(game, name):,} parameters" for name in game.players)
     device = describe_device(game.randomness.device)
     return [f"{built.steps:,} steps on {device}, {settings.precision}", counts, *(f"note: {n}" for n in built.notes)]
+
+
+def facts(built: Built) -> dict[str, Any]:
+    """What summary.json says of a run from the start."""
+    game, device = built.game, built.game.randomness.device
+    return {
+        "parameters": {name: count_parameters(game, name) for name in game.players},
+        "device": describe_device(device),
+        "threads": torch.get_num_threads(),
+        "deterministic": built.settings.deterministic or device.type == "cpu",
+    }
 
 
 def count_parameters(game: Game, player: str) -> int:

@@ -12,7 +12,7 @@ from gan_runner.config import ConfigError, stored_config
 from gan_runner.files import write_atomically, write_bytes
 from gan_runner.games.game import Game
 from gan_runner.randomness import fixed_randomness
-from gan_runner.verbs import Parser, load_trained, positive
+from gan_runner.verbs import Parser, load_trained, positive, refuse_links
 
 BATCH = 256  # samples generated at once
 
@@ -50,6 +50,7 @@ def whole_numbers(text: str) -> list[int]:
 def main(arguments: list[str]) -> None:
     """The verb. Raises ConfigError where the directory, the checkpoint or an override does not fit."""
     options = parser().parse_intermixed_args(arguments)
+    refuse_links(options.directory, "generated")
     config, trust = stored_config(options.directory, options.overrides)
     game = load_trained(options, config, trust, with_data=False).built.game
     latents = draw_latents(game, options.seed, options.count, options.interpolate)

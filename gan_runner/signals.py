@@ -15,8 +15,8 @@ class Interrupted(Exception):  # noqa: N818 -- no error: the run is whole, and c
         self.exit_code = 128 + number
 
 
-class StoppedAtOnce(BaseException):  # noqa: N818 -- no error, and nothing that `except Exception` may swallow
-    """A signal came during something that need not be finished."""
+class StoppedAtOnce(BaseException):
+    """A signal came during something that need not be finished. No `except Exception` there may swallow it."""
 
 
 class StopRequest:

@@ -6,7 +6,7 @@ from gan_runner.config import Settings
 from gan_runner.evaluation import Evaluator
 from gan_runner.games.game import Game
 from gan_runner.log import RunLog
-from gan_runner.report import Report
+from gan_runner.report import Pruned, Report
 from gan_runner.run_directory import RunDirectory
 from gan_runner.signals import Interrupted, StopRequest
 
@@ -19,35 +19,41 @@ def train(
     steps: int,
     directory: RunDirectory,
     log: RunLog,
-    start: dict[str, Any] | None = None,
+    stop: StopRequest,
+    done: int = 0,
+    memory: dict[str, Any] | None = None,
 ) -> float | None:
-    """Train up to step number `steps`, from the checkpoint `start` or from nothing; the best objective is returned.
+    """Train up to step number `steps`; the best objective is returned.
 
-    A signal ends it early, saved, by Interrupted; losses that are beyond hope by Diverged.
+    A resumed run has `done` some steps, and left a report's `memory` of them.
+    A signal ends it early, saved, by Interrupted; losses that are beyond hope by Diverged; a poor objective by Pruned.
     """
     report = Report(game, evaluator, settings, directory, log)
-    done = 0
-    if start:
-        done = start["step"]
-        report.load_state_dict(done, start["report"])
-    with StopRequest() as stop:
-        if report.pending is not None:  # a signal came before the evaluation after the last step
-            report.write(done, report.pending, stop, is_evaluated=True)
-            report.save(done)
-        for step in range(done + 1, steps + 1):
+    if memory:
+        report.load_state_dict(done, memory)
+    elif settings.sample_every:
+        report.preview.draw_real()
+    is_pending = report.pending is not None  # a signal broke off the evaluation after the last step: this comes first
+    for step in range(done + (not is_pending), steps + 1):
+        if step > done:
             game.step(step - 1)
             log.advance(step)
-            asked = stop.signal  # read once: a signal during what follows waits for the next step
-            last = step == steps
-            is_evaluated = bool(evaluator.metrics) and (last or is_due(settings.evaluate_every, step))
-            if last or is_evaluated or is_due(settings.log_every, step):
-                report.write(step, report.read(step), stop, is_evaluated)
-            if last or is_due(settings.sample_every, step):
-                report.preview.draw(step)
-            if last or asked is not None or stop.is_urgent or is_due(settings.checkpoint_every, step):
-                report.save(step)
-            if asked is not None or stop.is_urgent:
-                raise Interrupted(asked or stop.signal or 0)
+        asked = stop.signal  # read once: a signal during what follows waits for the next step
+        last = step == steps
+        is_evaluated = last or step == done or is_due(settings.evaluate_every, step)
+        is_evaluated = is_evaluated and bool(evaluator.metrics)
+        if last or step == done or is_evaluated or is_due(settings.log_every, step):
+            report.write(step, stop, is_evaluated)
+        is_pending = report.pending is not None
+        if settings.sample_every and (last or is_due(settings.sample_every, step)) and not is_pending:
+            report.preview.draw(step)
+        shortfall = report.shortfall(step) if is_evaluated and not is_pending and not last else None
+        if last or shortfall or asked is not None or stop.is_urgent or is_due(settings.checkpoint_every, step):
+            report.save(step)
+        if is_pending or ((asked is not None or stop.is_urgent) and not last):
+            raise Interrupted(asked or stop.signal or 0)
+        if shortfall:
+            raise Pruned(shortfall)
     return report.best.value
 
 

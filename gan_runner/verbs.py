@@ -1,6 +1,7 @@
 """What the verbs share: their flags, and the networks of a run, without what only training needs."""
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -45,6 +46,19 @@ def positive(text: str) -> int:
     return value
 
 
+def refuse_links(directory: Path, *names: str) -> None:
+    """Refuse links, in these places of a directory and below them, that lead out of it: a verb writes only inside.
+
+    A received directory could have it write over one's own files. Raises ConfigError.
+    """
+    inside = directory.resolve()
+    for name in names:
+        below = [Path(at) / entry for at, folders, files in os.walk(directory / name) for entry in [*folders, *files]]
+        for path in [directory / name, *below]:
+            if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(inside):
+                raise ConfigError(f"{path} is a link to {os.readlink(path)}: nothing is written outside {directory}")
+
+
 class Trained(NamedTuple):
     """The networks of a checkpoint."""
 
@@ -65,14 +79,15 @@ def load_trained(options: argparse.Namespace, config: dict[str, Any], trust: lis
         saved = checkpoint.load(path)
         needed = networks_alone(config) | ({} if with_data else {"metric": {}, "objective": None})
         built = build(needed, trust, None if with_data else Recorded(saved["data"]))
-        built.game.load_networks(saved["game"])
     except ConfigError:
         raise
-    except (RuntimeError, KeyError) as error:
-        first = str(error).splitlines()[-1].strip()
+    except (ValueError, KeyError) as error:
+        raise ConfigError(f"{path}: it has no {error}" if isinstance(error, KeyError) else str(error)) from error
+    try:
+        built.game.load_networks(saved["game"])
+    except Exception as error:  # whatever PyTorch stumbles over
+        first = (str(error).splitlines() or [""])[-1].strip()
         raise ConfigError(f"{path}: its weights are not those of this config: {first}") from error
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
     if options.raw:
         built.game.moving_average = None
     return Trained(built, path, saved["step"])

@@ -1,6 +1,7 @@
 """What the tests share."""
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -61,3 +62,19 @@ def run_cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         return code, *capsys.readouterr()
 
     return call
+
+
+SMALL = [
+    "model=mlp", "model.generator.width=8", "model.discriminator.width=8", "model.latent_size=4", "steps=3",
+    "log_every=1", "checkpoint_every=1", "batch_size=8", "sample_count=4", "device=cpu", "metric=none",
+]  # fmt: skip
+
+
+@pytest.fixture
+def small_run(run_cli: Callable[..., tuple[int, str, str]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`run`, a run directory of 3 steps; made once, and copied for each test."""
+    made = tmp_path_factory.getbasetemp() / "small_run"
+    if not made.exists():
+        code, _, error = run_cli(*SMALL, f"hydra.run.dir={made}")
+        assert code == 0, error
+    return Path(shutil.copytree(made, "run"))

@@ -75,7 +75,6 @@ def test_tensorboard_shows_the_same(run):
     assert [image.step for image in events.Images("samples")] == [3, 5]
     assert events.Images("samples")[-1].encoded_image_string == (RUN / "samples/step_00000005.png").read_bytes()
     assert "_hparams_/session_start_info" in events.summary_metadata
-    assert "_hparams_/experiment" in events.summary_metadata
 
 
 def test_the_summary(run):

@@ -30,7 +30,9 @@ LOSSES = {
     "`wgan_gp`, weight 0.1": [
         "loss=wgan_gp", "discriminator_steps=2", "regularizer.gradient_penalty.weight=0.1"
     ],
-    "`hinge`, `spectral_norm`": ["loss=hinge", "regularizer=spectral_norm", "optimizer.lr=1e-3"],
+    "`hinge`, `spectral_norm`": [
+        "loss=hinge", "regularizer=spectral_norm", "optimizer.lr=1e-3", "optimizer.betas=[0.0,0.9]"
+    ],
     "`relativistic`, `r1` and `r2` 0.05": [
         "loss=relativistic", "regularizer=[r1,r2]", "regularizer.r1.weight=0.05", "regularizer.r2.weight=0.05"
     ],

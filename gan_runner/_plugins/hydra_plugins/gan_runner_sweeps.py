@@ -1,0 +1,99 @@
+"""What `gan-runner -m` runs by, as Hydra's plugins: the sweeper, and the launcher of processes.
+
+Hydra imports this file at every start, so it imports little. Only what lies in the namespace package `hydra_plugins`
+counts as a plugin: this folder is no package.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+
+class GridSweeper(Sweeper):
+    """Every combination of the values swept; hydra.sweeper.params holds those of a config."""
+
+    def __init__(self, params: dict[str, str] | None):
+        self.params = params or {}
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Hydra's."""
+        self.loader, self.master = hydra_context.config_loader, config
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Run the jobs that the words of the command line, and of the config, expand to."""
+        from gan_runner.sweeps.grid import run_grid
+
+        words = [f"{key}={value}" for key, value in self.params.items()] + arguments
+        run_grid(self.master, self.loader, self.launcher, words)
+
+
+class SearchSweeper(GridSweeper):
+    """Values drawn by Optuna, trial after trial."""
+
+    def __init__(self, params: dict[str, str] | None, **settings: Any):
+        super().__init__(params)
+        self.settings = settings
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Run the trials of a search. Raises ConfigError where Optuna is not installed."""
+        from gan_runner.cli import interruptible_imports
+        from gan_runner.config import ConfigError
+
+        try:
+            with interruptible_imports():
+                from gan_runner.sweeps.search import run_search
+        except ModuleNotFoundError as error:
+            if error.name not in ("optuna", "sqlalchemy"):
+                raise
+            raise ConfigError("hydra/sweeper=search needs Optuna: pip install 'gan-runner[search]'") from error
+        words = [f"{key}={value}" for key, value in self.params.items()] + arguments
+        run_search(self.master, self.loader, self.launcher, words, self.settings)
+
+
+class PoolLauncher(Launcher):
+    """So many jobs at once, each in a process of its own."""
+
+    def __init__(self, processes: int | None, threads: int | None):
+        self.processes, self.threads = processes, threads
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Hydra's."""
+
+    def in_processes(self) -> Any:
+        """What runs jobs that are composed already."""
+        from gan_runner.sweeps.launchers import Launch, run_in_processes
+
+        return Launch(run_in_processes, processes=self.processes, threads=self.threads)
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Raises NotImplementedError: this launcher is for the sweepers of this package."""
+        raise NotImplementedError("hydra/launcher=pool goes with hydra/sweeper=grid and search")
+
+
+SEARCH = {
+    "_target_": f"{__name__}.SearchSweeper",
+    "params": None,
+    "n_trials": 20,  # of the whole search, however often it is gone on with
+    "sampler": "tpe",  # tpe, random, grid
+    "seed": 0,
+    "pruner": "none",  # none, median: a run ends whose best value so far is worse than the others' median was then
+    "startup": 10,  # trials before tpe and median go by what they see
+    "batch": None,  # trials drawn at once; None: as many as the launcher runs at once
+}
+
+for group, name, node in (
+    ("hydra/sweeper", "grid", {"_target_": f"{__name__}.GridSweeper", "params": None}),
+    ("hydra/sweeper", "search", SEARCH),
+    ("hydra/launcher", "pool", {"_target_": f"{__name__}.PoolLauncher", "processes": None, "threads": None}),
+):
+    ConfigStore.instance().store(group=group, name=name, node=node, provider="gan_runner")

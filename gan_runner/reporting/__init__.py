@@ -1,0 +1,1 @@
+"""Reports of what is in run directories: tables, plots, one page."""

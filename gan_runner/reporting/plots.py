@@ -1,0 +1,322 @@
+"""Plots of a sweep or a run, as SVG that takes the colour of the text around it."""
+
+import io
+import itertools
+import math
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.colors import LogNorm, Normalize
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
+
+from gan_runner.reporting.runs import Curve, Run, thin
+from gan_runner.reporting.settings import MISSING, Quantity, Setting, Study, canonical, is_number, show, sort_key
+
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito: for any colour vision
+GREY = "#888888"
+DISTINCT = 2 * len(COLORS)  # lines that have a look of their own, solid ones and dashed ones
+DETAILED = 40  # settings that are drawn
+MOST_PLOTS = 16  # of a kind
+DECADES = 1e30  # that an axis spans at most
+MOST_SHOWN = 12  # values along an axis that are written at it
+INK = "#010203"  # in the place of the page's own colour of text
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none", "svg.hashsalt": "gan_runner", "text.parse_math": False, "font.size": 9,
+    "font.sans-serif": ["DejaVu Sans"], "axes.spines.top": False, "axes.spines.right": False,
+    "figure.facecolor": "none", "axes.facecolor": "none", "savefig.facecolor": "none", "axes.grid": True,
+    "grid.alpha": 0.2, "axes.axisbelow": True, "axes.formatter.use_mathtext": False, "axes.unicode_minus": False,
+    "text.color": INK, "axes.edgecolor": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK,
+    "grid.color": INK,
+}  # fmt: skip
+
+
+class Key(NamedTuple):
+    """What a line of a plot stands for."""
+
+    label: str
+    color: str
+    is_dashed: bool
+
+
+class Plot(NamedTuple):
+    """A picture of the page."""
+
+    title: str
+    svg: str
+    legend: list[Key] = []  # noqa: RUF012 -- the default of a NamedTuple, never changed
+
+
+def look(place: int) -> tuple[str, bool]:
+    """Colour, and whether dashed, of the line in a place from 0 on; from DISTINCT on all are grey."""
+    return (COLORS[place % len(COLORS)], place >= len(COLORS)) if place < DISTINCT else (GREY, False)
+
+
+@contextmanager
+def drawing(width: float = 4.6, height: float = 3.0) -> Iterator[Figure]:
+    """A figure in the page's style; it has a canvas of its own, as pyplot would keep it in a global list."""
+    with mpl.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # the browser has it
+        figure = Figure(figsize=(width, height), layout="constrained")
+        FigureCanvasSVG(figure)
+        yield figure
+
+
+def svg(figure: Figure) -> str:
+    """To stand within a page: numbers of a tenth of a pixel, no header, no metadata."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    text = re.sub(r"<metadata>.*?</metadata>", "", buffer.getvalue(), count=1, flags=re.DOTALL)
+    head = re.search(r"<svg[^>]*?(viewBox=\"[^\"]*\")[^>]*>", text)
+    assert head, "matplotlib writes one"
+    body = re.sub(r"(\d\.\d)\d{2,}(?=[\s\"])", r"\1", text[head.end() :])
+    return f"<svg {head[1]}>{body}".replace(INK, "currentColor")
+
+
+# --- curves -----------------------------------------------------------------------------------------------------------
+
+
+def learning_curves(study: Study) -> list[Plot]:
+    """Each metric and each loss against the step: the mean of every setting, with the deviation over its seeds."""
+    shown = study.settings[:DETAILED]
+    tags = list(dict.fromkeys(tag for setting in shown for run in setting.runs for tag in run.curves))
+    first = [study.objective.tag] if study.objective else []
+    tags.sort(key=lambda tag: (tag not in first, not tag.startswith("metric/"), not tag.startswith("loss/")))
+    plots = []
+    for tag in tags[:MOST_PLOTS]:
+        found = [
+            (setting, mean_curve([run.curves[tag] for run in setting.runs if tag in run.curves])) for setting in shown
+        ]
+        curves = [(setting, curve) for setting, curve in found if curve and np.isfinite(curve[1]).any()]
+        if not curves:
+            continue
+        with drawing() as figure:
+            axes = figure.add_subplot()
+            for setting, (steps, mean, sd) in reversed(curves):
+                color, is_dashed = look(setting.number - 1)
+                is_grey = color == GREY
+                axes.plot(
+                    steps, mean, color=color, linestyle="--" if is_dashed else "-", linewidth=0.7 if is_grey else 1.5,
+                    marker="." if np.isfinite(mean).sum() < 30 and not is_grey else "",
+                )  # fmt: skip
+                if not is_grey and np.isfinite(sd).any():
+                    axes.fill_between(steps, mean - sd, mean + sd, color=color, alpha=0.15, linewidth=0)
+            axes.set_xlabel("step")
+            scale_y(axes, np.concatenate([mean for _, (_, mean, _) in curves]))
+            plots.append(Plot(tag.removeprefix("metric/"), svg(figure)))
+    return plots
+
+
+def curves_of(run: Run) -> list[Plot]:
+    """All that a single run logged: a plot for each metric, and one for each other kind of tags."""
+    groups: dict[str, list[str]] = {}
+    for tag, curve in run.curves.items():
+        if np.isfinite(curve.values).any():
+            groups.setdefault(tag if tag.startswith("metric/") else tag.partition("/")[0], []).append(tag)
+    order = sorted(groups, key=lambda name: (not name.startswith("metric/"), name != "loss"))
+    plots = []
+    for name in order[: 2 * MOST_PLOTS]:
+        tags = groups[name][:DISTINCT]
+        with drawing() as figure:
+            axes = figure.add_subplot()
+            keys = []
+            for place, tag in enumerate(tags):
+                color, is_dashed = look(place)
+                steps, values = run.curves[tag]
+                mark = "." if len(steps) < 30 else ""
+                axes.plot(steps, values, color=color, linestyle="--" if is_dashed else "-", marker=mark)
+                keys.append(Key(tag.partition("/")[2] or tag, color, is_dashed))
+            axes.set_xlabel("step")
+            scale_y(axes, np.concatenate([run.curves[tag].values for tag in tags]))
+            plots.append(Plot(name.removeprefix("metric/"), svg(figure), keys if len(keys) > 1 else []))
+    return plots
+
+
+def mean_curve(curves: list[Curve]) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """Steps, mean and standard deviation over seeds, NaN where there are fewer than two; None of no curve.
+
+    Seeds are logged at the same steps, as a rule; elsewhere they are interpolated, each within its own steps.
+    """
+    if not curves:
+        return None
+    steps = np.unique(np.concatenate([curve.steps for curve in curves]))
+    steps = steps[thin(len(steps))]
+    each = np.stack([np.interp(steps, *curve, left=np.nan, right=np.nan) for curve in curves])
+    each[~np.isfinite(each)] = np.nan
+    counts = (~np.isnan(each)).sum(0)
+    mean = np.nansum(each, 0) / np.where(counts, counts, np.nan)
+    deviations = np.nansum((each - mean) ** 2, 0)
+    return steps, mean, np.sqrt(deviations / np.where(counts > 1, counts - 1, np.nan))
+
+
+# --- against the keys swept -------------------------------------------------------------------------------------------
+
+
+def against_numbers(study: Study) -> list[Plot]:
+    """Each quantity against each number swept; a line for each combination of the other keys, if they are few."""
+    keys = [key for key in study.columns if is_swept_number(study, key)]
+    metrics = [quantity for quantity in study.quantities if not study.objective or quantity.tag != study.objective.tag]
+    quantities = ([study.objective] if study.objective else []) + metrics
+    plots = (against(study, quantity, key) for quantity, key in itertools.product(quantities, keys))
+    return list(itertools.islice(filter(None, plots), MOST_PLOTS))
+
+
+def is_swept_number(study: Study, key: str) -> bool:
+    """Whether a key has several values, all of them numbers; settings without the key do not count."""
+    values = [value for setting in study.settings if (value := setting.values[key]) is not MISSING]
+    return all(map(is_number, values)) and len(set(values)) > 1
+
+
+def against(study: Study, quantity: Quantity, key: str) -> Plot | None:
+    """One quantity against one key; None where there is nothing to draw."""
+    series: dict[tuple[str, ...], list[Setting]] = {}
+    for setting in study.settings:
+        if setting.values[key] is not MISSING and setting.spread(quantity).of:
+            others = tuple(canonical(value) for other, value in setting.values.items() if other != key)
+            series.setdefault(others, []).append(setting)
+    if not series:
+        return None
+    points = [setting for members in series.values() for setting in members]
+    if len(series) > DISTINCT or len(series) > len(points) / 2:  # a random search: no two in a line
+        series = {(): points}
+        is_line = len(study.columns) == 1
+    else:
+        is_line = True
+    ordered = sorted(
+        series.values(),
+        key=lambda members: [sort_key(value) for other, value in members[0].values.items() if other != key],
+    )
+    legend = []
+    with drawing() as figure:
+        axes = figure.add_subplot()
+        for place, members in enumerate(ordered):
+            fixed = [(other, value) for other, value in members[0].values.items() if other != key]
+            label = ", ".join(f"{study.columns[other]}={show(value)}" for other, value in fixed)
+            color, is_dashed = look(place)
+            members.sort(key=lambda setting: setting.values[key])
+            spreads = [setting.spread(quantity) for setting in members]
+            axes.errorbar(
+                [float(setting.values[key]) for setting in members], [found.mean for found in spreads],
+                yerr=[found.sd or 0.0 for found in spreads], color=color, marker="o", markersize=4, capsize=2.5,
+                elinewidth=1, linestyle="none" if not is_line else "--" if is_dashed else "-",
+            )  # fmt: skip
+            legend.append(Key(label, color, is_dashed))
+        axes.set_xlabel(plain(study.columns[key]))
+        scale_x(axes, sorted({float(setting.values[key]) for setting in points}))
+        scale_y(axes, np.array([setting.spread(quantity).mean for setting in points]))
+        title = f"{quantity.name}{', best' if quantity.is_best else ''} against {study.columns[key]}"
+        return Plot(title, svg(figure), legend if len(series) > 1 else [])
+
+
+def heat_map(study: Study) -> Plot | None:
+    """The objective over exactly two keys, where at least half of their combinations are there; None otherwise."""
+    quantity = study.objective or next(iter(study.quantities), None)
+    if len(study.columns) != 2 or not quantity:
+        return None
+    down, across = study.columns
+    found = [(setting.values, setting.spread(quantity)) for setting in study.settings]
+    cells = {(canonical(values[down]), canonical(values[across])): spread.mean for values, spread in found}
+    rows, columns = (
+        list(dict.fromkeys(canonical(value) for value in sorted((values[key] for values, _ in found), key=sort_key)))
+        for key in (down, across)
+    )
+    if min(len(rows), len(columns)) < 2 or len(rows) * len(columns) > 2 * len(cells):
+        return None
+    table = np.array([[cells.get((row, column), np.nan) for column in columns] for row in rows])
+    finite = table[np.isfinite(table)]
+    if not len(finite):
+        return None
+    names = {canonical(values[key]): show(values[key]) for values, _ in found for key in (down, across)}
+    norm = LogNorm if spans_decades(finite) else Normalize
+    colors = mpl.colormaps["viridis" if quantity.higher_is_better else "viridis_r"]  # the better the brighter
+    with drawing(max(4.6, 1.5 + 0.55 * len(columns)), max(3.0, 1.0 + 0.3 * len(rows))) as figure:
+        axes = figure.add_subplot()
+        axes.grid(visible=False)
+        mesh = axes.pcolormesh(table, cmap=colors, norm=norm(finite.min(), finite.max()))
+        is_small = max(len(rows), len(columns)) <= MOST_SHOWN
+        for (row, column), value in np.ndenumerate(table) if is_small else ():
+            if np.isfinite(value):
+                brightness = np.dot(mesh.to_rgba(value)[:3], (0.3, 0.6, 0.1))
+                color = "black" if brightness > 0.5 else "white"
+                axes.text(column + 0.5, row + 0.5, f"{value:.3g}", ha="center", va="center", color=color)
+        for axis, values, key in ((axes.xaxis, columns, across), (axes.yaxis, rows, down)):
+            kept = thin_ticks(len(values))
+            axis.set_ticks([place + 0.5 for place in kept], labels=[plain(names[values[place]], 20) for place in kept])
+            axis.set_label_text(plain(study.columns[key]))
+        if not is_small:
+            figure.colorbar(mesh, format=FuncFormatter(tick))
+        return Plot(f"{quantity.name}{', best' if quantity.is_best else ''}", svg(figure))
+
+
+def thin_ticks(count: int) -> list[int]:
+    """The places along an axis that are written at it."""
+    return list(range(0, count, math.ceil(count / (2 * MOST_SHOWN))))
+
+
+# --- scales -----------------------------------------------------------------------------------------------------------
+
+
+def is_log_spaced(values: Sequence[float]) -> bool:
+    """Whether numbers lie more evenly on a logarithmic axis than on a linear one; zero may be among them."""
+    positive = np.array(sorted({value for value in values if value > 0}))
+    if any(value < 0 for value in values) or len(positive) < 2:
+        return False
+    ratio = positive[-1] / positive[0]
+    if len(positive) == 2:
+        return bool(10 <= ratio < DECADES)
+    gaps, linear = np.diff(np.log(positive)), np.diff(positive)
+    return bool(4 <= ratio < DECADES and gaps.std() / gaps.mean() < linear.std() / linear.mean())
+
+
+def scale_x(axes: Axes, values: list[float]) -> None:
+    """An axis for the values swept, which are written at it if they are few; zero stands a decade below the least."""
+    if is_log_spaced(values):
+        least = min(value for value in values if value > 0)
+        if values[0] == 0:
+            axes.set_xscale("symlog", linthresh=least, linscale=1)
+            axes.set_xlim(-0.2 * least, values[-1] * (values[-1] / least) ** 0.05)
+        else:
+            axes.set_xscale("log")
+        axes.xaxis.set_minor_locator(NullLocator())
+    if len(values) <= MOST_SHOWN:
+        axes.set_xticks(values, labels=[f"{value:g}" for value in values], rotation=45 if len(values) > 6 else 0)
+    else:
+        axes.xaxis.set_major_formatter(FuncFormatter(tick))
+
+
+def scale_y(axes: Axes, values: np.ndarray) -> None:
+    """Logarithmic where values span decades; symmetrically so where outliers would flatten all else."""
+    finite = values[np.isfinite(values)]
+    if not len(finite):
+        return
+    middle = float(np.median(np.abs(finite)))
+    if spans_decades(finite):
+        axes.set_yscale("log")
+    elif middle > 0 and (largest := np.abs(finite).max()) > 20 * middle:
+        axes.set_yscale("symlog", linthresh=max(middle, largest / DECADES))
+    else:
+        return
+    axes.yaxis.set_major_formatter(FuncFormatter(tick))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def spans_decades(finite: np.ndarray) -> bool:
+    """Whether values want a logarithmic axis."""
+    return bool(0 < 100 * finite.min() < finite.max() < DECADES * finite.min())
+
+
+def tick(value: float, _: Any = None) -> str:
+    """A number at an axis, without mathematical text."""
+    return f"{value:g}"
+
+
+def plain(text: str, most: int = 40) -> str:
+    """The end of a text, to stand at an axis."""
+    return text if len(text) <= most else f"...{text[3 - most :]}"

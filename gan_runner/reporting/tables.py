@@ -1,0 +1,219 @@
+"""Tables: for the terminal, as Markdown, as CSV."""
+
+import csv
+import html
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from gan_runner.reporting.runs import Run, clean
+from gan_runner.reporting.settings import MISSING, Quantity, Spread, Study, show, value_of
+
+WIDE = 3  # columns of keys that a terminal has room for
+IN_TERMINAL = 40  # settings
+ARROWS = {True: " ↑", False: " ↓", None: ""}  # the direction that is better
+
+
+def terminal(study: Study) -> Table:
+    """The best settings, in 80 columns."""
+    shown = [quantity for quantity in study.quantities if quantity is study.objective] or study.quantities[:2]
+    table = new_table(describe(study))
+    table.add_column("#", justify="right")
+    is_wide = len(study.columns) <= WIDE
+    for name in study.columns.values() if is_wide else ["setting"]:
+        table.add_column(Text(name), overflow="fold")
+    for quantity in shown:
+        table.add_column(Text(f"{quantity.name}{ARROWS[quantity.higher_is_better]}"), justify="right", overflow="fold")
+    table.add_column("n", justify="right")
+    table.add_column("time", justify="right", no_wrap=True)
+    table.add_column("not counted", overflow="fold")
+    for setting in study.settings[:IN_TERMINAL]:
+        keys = [show(value) for value in setting.values.values()] if is_wide else [setting.label]
+        spreads = [setting.spread(quantity) for quantity in shown]
+        cells = [
+            str(setting.number), *keys, *map(show_spread, spreads),
+            str(spreads[0].of if spreads else len(setting.completed)),
+            show_seconds(mean_time(setting.completed)), setting.not_counted(shown[0] if shown else None),
+        ]  # fmt: skip
+        table.add_row(*map(Text, cells))
+    if left := len(study.settings) - IN_TERMINAL:
+        table.caption = f"and {left:,} more" if left > 0 else None
+    return table
+
+
+def new_table(title: str) -> Table:
+    """An empty one."""
+    return Table(
+        title=Text(title), title_justify="left", title_style="", caption_justify="left", box=box.SIMPLE_HEAD,
+        show_edge=False, pad_edge=False,
+    )  # fmt: skip
+
+
+def describe(study: Study) -> str:
+    """What the numbers of a study are."""
+    if not study.objective:
+        return "last values, mean ± sd over seeds, by setting: there is no objective"
+    direction = "higher" if study.objective.higher_is_better else "lower"
+    return f"{study.objective.name}, {direction} is better: the best of each run, mean ± sd over seeds"
+
+
+def headings(study: Study) -> list[str]:
+    """Of the full table."""
+    return ["#", *study.columns.values(), *map(heading, study.quantities), "n", "time", "not counted"]
+
+
+def heading(quantity: Quantity) -> str:
+    """Of a quantity's column."""
+    return f"{quantity.name}{', best' if quantity.is_best else ''}{ARROWS[quantity.higher_is_better]}"
+
+
+def rows(study: Study) -> list[list[str]]:
+    """The full table: a row per setting."""
+    first = study.quantities[0] if study.quantities else None
+    return [
+        [
+            str(setting.number),
+            *(show(value) for value in setting.values.values()),
+            *(show_spread(setting.spread(quantity)) for quantity in study.quantities),
+            str(setting.spread(first).of if first else len(setting.completed)),
+            show_seconds(mean_time(setting.completed)),
+            setting.not_counted(first),
+        ]
+        for setting in study.settings
+    ]
+
+
+def unfinished(study: Study) -> list[Run]:
+    """The runs that are not completed."""
+    return [run for run in study.runs if run.status != "completed"]
+
+
+def markdown(title: str, study: Study) -> str:
+    """report.md of a sweep."""
+    parts = [f"# {escape(title)}", f"{escape(study.counts)}."]
+    if study.settings:
+        parts += [f"{escape(describe(study))}.", markdown_table(headings(study), rows(study))]
+    if others := unfinished(study):
+        lines = [[run.path.name, run.status, show_step(run.step), run.reason] for run in others]
+        parts += ["## Not completed", markdown_table(["run", "status", "step", "reason"], lines)]
+    return "\n\n".join(parts) + "\n"
+
+
+def markdown_table(headers: list[str], lines: list[list[str]]) -> str:
+    """A table, of text that may hold anything."""
+    made = [f"| {' | '.join(map(escape, cells))} |" for cells in [headers, *lines]]
+    return "\n".join([made[0], "|---" * len(headers) + "|", *made[1:]])
+
+
+def escape(text: str) -> str:
+    """Text that Markdown shows as it is."""
+    return re.sub(r"([\\`*|\[\]])", r"\\\1", html.escape(text, quote=False))
+
+
+def comma_separated(directory: Path, study: Study) -> str:
+    """sweep.csv: a row per job."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    metrics = [quantity for quantity in study.quantities if not quantity.is_best]
+    best = [
+        Quantity(tag=quantity.tag, is_best=True, higher_is_better=quantity.higher_is_better)
+        for quantity in metrics
+        if quantity.higher_is_better is not None
+    ]
+    columns = [*(f"last {quantity.name}" for quantity in metrics), *(f"best {quantity.name}" for quantity in best)]
+    writer.writerow(
+        [*study.varied, "seed", "status", "reason", "step", "objective", *columns, "wall_time", "directory"]
+    )
+    for run in study.runs:
+        values = [quantity.of(run) for quantity in [*metrics, *best]]
+        own = [value_of(run, key) for key in study.varied]
+        objective = study.objective.of(run) if study.objective else None
+        facts = [run.seed, run.status, run.reason, run.step, objective, *values, run.wall_time]
+        keys = ["null" if value is None else "" if value is MISSING else value for value in own]
+        writer.writerow(map(cell, [*keys, *facts, clean(run.path.relative_to(directory))]))
+    return file.getvalue()
+
+
+def cell(value: Any) -> str:
+    """Of a CSV file; text that a spreadsheet would take for a formula is quoted as text."""
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return repr(value)
+    text = show(value) if isinstance(value, bool | list | dict) else str(value)
+    return f"'{text}" if isinstance(value, str) and text.startswith(("=", "+", "-", "@")) else text
+
+
+def of_run(run: Run) -> tuple[list[str], list[list[str]]]:
+    """A single run's metrics: headings and rows."""
+    tags = [tag for tag in run.last if tag.startswith("metric/")]
+    table = []
+    for tag in tags or [tag for tag in run.last if tag.startswith("loss/")]:
+        higher = run.higher_is_better.get(tag)
+        best = run.best(tag, higher)
+        table.append([f"{tag.removeprefix('metric/')}{ARROWS[higher]}", show_number(run.last[tag]), show_number(best)])
+    return ["", "last", "best"], table
+
+
+def state_of(run: Run) -> str:
+    """How a run stands, in a line."""
+    parts = [run.status, f"step {show_step(run.step)}", show_seconds(run.wall_time), run.reason]
+    return ", ".join(part for part in parts if part and not part.endswith(MISSING))
+
+
+def terminal_of_run(run: Run) -> Table:
+    """A single run."""
+    headers, lines = of_run(run)
+    table = new_table(state_of(run))
+    for number, name in enumerate(headers):
+        table.add_column(name, justify="right" if number else "left", overflow="fold")
+    for line in lines:
+        table.add_row(*map(Text, line))
+    return table
+
+
+def markdown_of_run(title: str, run: Run) -> str:
+    """report.md of a single run."""
+    parts = [f"# {escape(title)}", escape(state_of(run)), markdown_table(*of_run(run))]
+    return "\n\n".join(parts) + "\n"
+
+
+def mean_time(runs: list[Run]) -> float | None:
+    """Wall time of those that have one."""
+    times = [run.wall_time for run in runs if run.wall_time is not None]
+    return sum(times) / len(times) if times else None
+
+
+def show_spread(found: Spread) -> str:
+    """'0.4647 ± 0.012'."""
+    if not found.of:
+        return MISSING
+    return f"{found.mean:.4g}" + (f" ± {found.sd:.2g}" if found.sd is not None else "")
+
+
+def show_number(value: float | None) -> str:
+    """Four digits."""
+    return MISSING if value is None else f"{value:.4g}"
+
+
+def show_step(step: int | None) -> str:
+    """With thousands apart."""
+    return MISSING if step is None else f"{step:,}"
+
+
+def show_seconds(seconds: float | None) -> str:
+    """'7 s', '3.2 min', '1.5 h'."""
+    if seconds is None or not seconds < 1e9:
+        return MISSING
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 120
+        else f"{seconds / 60:.1f} min"
+        if seconds < 7200
+        else f"{seconds / 3600:.1f} h"
+    )

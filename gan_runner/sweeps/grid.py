@@ -1,0 +1,86 @@
+"""`gan-runner -m`: every combination of the values swept."""
+
+import datetime
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from gan_runner.cli import trusted_packages
+from gan_runner.config import ConfigError
+from gan_runner.sweeps.jobs import Composer, expand, make_jobs, with_names_of_their_own
+from gan_runner.sweeps.launchers import Launch, run_jobs, run_sequentially, run_with_submitit
+from gan_runner.sweeps.sweep import DataCache, Job, Sweep, data_key
+
+
+def run_grid(config: DictConfig, loader: ConfigLoader, launcher: Any, words: list[str]) -> None:
+    """Run all jobs that are not done yet, and report.
+
+    Raises ConfigError before the first starts, Stopped where some are not done in the end.
+    """
+    launch = launch_of(launcher)
+    overrides = OverridesParser.create(config_loader=loader).parse_overrides(words)
+    last = {override.get_key_element(): override for override in overrides}  # the command line's after the config's
+    trust = trusted_packages(sys.argv[1:])
+    jobs = make_jobs(expand(list(last.values())), Composer(loader).compose)
+    with Sweep(sweep_directory(config)) as sweep:
+        known = sweep.jobs()
+        jobs = with_names_of_their_own(jobs, known)
+        metrics = check(jobs, trust, is_here=launch.func is not run_with_submitit)
+        sweep.plan(jobs, known)
+        sweep.write_documents(OmegaConf.to_yaml({"hydra": config.hydra}), metrics)
+        run_jobs(sweep, jobs, launch, trust, retry_failed=bool(config.retry_failed))
+
+
+def launch_of(launcher: Any) -> Launch:
+    """What runs jobs as one of Hydra's launchers says. Raises ConfigError for one that cannot."""
+    if type(launcher).__name__ == "BasicLauncher":  # Hydra executes its file anew when it looks for plugins
+        return Launch(run_sequentially)
+    if hasattr(launcher, "in_processes"):
+        return launcher.in_processes()
+    if "submitit" in type(launcher).__module__:
+        return Launch(run_with_submitit, cluster=launcher._EXECUTOR, parameters=launcher.params)
+    raise ConfigError("hydra/launcher: basic, pool, submitit_local and submitit_slurm run a sweep")
+
+
+def sweep_directory(config: DictConfig) -> Path:
+    """outputs/sweeps/NAME, of the keys `sweep` and hydra.sweep.dir; NAME is date and time by default."""
+    if config.sweep is None:
+        with open_dict(config):
+            config.sweep = f"{datetime.datetime.now():%Y-%m-%d_%H-%M-%S-%f}"
+    if not re.fullmatch(r"\w[\w.-]*", str(config.sweep)):
+        raise ConfigError(f"sweep={config.sweep}: a name is of letters, digits, dots, dashes and underscores")
+    return Path(config.hydra.sweep.dir)
+
+
+def check(jobs: list[Job], trust: list[str], *, is_here: bool) -> list[str]:
+    """Build as many jobs as it takes to see every value once, and each dataset once; the tags of their metrics.
+
+    Where they are to run on another machine, or on a GPU, their networks are built on the CPU all the same. Raises
+    ConfigError.
+    """
+    from gan_runner.build import build, choose_device, load_data
+
+    data = DataCache(lambda node: load_data(node, trust))
+    seen: set[str] = set()
+    tags: dict[str, None] = {}
+    for job in sorted(jobs, key=lambda job: data_key(job.config)):
+        values = {word for word in job.words if not word.startswith("seed=")}
+        if values and values <= seen:
+            continue
+        seen |= values
+        try:
+            device = choose_device(job.config["device"]).type if is_here else "another"
+            elsewhere = {} if device == "cpu" else {"device": "cpu", "precision": "fp32", "init_from": None}
+            built = build(job.config | elsewhere, trust, data.of(job.config))
+            if not built.evaluator.network:  # one of these may have to be trained first
+                built.evaluator.prepare(built.game.data, lambda warning: None)
+        except ConfigError as error:
+            raise ConfigError(f"job {job.name}: {error}") from error
+        metrics = built.evaluator.metrics.items()
+        tags |= {f"metric/{name}/{value}": None for name, metric in metrics for value in metric.higher_is_better}
+    return list(tags)

@@ -1,0 +1,314 @@
+"""How jobs are run: one after another, several at once in processes of their own, or on a cluster."""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from functools import partial
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from gan_runner.sweeps.sweep import DataCache, Job, Row, Sweep, data_key, execute, finish, little_garbage, row
+
+Launch = partial[None]
+"""(sweep, jobs, trust) -> None: runs jobs, and records each as it ends. SystemExit where a signal came."""
+
+
+def run_jobs(sweep: Sweep, jobs: list[Job], launch: Launch, trust: list[str], *, retry_failed: bool) -> None:
+    """Run those of the jobs that are not done, and report. Raises Stopped where some are not done in the end."""
+    to_do = sweep.to_do(jobs, retry_failed)
+    rest = len(jobs) - len(to_do)
+    said = f", {rest} of them done or failed before" if rest else ""
+    print(f"{sweep.directory}: {len(jobs)} jobs{said}", flush=True)
+    try:
+        if to_do:
+            launch(sweep, to_do, trust)
+    except (SystemExit, KeyboardInterrupt):
+        print(f"gan-runner: interrupted; {sweep.continuing()}", file=sys.stderr, flush=True)
+        raise
+    finally:
+        finish(sweep)
+    sweep.raise_unless_done(jobs)
+
+
+# --- one after another ------------------------------------------------------------------------------------------------
+
+
+def run_sequentially(sweep: Sweep, jobs: list[Job], trust: list[str]) -> None:
+    """In this process. A signal ends the sweep, with its job saved, by SystemExit."""
+    data, documents = data_cache(trust), sweep.documents()
+    first = {data_key(job.config): -number for number, job in enumerate(jobs)}  # jobs of one dataset in a row
+    jobs = sorted(jobs, key=lambda job: -first[data_key(job.config)])
+    with terminated_by_exit(), little_garbage():
+        for number, job in enumerate(jobs, start=1):
+            print(f"\n[{number}/{len(jobs)}] {job.name}", flush=True)
+            try:
+                sweep.record(execute(job, sweep.directory, trust, documents, data))
+            except (SystemExit, KeyboardInterrupt):
+                if sweep.status(job) != "new":
+                    sweep.record(row(job, sweep.path(job)))
+                raise
+
+
+def data_cache(trust: list[str]) -> DataCache:
+    """Of datasets that the config of a job names."""
+    from gan_runner.build import load_data
+
+    return DataCache(lambda node: load_data(node, trust))
+
+
+@contextlib.contextmanager
+def terminated_by_exit() -> Iterator[None]:
+    """Let SIGTERM raise SystemExit between runs: the sweep says how it goes on."""
+
+    def end(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    previous = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+# --- in processes -----------------------------------------------------------------------------------------------------
+
+
+class Running(NamedTuple):
+    """A job in a process of its own."""
+
+    process: Any
+    job: Job
+    number: int
+    slot: int
+
+
+def run_in_processes(
+    sweep: Sweep, jobs: list[Job], trust: list[str], *, processes: int | None, threads: int | None
+) -> None:
+    """Each job in a fresh process, so many at once as there are GPUs, or pairs of cores; each has a GPU of its own.
+
+    A signal is passed on: the jobs that run are saved, no other is started, and SystemExit ends the sweep.
+    """
+    gpus = visible_gpus() if any(wants_gpu(job) for job in jobs) else []
+    count = min(processes or len(gpus) or max(1, cores() // 2), len(jobs))
+    threads = threads or max(1, cores() // count)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["__main__", "gan_runner.cli", "gan_runner.runner"])
+    documents = sweep.documents()
+    waiting = list(reversed(list(enumerate(jobs, start=1))))
+    slots = list(reversed(range(count)))
+    running: dict[Any, Running] = {}
+    with environment(OMP_NUM_THREADS=str(threads)), passing_on(running) as asked:
+        while True:
+            while waiting and slots and not asked:
+                number, job = waiting.pop()
+                slot = slots.pop()
+                gpu = gpus[slot % len(gpus)] if gpus and wants_gpu(job) else None
+                arguments = (job, sweep.directory, trust, documents, (threads, gpu))
+                process = context.Process(target=run_one, args=arguments, name=job.name)
+                process.start()
+                running[process.sentinel] = Running(process, job, number, slot)
+                if asked:  # while it started
+                    process.terminate()
+            if not running:
+                break
+            for sentinel in wait(list(running)):
+                ended = running.pop(sentinel)
+                ended.process.join()
+                slots.append(ended.slot)
+                if result := outcome(sweep, ended, bool(asked)):
+                    sweep.record(result)
+                    reason = f": {result['reason']}" if result["reason"] else ""
+                    print(f"[{ended.number}/{len(jobs)}] {ended.job.name}: {result['status']}{reason}", flush=True)
+    if asked:
+        raise SystemExit(128 + asked[0])
+
+
+def outcome(sweep: Sweep, ended: Running, is_asked: bool) -> Row | None:
+    """What became of a job whose process has ended; None if it was ended before it began."""
+    result = row(ended.job, sweep.path(ended.job))
+    if result["status"] in ("new", "killed"):
+        if is_asked and result["status"] == "new":
+            return None
+        code = ended.process.exitcode
+        by = signal.Signals(-code).name if code < 0 else f"code {code}"
+        result |= {"status": "killed" if code < 0 else "failed", "reason": f"its process ended by {by}"}
+    return result
+
+
+def run_one(
+    job: Job, directory: Path, trust: list[str], documents: dict[str, str], limits: tuple[int, str | None]
+) -> None:
+    """In a fresh process, quietly: one job, within so many threads and on one GPU, if there are any."""
+    threads, gpu = limits
+    os.setpgrp()  # Ctrl-C is the parent's, which passes it on
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    import torch
+
+    torch.set_num_threads(threads)
+    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
+        execute(job, directory, trust, documents, data_cache(trust))
+
+
+def end_with_parent() -> None:
+    """End this process, saved, when the one that drives the sweep is gone."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "this process is a child"
+    wait([parent.sentinel])
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def wants_gpu(job: Job) -> bool:
+    """Whether a job is for any GPU there is, and not for one by its number."""
+    return job.config["device"] in ("auto", "cuda")
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES calls them."""
+    import torch
+
+    count = torch.cuda.device_count()
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return named.split(",")[:count] if named else [str(index) for index in range(count)]
+
+
+def cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def environment(**variables: str) -> Iterator[None]:
+    """Environment variables, while the context lasts."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+@contextlib.contextmanager
+def passing_on(running: dict[Any, Running]) -> Iterator[list[int]]:
+    """Pass SIGINT and SIGTERM on to the processes that run; the signals that came. A second one ends them at once."""
+    came: list[int] = []
+
+    def note(number: int, frame: object) -> None:
+        came.append(number)
+        for process in [each.process for each in running.values()]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGTERM if len(came) == 1 else signal.SIGINT)
+
+    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield came
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+# --- on a cluster -----------------------------------------------------------------------------------------------------
+
+
+def run_with_submitit(
+    sweep: Sweep, jobs: list[Job], trust: list[str], *, cluster: str, parameters: dict[str, Any]
+) -> None:
+    """Each job as one of a cluster's, by submitit; `local` is this machine, with as many at once as pairs of cores.
+
+    SystemExit after a signal, which the jobs are told of.
+    """
+    import submitit
+
+    given = {key: value for key, value in parameters.items() if value is not None}
+    executor = submitit.AutoExecutor(
+        given.pop("submitit_folder"),
+        cluster=cluster,
+        **{f"{cluster}_{key}": given.pop(key) for key in ("max_num_timeout",) if key in given},
+    )
+    executor.update_parameters(**{key if key in SHARED else f"{cluster}_{key}": value for key, value in given.items()})
+    documents, directory = sweep.documents(), sweep.directory.absolute()
+    tasks = [Task(job, directory, trust, documents, str(Path.cwd())) for job in jobs]
+    at_once = len(jobs) if cluster != "local" else max(1, cores() // 2)
+    waiting = list(reversed(list(zip(jobs, tasks, strict=True))))
+    running: list[tuple[Job, Any]] = []
+    ended = 0
+    with terminated_by_exit():
+        try:
+            while waiting or running:
+                some = [waiting.pop() for _ in range(min(at_once - len(running), len(waiting)))]
+                with executor.batch() if some else contextlib.nullcontext():  # one array of jobs
+                    submitted = [executor.submit(task) for _, task in some]
+                running += zip([job for job, _ in some], submitted, strict=True)
+                for each in [each for each in running if each[1].done()]:
+                    running.remove(each)
+                    ended += 1
+                    result = row(each[0], sweep.path(each[0]))
+                    if result["status"] in ("new", "killed", "running"):
+                        result |= {"status": "killed", "reason": f"{cluster} job {each[1].job_id} ended without a word"}
+                    sweep.record(result)
+                    print(f"[{ended}/{len(jobs)}] {each[0].name}: {result['status']}", flush=True)
+                if running:
+                    time.sleep(SECONDS_BETWEEN_LOOKS[cluster == "local"])
+        except (SystemExit, KeyboardInterrupt):
+            for _, handle in running:
+                cancel(handle, cluster)
+            raise
+
+
+# What submitit calls the same for all clusters.
+SHARED = (
+    "timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "nodes", "name", "stderr_to_stdout",
+)  # fmt: skip
+SECONDS_BETWEEN_LOOKS = (10.0, 0.2)  # at a cluster's queue, at this machine's processes
+
+
+def cancel(handle: Any, cluster: str) -> None:
+    """End a job of submitit's by SIGTERM, which saves it."""
+    if cluster == "local":
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(handle.job_id), signal.SIGTERM)  # submitit's own way leaves it a second
+    else:
+        handle.cancel(check=False)
+
+
+class Task:
+    """A job, as submitit takes it to another machine: called there, and after a preemption called again."""
+
+    def __init__(self, job: Job, directory: Path, trust: list[str], documents: dict[str, str], folder: str):
+        self.job, self.directory, self.trust, self.documents, self.folder = job, directory, trust, documents, folder
+
+    def __call__(self) -> None:
+        """Run it, or go on with it. A warning of its end saves it, before submitit puts it into the queue again."""
+        os.chdir(self.folder)
+        number = getattr(signal, f"SIG{os.environ.get('SUBMITIT_PREEMPT_SIGNAL', 'USR2')}")
+        requeue = signal.getsignal(number)
+        came: list[int] = []
+
+        def warned(number: int, frame: object) -> None:
+            came.append(number)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        signal.signal(number, warned)
+        try:
+            with terminated_by_exit():
+                execute(self.job, self.directory, self.trust, self.documents, data_cache(self.trust))
+        except SystemExit:
+            if came and callable(requeue):
+                requeue(number, None)
+
+    def checkpoint(self) -> Any:
+        """What submitit submits after a preemption: the same, since the run has its checkpoint."""
+        import submitit
+
+        return submitit.helpers.DelayedSubmission(self)

@@ -1,0 +1,371 @@
+"""`gan-runner -m hydra/sweeper=search`: values drawn trial after trial, each in the light of those before."""
+
+import itertools
+import json
+import logging
+import math
+import random
+import statistics
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import optuna
+from annotated_types import Ge
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import Trial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
+
+from gan_runner.cli import explain, one_line, trusted_packages
+from gan_runner.config import ConfigError, Stopped, check_arguments
+from gan_runner.evaluation import Objective, tags
+from gan_runner.randomness import derive
+from gan_runner.sweeps.grid import launch_of, sweep_directory
+from gan_runner.sweeps.jobs import LONGEST_NAME, NOT_OF_IDENTITY, OF_THE_SWEEP, Composer, identity, shorten, tidy
+from gan_runner.sweeps.launchers import Launch, cores, run_in_processes, run_sequentially, visible_gpus
+from gan_runner.sweeps.sweep import DONE, FAILED, DataCache, Job, Sweep, finish, row
+
+STUDY = "search.db"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The keys of hydra.sweeper."""
+
+    n_trials: Annotated[int, Ge(1)]
+    sampler: Literal["tpe", "random", "grid"]
+    seed: Annotated[int, Ge(0)]
+    pruner: Literal["none", "median"]
+    startup: Annotated[int, Ge(1)]
+    batch: Annotated[int, Ge(1)] | None
+
+
+def run_search(config: DictConfig, loader: ConfigLoader, launcher: Any, words: list[str], keys: dict[str, Any]) -> None:
+    """Draw trials and run them until there are so many, and report.
+
+    Raises ConfigError before the first starts, Stopped where one is not done in the end, or all have failed.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    settings = Settings(**check_arguments("hydra.sweeper", Settings, keys))
+    overrides = OverridesParser.create(config_loader=loader).parse_overrides(words)
+    last = {override.get_key_element(): override for override in overrides}  # the command line's after the config's
+    space = Space(last, settings)
+    launch = launch_of(launcher)
+    directory = sweep_directory(config)
+    trust = trusted_packages(sys.argv[1:])
+    with Sweep(directory) as sweep:
+        if sweep.jobs() and not (directory / STUDY).exists():
+            raise ConfigError(f"{directory} holds a sweep that is no search: choose another sweep=NAME")
+        composer = Composer(loader)
+        objective = check(space, composer, trust)
+        sweep.plan([], sweep.jobs())  # which makes the directory a sweep's
+        sweep.write_documents(OmegaConf.to_yaml({"hydra": config.hydra}), [objective.tag])
+        line = {key: text for key, text in space.line.items() if key not in NOT_OF_IDENTITY}
+        own = {key: value for key, value in asdict(settings).items() if key not in ("n_trials", "batch")}
+        with opened(directory / STUDY, objective, line | {f"hydra.sweeper.{key}": own[key] for key in own}) as study:
+            search = Search(
+                sweep=sweep,
+                study=study,
+                space=space,
+                composer=composer,
+                objective=objective,
+                launch=partial(launch, trust=trust),
+            )
+            try:
+                search.run(settings.batch or at_once(launch, config.device), retry_failed=bool(config.retry_failed))
+            except (SystemExit, KeyboardInterrupt):
+                print(f"gan-runner: interrupted; {search.continuing()}", file=sys.stderr, flush=True)
+                raise
+            finally:
+                finish(sweep)
+            search.raise_unless_done()
+
+
+class Space:
+    """What a search draws from: the values of some keys; the other words of the line stay."""
+
+    def __init__(self, line: dict[str, Override], settings: Settings):
+        self.settings = settings
+        self.line = {key: (override.input_line or "").partition("=")[2] for key, override in line.items()}
+        self.axes = {key: distribution(override) for key, override in line.items() if override.is_sweep_override()}
+        if refused := [key for key in self.axes if key.lstrip("+") in NOT_OF_IDENTITY]:
+            raise ConfigError(f"{refused[0]}={self.line[refused[0]]}: all runs of a search have the same {refused[0]}")
+        if not self.axes:
+            raise ConfigError("nothing to search: give a key a range, such as 'optimizer.lr=tag(log,interval(1e-4,1))'")
+        self.short = shorten(list(self.axes))
+        self.points = list(itertools.product(*map(values, self.axes.values()))) if settings.sampler == "grid" else []
+        random.Random(settings.seed).shuffle(self.points)  # fewer trials than points are then spread out
+        self.total = min(settings.n_trials, len(self.points) or settings.n_trials)
+
+    def draw(self, study: optuna.Study) -> Trial:
+        """The next trial: a function of the seed, its number and what is known of the trials before."""
+        trials = study.get_trials(deepcopy=False)
+        waiting = [trial for trial in trials if trial.state == TrialState.WAITING]
+        number = len(trials) - len(waiting)
+        if self.points and not waiting:
+            study.enqueue_trial(dict(zip(self.axes, self.points[number], strict=True)))
+        seed = derive(self.settings.seed, "trial", number) % 2**32
+        study.sampler = (
+            optuna.samplers.TPESampler(seed=seed, n_startup_trials=self.settings.startup)
+            if self.settings.sampler == "tpe"
+            else optuna.samplers.RandomSampler(seed=seed)
+        )
+        return study.ask(self.axes)
+
+    def words(self, drawn: dict[str, Any]) -> list[str]:
+        """A job's."""
+        return [f"{key}={drawn.get(key, text)}" for key, text in self.line.items() if key not in OF_THE_SWEEP]
+
+    def name(self, trial: Trial) -> str:
+        """Of a trial's job: its number and its values."""
+        drawn = "_".join(f"{self.short[key]}-{tidy(str(value))}" for key, value in trial.params.items())
+        return f"trial-{trial.number:03d}_{drawn}"[:LONGEST_NAME]
+
+    def options(self, drawn: dict[str, Any]) -> list[list[str]]:
+        """The words of so many trials that every option occurs; all else is as in one drawn."""
+        return [
+            self.words(drawn | {key: choice})
+            for key, axis in self.axes.items()
+            for choice in (axis.choices if isinstance(axis, CategoricalDistribution) else ())
+        ]
+
+    def ends(self, drawn: dict[str, Any]) -> list[list[str]]:
+        """The words of a trial at the low ends of all intervals, and of one at the high ends, if there are any."""
+        numbers = {key: axis for key, axis in self.axes.items() if not isinstance(axis, CategoricalDistribution)}
+        extremes = [{key: getattr(axis, end) for key, axis in numbers.items()} for end in ("low", "high")]
+        return [self.words(drawn | extreme) for extreme in extremes if extreme]
+
+
+def distribution(override: Override) -> BaseDistribution:
+    """What a swept value is drawn from. Raises ConfigError."""
+    sweep = override.value()
+    try:
+        if isinstance(sweep, IntervalSweep | RangeSweep):
+            if sweep.tags - {"log"}:
+                raise ConfigError(f"the only tag is log, not {', '.join(sorted(sweep.tags - {'log'}))}")
+            if isinstance(sweep, RangeSweep):
+                numbers = sorted(sweep.range())
+                if not numbers:
+                    raise ConfigError("there is nothing in it")
+                low, high, step = numbers[0], numbers[-1], abs(sweep.step)
+            else:
+                low, high, step = sweep.start, sweep.end, None
+            if isinstance(low, int) and isinstance(high, int):
+                return IntDistribution(low, high, log="log" in sweep.tags, step=int(step or 1))
+            return FloatDistribution(low, high, log="log" in sweep.tags, step=step)
+        return CategoricalDistribution(list(override.sweep_string_iterator()))
+    except ValueError as error:
+        raise ConfigError(f"{override.input_line}: {error}") from None
+
+
+def values(axis: BaseDistribution) -> list[Any]:
+    """All that may be drawn. Raises ConfigError where there is no end of it."""
+    if isinstance(axis, CategoricalDistribution):
+        return list(axis.choices)
+    assert isinstance(axis, IntDistribution | FloatDistribution)
+    if axis.step is None:
+        raise ConfigError("hydra.sweeper.sampler=grid: an interval has no end of values; tpe and random draw some")
+    return [axis.low + number * axis.step for number in range(round((axis.high - axis.low) / axis.step) + 1)]
+
+
+def check(space: Space, composer: Composer, trust: list[str]) -> Objective:
+    """Compose every option, build the first trial and those at the ends of the intervals; the objective of the first.
+
+    Raises ConfigError.
+    """
+    from gan_runner.build import build, load_data
+
+    data = DataCache(lambda node: load_data(node, trust))
+    drawn = space.draw(optuna.create_study()).params
+    for words in space.options(drawn):  # which of them go together is for the trials to say
+        composer.compose(words)
+    objectives = []
+    for words in [space.words(drawn), *space.ends(drawn)]:
+        config, _, _ = composer.compose(words)
+        try:
+            objectives.append(build(config, trust, data.of(config)).evaluator.objective)
+        except ConfigError as error:
+            shown = [word for word in words if word.partition("=")[0] in space.axes]
+            raise ConfigError(f"{' '.join(shown)}: {error}") from error
+    if objectives[0] is None:
+        raise ConfigError("a search wants a metric to go by: metric=NAME, and objective=NAME if there are several")
+    return objectives[0]
+
+
+def at_once(launch: Launch, device: str) -> int:
+    """How many jobs run at once."""
+    if launch.func is run_sequentially:
+        return 1
+    gpus = visible_gpus() if launch.func is run_in_processes and device in ("auto", "cuda") else []
+    return launch.keywords.get("processes") or len(gpus) or max(1, cores() // 2)
+
+
+@contextmanager
+def opened(path: Path, objective: Objective, line: dict[str, Any]) -> Iterator[optuna.Study]:
+    """The study in a file, of this line and no other. Raises ConfigError."""
+    direction: Literal["maximize", "minimize"] = "maximize" if objective.higher_is_better else "minimize"
+    try:
+        storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
+        study = optuna.create_study(storage=storage, study_name="search", direction=direction, load_if_exists=True)
+        before = study.user_attrs.get("line")
+    except (SQLAlchemyError, RuntimeError, optuna.exceptions.OptunaError) as error:
+        raise ConfigError(f"{path} cannot be read: {one_line(str(error))}") from error
+    line = line | {"objective": objective.tag}
+    try:
+        if before is None:
+            study.set_user_attr("line", line)
+        elif before != line:
+            changes = [
+                f"{key} was {before.get(key)} and is to be {line.get(key)}"
+                for key in {**before, **line}
+                if before.get(key) != line.get(key)
+            ]
+            raise ConfigError(f"that would be another search, not this one going on: {'; '.join(changes)}")
+        yield study
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
+
+
+@dataclass(kw_only=True)
+class Search:
+    """A study whose trials are the jobs of a sweep."""
+
+    sweep: Sweep
+    study: optuna.Study
+    space: Space
+    composer: Composer
+    objective: Objective
+    launch: Callable[[Sweep, list[Job]], None]
+
+    def run(self, size: int, *, retry_failed: bool) -> None:
+        """Go on with the trials that are not done, and draw others, so many at once."""
+        trials = self.study.get_trials(deepcopy=False)
+        begun = [Trial(self.study, trial._trial_id) for trial in trials if trial.state == TrialState.RUNNING]
+        retried = {trial.user_attrs.get("retries") for trial in trials}
+        for trial in trials:
+            if retry_failed and trial.state == TrialState.FAIL and trial.number not in retried:
+                self.study.enqueue_trial(trial.params, user_attrs={"retries": trial.number})
+        trials = self.study.get_trials(deepcopy=False)
+        total = self.space.total + sum("retries" in trial.user_attrs for trial in trials)
+        asked = len([trial for trial in trials if trial.state != TrialState.WAITING])
+        print(
+            f"{self.sweep.directory}: {total} trials"
+            + (f", {asked - len(begun)} of them done or failed before" if asked > len(begun) else ""),
+            flush=True,
+        )
+        for start in range(0, len(begun), size):
+            self.run_batch(begun[start : start + size], retry_failed)
+        for start in range(asked, total, size):
+            batch = [self.space.draw(self.study) for _ in range(start, min(start + size, total))]
+            self.run_batch(batch, retry_failed)
+
+    def run_batch(self, trials: list[Trial], retry_failed: bool) -> None:
+        """Run some trials at once, and tell the study what became of them."""
+        known = self.sweep.jobs()
+        same = {job.identity: job for job in known}  # the same values twice are one job
+        jobs = []
+        for trial in trials:
+            try:
+                job = self.job(trial)
+            except (ValueError, HydraException, OmegaConfBaseException) as error:  # options that do not go together
+                self.fail(trial, one_line(explain(error, [])))
+                continue
+            if old := same.get(job.identity):
+                job = job._replace(name=old.name, config={**job.config, "prune": old.config["prune"]})
+            same[job.identity] = job
+            jobs.append((trial, job))
+        unique = list({job.identity: job for _, job in jobs}.values())
+        self.sweep.plan(unique, known)
+        if to_do := self.sweep.to_do(unique, retry_failed):
+            self.launch(self.sweep, to_do)
+        for trial, job in jobs:
+            self.tell(trial, job)
+
+    def job(self, trial: Trial) -> Job:
+        """A trial's. Raises ConfigError, and what Hydra raises."""
+        words = self.space.words(trial.params)
+        config, title, notes = self.composer.compose(words)
+        config["prune"] = self.limits()
+        return Job(self.space.name(trial), identity(config), words, config, title, notes)
+
+    def limits(self) -> list[list[float]] | None:
+        """The key `prune` of the next trials: the median of the best values so far of those that are complete."""
+        if self.space.settings.pruner == "none":
+            return None
+        at: dict[int, list[float]] = {}
+        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+            for step, value in trial.intermediate_values.items():
+                at.setdefault(step, []).append(value)
+        least = self.space.settings.startup
+        return [[step, statistics.median(at[step])] for step in sorted(at) if step and len(at[step]) >= least] or None
+
+    def tell(self, trial: Trial, job: Job) -> None:
+        """Tell the study what became of a trial; one that was interrupted or killed stays, to be gone on with."""
+        path = self.sweep.directory / job.name
+        outcome = row(job, path)
+        best = outcome["best"] or {}
+        trial.set_user_attr("job", job.name)
+        if outcome["status"] in FAILED:
+            self.fail(trial, str(outcome["reason"]))
+        elif outcome["status"] in DONE:
+            if best.get("objective") != self.objective.tag or not math.isfinite(float(best["value"])):
+                self.fail(trial, f"no value of {self.objective.tag}")
+                return
+            for step, value in course(path, self.objective).items():
+                trial.report(value, step)
+            if outcome["status"] == "pruned":
+                self.study.tell(trial, state=TrialState.PRUNED)
+            else:
+                self.study.tell(trial, float(best["value"]))
+            self.say(trial, f"{float(best['value']):.4g}" + ", pruned" * (outcome["status"] == "pruned"))
+
+    def fail(self, trial: Trial, reason: str) -> None:
+        """Tell the study that a trial has no value."""
+        trial.set_user_attr("reason", reason)
+        self.study.tell(trial, state=TrialState.FAIL)
+        self.say(trial, f"failed: {reason}")
+
+    def say(self, trial: Trial, outcome: str) -> None:
+        """A line for people."""
+        print(f"{self.space.name(trial)}: {outcome}", flush=True)
+
+    def raise_unless_done(self) -> None:
+        """Raises Stopped where a trial is not done, or none has a value."""
+        counts = Counter(trial.state.name.lower() for trial in self.study.get_trials(deepcopy=False))
+        found = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+        if counts["running"] or not counts["complete"] + counts["pruned"]:
+            raise Stopped(f"{counts.total()} trials: {found}; {self.continuing()}")
+
+    def continuing(self) -> str:
+        """How to go on."""
+        return f"the same line with sweep={self.sweep.directory.name} goes on"
+
+
+def course(path: Path, objective: Objective) -> dict[int, float]:
+    """The best value so far after each evaluation of a run."""
+    best: float | None = None
+    found: dict[int, float] = {}
+    file = path / "evaluations.jsonl"
+    for line in file.read_text().splitlines() if file.exists() else ():
+        record = json.loads(line)
+        if "checkpoint" in record:  # of the verb
+            continue
+        value = float(tags(record).get(objective.tag, math.nan))
+        if math.isfinite(value) and objective.is_better(value, best):
+            best = value
+        if best is not None:
+            found[record["step"]] = best
+    return found
