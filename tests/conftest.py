@@ -1,5 +1,6 @@
 """What the tests share."""
 
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -41,6 +42,9 @@ def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     GlobalHydra.instance().clear()
+    root = logging.getLogger()
+    for handler in [handler for handler in root.handlers if type(handler) is logging.StreamHandler]:
+        root.removeHandler(handler)  # Hydra's, which writes to what this test captured
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -237,6 +238,12 @@ def test_keys_of_the_config_where_there_are_no_words():
     assert list(read_study().columns.values()) == ["steps", "lr"]
 
 
+def test_a_random_search_has_all_its_numbers():
+    for number in range(3):
+        write_run(str(number), {"optimizer": {"lr": 0.1 + number}, "weight": 2**number, "steps": 9}, [1.0])
+    assert list(read_study().columns.values()) == ["weight", "lr"]
+
+
 def test_names_are_as_short_as_they_can_be():
     for number in range(3):
         config = {
@@ -251,7 +258,9 @@ def test_numbers_are_equal_however_they_are_written():
     write_run("a", {"weight": 1, "seed": 0}, [1.0], words=["weight=1"])
     write_run("b", {"weight": 1.0, "seed": 1}, [1.0], words=["weight=1e0"])
     write_run("c", {"weight": 1.0, "seed": 2, "new_key": None}, [1.0], words=["weight=1.0"])
-    assert len(read_study().settings) == 1
+    study = read_study()
+    assert len(study.settings) == 1
+    assert study.varied == []
 
 
 # --- plots ------------------------------------------------------------------------------------------------------------
@@ -321,7 +330,8 @@ def test_strange_values_are_drawn_without_warnings():
     """Every warning is an error here."""
     for number, distances in enumerate([[1e300, -1e300], [NAN, NAN], [math.inf, 1.0], [0.0, 0.0], [1e-300, 5.0]]):
         config = {"lr": 10.0**-number, "name": f"_$x^{number}$ \U0001f600 漢", "weight": number - 2}
-        write_run(str(number), config, distances)
+        for seed in range(2):
+            write_run(f"{number}-{seed}", config | {"seed": seed}, [value * (1 + seed) for value in distances])
     write_report(SWEEP)
 
 
@@ -370,6 +380,7 @@ def parse(page: str) -> Links:
 
 def test_the_page_stands_alone():
     weights(0.1, 1, 10, seeds=2)
+    write_run("odd #1?%41", {"regularizer": {"r1": {"weight": 10}}, "seed": 2}, [1.0])
     write_report(SWEEP)
     page = (SWEEP / "report.html").read_text()
     parsed = parse(page)
@@ -378,7 +389,7 @@ def test_the_page_stands_alone():
     assert not {"script", "link", "iframe", "object"} & set(parsed.tags)
     directories = [link for link in parsed.links if link.startswith("./")]
     assert {f"./weight-{w}-{seed}/" for w in (0.1, 1, 10) for seed in (0, 1)} <= set(directories)
-    assert all((SWEEP / link).is_dir() for link in directories)
+    assert all((SWEEP / unquote(link)).is_dir() and not {"#", "?"} & set(link) for link in directories)
     assert parsed.tags.count("img") == 3
     assert 'name="viewport"' in page
     assert "color-scheme: light dark" in page
@@ -441,6 +452,7 @@ def test_the_terminal_has_80_columns():
     out = printed()
     assert max(map(len, out.splitlines())) <= 80
     assert "…" not in out
+    assert "a_rather_long_key_1=4" in out
     assert "diverged" in out
 
 

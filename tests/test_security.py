@@ -147,7 +147,7 @@ def test_what_a_config_file_may_set(run_cli):
         "--config-dir", "conf", *[word for word in SMALL if "generator" not in word], "experiment=a"
     )
     assert code == 0, error
-    assert sorted(str(path.parent) for path in Path().rglob("summary.json")) == ["swept/job0", "swept/job1"]
+    assert sorted(str(path.parent) for path in Path().rglob("summary.json")) == ["swept/seed-3", "swept/seed-4"]
 
 
 def test_what_one_types_oneself(evil, run_cli):
