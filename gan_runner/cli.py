@@ -122,7 +122,7 @@ def interruptible_imports(tidy: Callable[[], None] = lambda: None) -> Iterator[N
 
 
 def check_flags(arguments: list[str]) -> list[str]:
-    """The arguments, flags first. Refuses what argparse would answer with a page of usage: settings with dashes, say."""
+    """The arguments, flags first. Refuses what argparse would answer with a page of usage, as settings with dashes."""
     parser = get_args_parser()
     flags = [flag for action in parser._actions for flag in action.option_strings]
     for argument in arguments:

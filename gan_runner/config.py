@@ -335,7 +335,7 @@ def stored_config(directory: Path, overrides: list[str]) -> tuple[dict[str, Any]
         text = path.read_text(encoding="utf-8")
         if "&" in text and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
             raise ConfigError(f"{path}: it has aliases, which no run writes: a few lines of them fill the memory")
-        config = DictConfig({**dict(OmegaConf.create(text)), **chosen})
+        config = DictConfig(dict(OmegaConf.create(text)) | chosen)
         OmegaConf.set_struct(config, True)
         for word in overrides:
             key, separator, _ = word.partition("=")

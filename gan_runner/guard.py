@@ -23,7 +23,7 @@ from gan_runner.config import ConfigError, conf_directory
 # What a file may set: places, the space of a search, what a cluster wants to know. No names of classes, no commands.
 FREE = re.compile(r"run\.dir|sweep\.(dir|subdir)|mode|verbose(\.\d+)?")
 FREE_PLAIN = re.compile(  # these too, but of a plain value: an interpolation could lead to a node with a _target_
-    r"sweeper\.(max_batch_size|n_trials|n_jobs|params\.(?!.*(hydra|_target_)).*)"
+    r"sweeper\.(max_batch_size|n_trials|n_jobs|sampler|seed|pruner|startup|batch|params\.(?!.*(hydra|_target_)).*)"
     r"|launcher\.(n_jobs|timeout_min|(cpus|gpus|tasks|mem)_per_\w+|mem_gb|nodes|partition|qos|account|array_parallelism"
     r"|max_num_timeout|signal_delay_s)"
 )
@@ -96,8 +96,8 @@ def check(config: DictConfig, words: list[str]) -> None:
     except HydraException as error:
         raise refusal(" ".join(chosen)) from error
     for key, value in found.items():
-        is_free = FREE.fullmatch(key) or FILLED_IN.fullmatch(key)
-        is_free = is_free or (FREE_PLAIN.fullmatch(key) and "${" not in str(value))
+        is_plain = "${" not in str(value)
+        is_free = FREE.fullmatch(key) or FILLED_IN.fullmatch(key) or (is_plain and FREE_PLAIN.fullmatch(key))
         if not is_free and all(node.get(key, flat) != value for node in allowed):
             raise refusal(f"hydra.{key}")
 
@@ -123,4 +123,4 @@ def leaves(node: Any, prefix: str) -> Iterator[tuple[str, Any]]:
 
 def install() -> None:
     """Let Hydra load its configs by the guarded loader."""
-    hydra._internal.hydra.ConfigLoaderImpl = GuardedLoader  # type: ignore[misc]
+    hydra._internal.hydra.ConfigLoaderImpl = GuardedLoader  # type: ignore[attr-defined]

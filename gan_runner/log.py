@@ -7,6 +7,7 @@ import sys
 import time
 import types
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self, TextIO
 
@@ -65,8 +66,9 @@ class RunLog:
 
     def __exit__(self, *exception: object) -> None:
         self.progress.stop()
-        for file in (self.text, self.metrics, self.evaluations, self.events.file):
-            file.close()
+        with ExitStack() as stack:  # closes all of them, even where one has not the room for its last line
+            for file in (self.text, self.metrics, self.evaluations, self.events.file):
+                stack.callback(file.close)
 
     def say(self, line: str, to_terminal: bool = True) -> None:
         """A line for people, on the terminal and in gan_runner.log."""

@@ -61,6 +61,7 @@ class Preview:
 
     def save(self, name: str, step: int, png: bytes) -> None:
         """Write the picture to its file and to TensorBoard."""
+        self.directory.check()
         write_bytes(self.directory.samples / f"{name}.png", png)
         tag = name.rpartition("_")[0] or name
         self.log.image(step, "samples" if tag == "step" else tag, png)

@@ -89,6 +89,7 @@ class Report:
 
     def log_point(self, step: int, values: dict[str, float]) -> None:
         """A line of metrics.jsonl, and the same in summary.json."""
+        self.directory.check()
         images = step * self.game.images_per_step
         self.log.scalars(step, {"images": images, **self.clock.read(images), **values})
         self.directory.summary |= {"step": step, "metrics": values, **self.clock.totals()}
@@ -98,6 +99,7 @@ class Report:
         broken = [tag for tag, value in self.weights().items() if not math.isfinite(value)]
         if broken and self.settings.on_divergence == "stop":
             raise Diverged(f"step {step:,}: {broken[0]} is not finite")
+        self.directory.check()
         self.log.flush()  # what a checkpoint is behind of must not be lost
         self.directory.update(step=step)  # first: a run killed after its last checkpoint has only its status to change
         checkpoint.save_last(self.directory.checkpoints, self.content(step))

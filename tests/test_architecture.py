@@ -12,7 +12,9 @@ FLOORS = {
     6: ["sweeps.grid", "sweeps.jobs", "sweeps.search", "_plugins"],
     5: ["cli", "__main__"],
     4: ["runner", "sample", "evaluate", "resume", "verbs", "build", "components", "sweeps.launchers", "sweeps.sweep"],
-    3: ["train", "report", "preview", "evaluation", "reporting", "games.adversarial", "games.autoencoder", "games.game"],
+    3: [
+        "train", "report", "preview", "evaluation", "reporting", "games.adversarial", "games.autoencoder", "games.game",
+    ],
     2: ["player", "penalties"],
     1: [
         "augmentations", "budgets", "cache", "checkpoint", "config", "datasets", "determinism", "divergence", "ema",

@@ -13,7 +13,8 @@ from tests.conftest import compose
 from tests.readme import README, with_table
 
 TEXT = README.read_text()
-LINES = [line for block in re.findall(r"```sh\n(.*?)```", TEXT, re.S) for line in block.replace("\\\n", "").splitlines()]
+BLOCKS = [block.replace("\\\n", "") for block in re.findall(r"```sh\n(.*?)```", TEXT, re.S)]
+LINES = [line for block in BLOCKS for line in block.splitlines()]
 RUNS = [shlex.split(line, comments=True)[1:] for line in LINES if line.startswith("gan-runner")]
 SINGLE = [words for words in RUNS if words and words[0] not in (*VERBS, "-m", "--config-dir")]
 OF_VERBS = [words for words in RUNS if words and words[0] in VERBS]

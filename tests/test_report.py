@@ -261,6 +261,7 @@ def test_numbers_are_equal_however_they_are_written():
     study = read_study()
     assert len(study.settings) == 1
     assert study.varied == []
+    assert study.columns == {}
 
 
 # --- plots ------------------------------------------------------------------------------------------------------------

@@ -104,8 +104,8 @@ def test_a_config_file_gives_hydra_no_orders(node, flags, evil, run_cli, monkeyp
     for flag in ("--config-dir", "-cd"):
         refused(run_cli(*flags, flag, "conf", "--config-name", "mine", *SMALL), NOT_IN_A_FILE)
     write("other/config.yaml", yaml.safe_dump({"hydra": hydra}))
-    for flag in (["--config-path", os.path.abspath("other")], [f"-cp={os.path.abspath('other')}"]):
-        refused(run_cli(*flags, *flag), NOT_IN_A_FILE)
+    for words in (["--config-path", os.path.abspath("other")], [f"-cp={os.path.abspath('other')}"]):
+        refused(run_cli(*flags, *words), NOT_IN_A_FILE)
     refused(run_cli("--cfg=job", "--config-dir", "conf", "--config-name", "mine"), NOT_IN_A_FILE)
 
 

@@ -119,7 +119,11 @@ def make_study(runs: list[Run], missing: int = 0) -> Study:
         settings.sort(key=lambda setting: rank(setting, objective))
     for place, setting in enumerate(settings, start=1):
         setting.number = place
-    words = [key for key in varied_keys([run.words or {} for run in known]) if key not in varied]
+    words = [
+        key
+        for key in varied_keys([run.words or {} for run in known])
+        if all(isinstance(run.config.get(key, {}), dict) for run in known)  # a choice: no key of the config itself
+    ]
     return Study(
         runs=runs, columns=short, varied=[*words, *varied], settings=settings, objective=objective,
         quantities=quantities, missing=missing,
@@ -180,7 +184,12 @@ def choose_columns(groups: list[list[Run]], varied: list[str]) -> list[str]:
     words = varied_keys([run.words for run in runs if run.words is not None])
     if any(run.words is None for run in runs):
         words = []
-    chosen = [key for key in words if all(len({identify(run, key) for run in members}) == 1 for members in groups)]
+    chosen = [
+        key
+        for key in words
+        if all(len({identify(run, key) for run in members}) == 1 for members in groups)
+        and len({identify(members[0], key) for members in groups}) > 1
+    ]
     if is_told(groups, chosen):
         return chosen
     for key in sorted(varied, key=lambda key: key.count(".")):
