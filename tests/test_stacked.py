@@ -285,8 +285,10 @@ def test_the_preset_on_its_own_data(root):
 
 
 def test_a_run_and_samples_of_it(root, run_cli):
-    code, _, error = run_cli(*words(root, "conditional=true", "steps=2", "sample_count=4", "hydra.run.dir=run"))
+    few = ["steps=2", "sample_count=4", "metric.modes.samples=200", "features.steps=5"]
+    code, _, error = run_cli(*words(root, "conditional=true", *few, "hydra.run.dir=run"))
     assert code == 0, error
+    assert '"reverse_kl"' in Path("run/evaluations.jsonl").read_text()
     assert Path("run/samples/real.png").is_file()
     assert run_cli("sample", "run", "--out", "chosen.npz", "--labels", "0,999", "--count", "4")[0] == 0
     assert np.load("chosen.npz")["samples"].shape == (4, 3, 28, 28)
