@@ -50,6 +50,7 @@ def cached(name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         return found
     value = make()
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, lambda file: torch.save(value, file))
     except (OSError, RuntimeError) as error:  # torch.save turns a full disk into a RuntimeError
         logging.getLogger(__name__).warning("%s cannot be written: %s", path, error)

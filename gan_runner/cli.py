@@ -312,6 +312,10 @@ def explain(error: BaseException, arguments: list[str]) -> str:  # noqa: PLR0911
     first, *rest = text.strip().splitlines() or [""]
     if first.endswith(":") and rest:
         first = f"{first} {rest[0].strip()}"
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text:
+        return f"out of memory ({first or 'MemoryError'}); a smaller batch_size or a smaller model needs less"
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
     if first.startswith("Config group override"):  # a ValueError of Hydra's
         return first.partition(" : ")[0]
     if isinstance(error, HydraException | OmegaConfBaseException):

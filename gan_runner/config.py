@@ -315,6 +315,16 @@ def to_yaml(plain: Mapping[str, Any]) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(dict(plain)))
 
 
+def read_stored(path: Path) -> dict[Any, Any]:
+    """A config that a run has written. Raises ConfigError for one that could take all memory, or all time, to read."""
+    text = path.read_text(encoding="utf-8")
+    if text.count("[") + text.count("{") > 1000:  # reading it takes the square of that
+        raise ConfigError(f"{path}: it has more brackets than any config")
+    if "&" in text and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
+        raise ConfigError(f"{path}: it has aliases, which no run writes: a few lines of them fill the memory")
+    return dict(OmegaConf.create(text))
+
+
 def stored_config(directory: Path, overrides: list[str]) -> tuple[dict[str, Any], list[str]]:
     """A run's config with `key=value` laid over it, and the packages that these words trust.
 
@@ -332,10 +342,7 @@ def stored_config(directory: Path, overrides: list[str]) -> tuple[dict[str, Any]
     if "metric" in chosen:
         chosen["objective"] = None
     try:
-        text = path.read_text(encoding="utf-8")
-        if "&" in text and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
-            raise ConfigError(f"{path}: it has aliases, which no run writes: a few lines of them fill the memory")
-        config = DictConfig(dict(OmegaConf.create(text)) | chosen)
+        config = DictConfig(read_stored(path) | chosen)
         OmegaConf.set_struct(config, True)
         for word in overrides:
             key, separator, _ = word.partition("=")

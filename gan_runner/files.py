@@ -12,9 +12,10 @@ from typing import Any, BinaryIO
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Let `write` fill a temporary file beside `path`, flush it to the disk, and rename it into place.
 
-    A reader, or a crash at any moment, finds the old content or the new one.
+    A reader, or a crash at any moment, finds the old content or the new one. The folder of `path` is made, but none
+    above it: a run directory that has been taken away does not come back.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -22,6 +23,9 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        error.filename, error.filename2 = os.fspath(path), None  # and not the temporary one
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -65,12 +69,14 @@ def give_second_name(source: Path, target: Path) -> None:
     spare = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     spare.unlink(missing_ok=True)
     try:
-        os.link(source, spare)
-    except OSError:  # a file system without hard links
-        shutil.copyfile(source, spare)
-    write_bytes(digests, (new + old).encode())
-    spare.replace(target)
-    spare.unlink(missing_ok=True)  # it stays where both were names of one file already
+        try:
+            os.link(source, spare)
+        except OSError:  # a file system without hard links
+            shutil.copyfile(source, spare)
+        write_bytes(digests, (new + old).encode())
+        spare.replace(target)
+    finally:
+        spare.unlink(missing_ok=True)  # it stays, too, where both were names of one file already
     write_bytes(digests, new.encode())
 
 

@@ -8,6 +8,7 @@ import time
 import types
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, Self, TextIO
 
@@ -39,16 +40,20 @@ class RunLog:
     def __init__(self, directory: Path, steps: int, hyperparameters: Mapping[str, Any], logged: int | None = None):
         self.console = Console(highlight=False, soft_wrap=True)
         self.steps, self.last_line = steps, time.monotonic()
-        self.text: TextIO = (directory / "gan_runner.log").open("a", encoding="utf-8")
-        self.metrics: TextIO = (directory / "metrics.jsonl").open("a", encoding="utf-8", buffering=1)  # line by line
-        self.evaluations: TextIO = (directory / "evaluations.jsonl").open("a", encoding="utf-8", buffering=1)
-        if logged is not None:
-            cut_events_back(directory, logged)
-        self.events = EventFile(directory)
-        if logged is not None:
-            self.events.restart(logged + 1 if logged else 0)
-        if not logged:
-            self.write_hyperparameters(hyperparameters)
+        with ExitStack() as opened:  # where one of them fails, for want of room, none stays open
+            self.text: TextIO = opened.enter_context((directory / "gan_runner.log").open("a", encoding="utf-8"))
+            by_line = partial(Path.open, mode="a", encoding="utf-8", buffering=1)
+            self.metrics: TextIO = opened.enter_context(by_line(directory / "metrics.jsonl"))
+            self.evaluations: TextIO = opened.enter_context(by_line(directory / "evaluations.jsonl"))
+            if logged is not None:
+                cut_events_back(directory, logged)
+            self.events = EventFile(directory)
+            opened.callback(self.events.file.close)
+            if logged is not None:
+                self.events.restart(logged + 1 if logged else 0)
+            if not logged:
+                self.write_hyperparameters(hyperparameters)
+            self.opened = opened.pop_all()
         self.progress = Progress(
             TextColumn("{task.completed}/{task.total}"),
             BarColumn(bar_width=None),
@@ -66,9 +71,7 @@ class RunLog:
 
     def __exit__(self, *exception: object) -> None:
         self.progress.stop()
-        with ExitStack() as stack:  # closes all of them, even where one has not the room for its last line
-            for file in (self.text, self.metrics, self.evaluations, self.events.file):
-                stack.callback(file.close)
+        self.opened.close()  # all of them, even where one has not the room for its last line
 
     def say(self, line: str, to_terminal: bool = True) -> None:
         """A line for people, on the terminal and in gan_runner.log."""
@@ -129,9 +132,11 @@ class EventFile:
         earlier = [int(path.name.split(".")[3]) for path in event_files(directory)]
         second = max(int(time.time()), *(second + 1 for second in earlier), 0)
         name = f"{EVENTS}{second:010d}.{socket.gethostname()}.{os.getpid()}.0"
-        self.file = (directory / name).open("xb")
-        self.records = RecordWriter(self.file)
-        self.write(file_version="brain.Event:2")
+        with ExitStack() as opened:
+            self.file = opened.enter_context((directory / name).open("xb"))
+            self.records = RecordWriter(self.file)
+            self.write(file_version="brain.Event:2")
+            opened.pop_all()
 
     def write(self, **fields: Any) -> None:
         """One event."""

@@ -185,9 +185,13 @@ def carry_out(
         raise Stopped(f"{shown_path} diverged at {end}; {last_good(directory)}") from None
     except Exception as error:
         reason = explain(error)
-        with contextlib.suppress(OSError):  # the disk may be full
+        try:
             directory.check()
             directory.update(status="failed", reason=reason or f"{type(error).__name__}: {error}")
+        except FileNotFoundError as gone:
+            reason = explain(gone)
+        except OSError:  # the disk may be full
+            pass
         if reason:
             raise Stopped(f"{shown_path}: {reason}; {last_good(directory)}") from error
         raise TrainingFailed from error
@@ -196,7 +200,8 @@ def carry_out(
 def explain(error: Exception) -> str | None:
     """What one line can say of an error that is none of the program's."""
     first = str(error).strip().partition("\n")[0]
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in first:
+    is_memory = isinstance(error, OSError) and error.errno == errno.ENOMEM
+    if is_memory or isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in first:
         return f"out of memory ({first or 'MemoryError'}); a smaller batch_size or a smaller model needs less"
     if isinstance(error, OSError) and error.errno:
         what = f"cannot write {error.filename}" if error.filename else "cannot write"

@@ -92,6 +92,7 @@ def save(game: Game, samples: Tensor, options: argparse.Namespace) -> list[Path]
     is_images = len(game.data.shape) == 3
     content = (game.data.to_pixels(samples) if is_images else samples).cpu()
     if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(options.out, lambda file: np.savez(file, samples=content.numpy()))
         return [options.out]
     stem = f"seed_{options.seed}{'_interpolation' if options.interpolate else ''}{'_raw' if options.raw else ''}"

@@ -124,6 +124,12 @@ def examples(count: int):
     )
 
 
+def few_and_many(few: int, many: int) -> pytest.MarkDecorator:
+    """So many examples by default, and in `make test-all`."""
+    slow = pytest.param(many, marks=[pytest.mark.slow, pytest.mark.timeout(3 * many)])
+    return pytest.mark.parametrize("count", [few, slow])
+
+
 KEYS = [*dotted_keys(compose("regularizer=[r1,l1]", "lr_schedule=cosine")), *GROUPS, "experiment"]
 STRANGE_KEYS = ["x", "", "a.b", "a b", "é", "model.", ".model", "model..x", "'seed'", "loss@x", "loss@_global_", "0"]
 SETTING = st.tuples(st.sampled_from(KEYS), st.just("="), VALUES)
@@ -137,10 +143,10 @@ STRANGE = st.tuples(
 )  # fmt: skip
 OVERRIDE = st.one_of(SETTING, SETTING, PREFIXED, LONGER, STRANGE).map("".join)
 WORDS = st.lists(OVERRIDE, min_size=1, max_size=2) | st.lists(OVERRIDE | st.sampled_from(FLAGS) | VALUES, max_size=4)
-COUNT = int(os.environ.get("FUZZ", "0"))
 
 
-def fuzz_words(run_cli, place, count):
+@few_and_many(40, 5000)
+def test_words(run_cli, place, count):
     standing = place()
 
     @examples(count)
@@ -149,10 +155,6 @@ def fuzz_words(run_cli, place, count):
         check(run_cli, [*words, "device=cpu"], standing, "outputs")
 
     test()
-
-
-def test_words(run_cli, place):
-    fuzz_words(run_cli, place, COUNT or 40)
 
 
 # --- YAML
@@ -203,7 +205,8 @@ YAML = st.one_of(DOCUMENT, WITH_DEFAULTS, NODE.map(dump), RAW).map(
 ) | st.binary(max_size=40)
 
 
-def fuzz_config_directories(run_cli, place, count):
+@few_and_many(15, 1500)
+def test_config_directories(run_cli, place, count):
     standing = place()
 
     @examples(count)
@@ -219,10 +222,6 @@ def fuzz_config_directories(run_cli, place, count):
         check(run_cli, ["--config-dir", "conf", *word, "device=cpu", "hydra.run.dir=outputs/x"], standing, "outputs")
 
     test()
-
-
-def test_config_directories(run_cli, place):
-    fuzz_config_directories(run_cli, place, COUNT or 25)
 
 
 # --- run directories
@@ -282,7 +281,8 @@ def damage(path: Path, kind: Any) -> None:
         path.write_bytes(before)
 
 
-def fuzz_run_directories(run_cli, place, count):
+@few_and_many(20, 2500)
+def test_run_directories(run_cli, place, count):
     @examples(count)
     @given(st.lists(st.tuples(st.sampled_from(PARTS), DAMAGE), min_size=1, max_size=2), st.sampled_from(VERBS))
     def test(damages, words):
@@ -297,10 +297,6 @@ def fuzz_run_directories(run_cli, place, count):
         check(run_cli, [*words, "device=cpu"], standing, "run")
 
     test()
-
-
-def test_run_directories(run_cli, place):
-    fuzz_run_directories(run_cli, place, COUNT or 40)
 
 
 def odd_checkpoint(content: dict[str, Any], path: tuple[str, ...], value: Any) -> dict[str, Any]:
@@ -324,7 +320,8 @@ def paths(node: Any, prefix: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
     ]
 
 
-def fuzz_checkpoints(run_cli, place, count):
+@few_and_many(12, 1000)
+def test_checkpoints(run_cli, place, count):
     whole = torch.load(place() / "run/checkpoints/last.pt", weights_only=True)
     odd: list[object] = [
         REMOVED,
@@ -358,7 +355,3 @@ def fuzz_checkpoints(run_cli, place, count):
         check(run_cli, [*words, "device=cpu"], standing, "run")
 
     test()
-
-
-def test_checkpoints(run_cli, place):
-    fuzz_checkpoints(run_cli, place, COUNT or 40)
