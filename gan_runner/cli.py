@@ -299,6 +299,10 @@ def explain(error: BaseException, arguments: list[str]) -> str:  # noqa: PLR0911
     lost = re.search(r"Could not (?:find|load) '(\w+)/([^']*)'", text)
     if isinstance(error, MissingConfigException) and lost:
         group, option = lost.groups()
+        if option.startswith("submitit_"):
+            return (
+                f"hydra/launcher={option.removeprefix('submitit_')} needs submitit: pip install 'gan-runner[cluster]'"
+            )
         options = error.options or sorted(path.stem for path in (conf_directory() / group).glob("*.yaml"))
         return f"{group}={option}: no such option{suggest(option, options)} (options: {', '.join(options)})"
     if isinstance(error, OverrideParseException):

@@ -18,7 +18,7 @@ import yaml
 from annotated_types import Ge, Gt, Le
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
 sys.path.append(str(Path(__file__).parent / "_plugins"))  # where Hydra finds those of this package
@@ -251,6 +251,24 @@ def show(value: Any) -> str:
     return value if isinstance(value, str) else "null" if value is None else json.dumps(value)
 
 
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested config as dotted keys; lists and null as text, as TensorBoard wants."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value if isinstance(value, bool | int | float | str) else json.dumps(value)
+    return flat
+
+
+def difference(before: Mapping[str, Any], after: Mapping[str, Any], is_ignored: Callable[[str], object]) -> str:
+    """What two configs have differently, for people; "" if nothing, but for the dotted keys that are ignored."""
+    old, new = flatten(before), flatten(after)
+    changed = sorted(key for key in {**old, **new} if old.get(key) != new.get(key) and not is_ignored(key))
+    return "; ".join(f"{key} was {show(old.get(key))} and is to be {show(new.get(key))}" for key in changed)
+
+
 def explain(error: Any) -> str:
     """A pydantic error in a few words; of the alternatives of a union, what each wants."""
     wants: list[str] = []
@@ -299,11 +317,11 @@ def suggest_option(group: str, name: str) -> str:
 
 def to_plain(config: DictConfig) -> dict[str, Any]:
     """A composed config as plain dicts and lists with every interpolation resolved."""
-    missing = sorted(OmegaConf.missing_keys(config))
-    if missing:
-        raise ConfigError(f"{missing[0]} is not set: add {missing[0]}=...")
     try:
-        plain = OmegaConf.to_container(config, resolve=True)
+        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        missing = sorted(OmegaConf.missing_keys(config))[0]
+        raise ConfigError(f"{missing} is not set: add {missing}=...") from error
     except OmegaConfBaseException as error:
         raise ConfigError(str(error).splitlines()[0]) from error
     assert isinstance(plain, dict)

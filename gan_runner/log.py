@@ -200,14 +200,3 @@ def records(content: bytes) -> Iterator[tuple[bytes, int]]:
             return
         yield content[start:end], Event.FromString(content[start + 12 : end - 4]).step
         start = end
-
-
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested config as dotted keys; lists and null as text, as TensorBoard wants."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value if isinstance(value, bool | int | float | str) else json.dumps(value)
-    return flat

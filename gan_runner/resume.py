@@ -4,8 +4,7 @@ import argparse
 import re
 from typing import Any
 
-from gan_runner.config import ConfigError, show, stored_config, to_yaml
-from gan_runner.log import flatten
+from gan_runner.config import ConfigError, difference, stored_config, to_yaml
 from gan_runner.runner import resume
 from gan_runner.sweeps.launchers import Launch, run_in_processes, run_jobs, run_sequentially
 from gan_runner.sweeps.sweep import PLAN, Sweep
@@ -69,10 +68,5 @@ def resume_sweep(options: argparse.Namespace) -> None:
 
 def check_changes(stored: dict[str, Any], config: dict[str, Any]) -> None:
     """Refuse changes that would make it another run, and show them."""
-    before, after = flatten(stored), flatten(config)
-    changes = []
-    for key in {**before, **after}:
-        if before.get(key) != after.get(key) and not FREE.fullmatch(key):
-            changes.append(f"{key} was {show(before.get(key))} and is to be {show(after.get(key))}")
-    if changes:
-        raise ConfigError(f"that would be another run, not this one going on: {'; '.join(sorted(changes))}")
+    if changes := difference(stored, config, FREE.fullmatch):
+        raise ConfigError(f"that would be another run, not this one going on: {changes}")

@@ -12,11 +12,11 @@ import torch
 
 from gan_runner import __version__, checkpoint
 from gan_runner.build import Built, build
-from gan_runner.config import ConfigError, Stopped, TrainingFailed
+from gan_runner.config import ConfigError, Stopped, TrainingFailed, flatten
 from gan_runner.datasets.data import Data
 from gan_runner.determinism import deterministic
 from gan_runner.games.game import Game
-from gan_runner.log import RunLog, flatten
+from gan_runner.log import RunLog
 from gan_runner.report import Diverged, Pruned
 from gan_runner.run_directory import RunDirectory, versions
 from gan_runner.signals import Interrupted, StopRequest

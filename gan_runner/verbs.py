@@ -3,9 +3,9 @@
 import argparse
 import os
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
-from gan_runner import checkpoint
+from gan_runner import arguments, checkpoint
 from gan_runner.build import Built, build
 from gan_runner.config import ConfigError
 from gan_runner.datasets.data import Recorded
@@ -13,12 +13,11 @@ from gan_runner.datasets.data import Recorded
 CHECKPOINTS = ("last", "previous", "best")  # those with a name of their own
 
 
-class Parser(argparse.ArgumentParser):
-    """Raises ConfigError where argparse would print a page of usage and exit with 2."""
+class Parser(arguments.Parser):
+    """Of a verb that builds the networks of a run: its config may be changed."""
 
     def __init__(self, verb: str, description: str):
-        super().__init__(prog=f"gan-runner {verb}", description=description)
-        self.add_argument("directory", metavar="DIR", type=Path, help="a run directory")
+        super().__init__(verb, description)
         self.add_argument(
             "overrides", metavar="key=value", nargs="*", help="changes to the stored config, such as device=cpu"
         )
@@ -32,11 +31,6 @@ class Parser(argparse.ArgumentParser):
             help="the weights to load (default: last)",
         )
         self.add_argument("--raw", action="store_true", help="the weights themselves, not their moving average")
-
-    def error(self, message: str) -> NoReturn:
-        """One line."""
-        verb = self.prog.rpartition(" ")[2]
-        raise ConfigError(f"{verb}: {message}; {self.prog} --help says more")
 
 
 def positive(text: str) -> int:

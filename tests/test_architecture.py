@@ -17,10 +17,10 @@ FLOORS = {
     ],
     2: ["player", "penalties"],
     1: [
-        "augmentations", "budgets", "cache", "checkpoint", "config", "datasets", "determinism", "divergence", "ema",
-        "features", "files", "gradients", "guard", "latents", "log", "losses", "metrics", "models", "monitors",
-        "optimizers", "parameters", "pictures", "projections", "randomness", "run_directory", "schedules", "signals",
-        "stack", "terms", "views", "wrappers",
+        "arguments", "augmentations", "budgets", "cache", "checkpoint", "config", "datasets", "determinism",
+        "divergence", "ema", "features", "files", "gradients", "guard", "latents", "log", "losses", "metrics", "models",
+        "monitors", "optimizers", "parameters", "pictures", "projections", "randomness", "run_directory",
+        "schedules", "signals", "stack", "status", "terms", "views", "wrappers",
     ],
 }  # fmt: skip
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}

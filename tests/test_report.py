@@ -1,10 +1,10 @@
 """`gan-runner report`: what it reads, how it groups and ranks, and what it writes."""
 
+import contextlib
 import csv
 import json
 import math
 import os
-import platform
 import re
 import subprocess
 import sys
@@ -15,6 +15,7 @@ from urllib.parse import unquote
 import numpy as np
 import pytest
 import yaml
+from filelock import FileLock
 from PIL import Image
 from rich.console import Console
 
@@ -23,9 +24,10 @@ from gan_runner.files import named
 from gan_runner.reporting import plots
 from gan_runner.reporting.report import write_report
 from gan_runner.reporting.runs import Curve, Run, find_runs, read_run
-from gan_runner.reporting.settings import Study, make_study
-from gan_runner.reporting.tables import rows
+from gan_runner.reporting.settings import Spread, Study, make_study
+from gan_runner.reporting.tables import rows, show_spread
 from gan_runner.reporting.verb import main
+from gan_runner.status import run_status
 
 SWEEP = Path("sweep")
 NAN = float("nan")
@@ -100,6 +102,24 @@ def test_one_seed_has_no_deviation():
     assert [row[2] for row in rows(read_study())] == ["1", "2"]
 
 
+@pytest.mark.parametrize(
+    ("found", "text"),
+    [
+        (Spread(1.23456789, 0.5, 3), "1.235 ± 0.5"),
+        (Spread(1.23456789, 0.00123, 3), "1.2346 ± 0.0012"),
+        (Spread(1.23456789, 1e-9, 3), "1.2345679 ± 1e-09"),
+        (Spread(123456.0, 3.0, 3), "123456 ± 3"),
+        (Spread(0.0, 0.1, 3), "0 ± 0.1"),
+        (Spread(-2.0, 0.0, 2), "-2 ± 0"),
+        (Spread(1e-99, 1e99, 2), "1e-99 ± 1e+99"),
+        (Spread(1.23456789, None, 1), "1.235"),
+        (Spread(NAN, None, 0), "–"),
+    ],
+)
+def test_a_mean_has_the_digits_of_its_deviation(found, text):
+    assert show_spread(found) == text
+
+
 @pytest.mark.parametrize(("objective", "first"), [(DISTANCE, "1"), (COVERED, "2")])
 def test_the_best_comes_first_in_the_direction_of_the_objective(objective, first):
     write_run("a", {"weight": 1}, [1.0, 1.0, 1.0], objective=objective)  # covered at best 7
@@ -128,36 +148,49 @@ def test_nan_and_nothing_rank_last_and_are_counted():
     assert [row[-1] for row in rows(study)] == ["", "", "1 without a finite value", "1 failed"]
 
 
-@pytest.fixture
-def dead_pid():
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
-    return process.pid
-
-
-def test_what_is_not_completed_is_counted_and_not_averaged(dead_pid):
-    here = platform.node()
-    for seed, (value, status, more) in enumerate(
+def test_what_is_not_completed_is_counted_and_not_averaged():
+    for seed, (value, status, reason) in enumerate(
         [
-            (1.0, "completed", {}),
-            (100.0, "running", {"pid": os.getpid(), "host": here}),
-            (101.0, "running", {"pid": dead_pid, "host": here}),
-            (102.0, "running", {"pid": dead_pid, "host": "elsewhere"}),
-            (103.0, "diverged", {"reason": "step 7: loss/generator is nan"}),
-            (104.0, "failed", {"reason": "out of memory"}),
-            (105.0, "interrupted", {}),
+            (1.0, "completed", None),
+            (100.0, "running", None),
+            (101.0, "running", None),
+            (102.0, "interrupted", "pruned at step 10: metric/modes/distance 102"),
+            (103.0, "diverged", "step 7: loss/generator is nan"),
+            (104.0, "failed", "out of memory"),
+            (105.0, "interrupted", None),
         ]
     ):
-        write_run(f"seed-{seed}", {"seed": seed}, [value], status=status, **more)
-    study = read_study()
+        write_run(f"seed-{seed}", {"seed": seed}, [value], status=status, reason=reason)
+    with FileLock(SWEEP / "seed-1" / ".lock"):
+        study = read_study()
+        out = printed()
     assert {run.path.name: run.status for run in study.runs}["seed-2"] == "killed"
     (row,) = rows(study)
     assert row[1] == "1"
-    assert row[-1] == "2 running, 1 killed, 1 diverged, 1 failed, 1 interrupted"
-    out = printed()
-    assert "7 runs, 1 setting: 2 running, 1 completed, 1 killed" in out
+    assert row[-1] == "1 running, 1 killed, 1 pruned, 1 diverged, 1 failed, 1 interrupted"
+    assert "7 runs, 1 setting: 1 completed, 1 running, 1 killed, 1 pruned" in out
     assert "seed-5: failed, out of memory" in out
-    assert "step 7: loss/generator is nan" in (SWEEP / "report.md").read_text()
+    assert "seed-3" not in out  # it is done
+    text = (SWEEP / "report.md").read_text()
+    assert "step 7: loss/generator is nan" in text
+    assert "pruned at" not in text
+
+
+@pytest.mark.parametrize("is_held", [True, False])
+@pytest.mark.parametrize("status", ["running", "interrupted", "completed"])
+@pytest.mark.parametrize("reason", [None, "stopped by SIGTERM", "pruned at step 2"])
+def test_a_run_stands_as_the_sweep_has_it(status, reason, is_held):
+    path = write_run("a", {"weight": 1}, [1.0], status=status, reason=reason)
+    with FileLock(path / ".lock") if is_held else contextlib.nullcontext():
+        assert read_run(path).status == run_status(path)
+
+
+def test_no_lock_is_opened_through_a_link():
+    path = write_run("a", {"weight": 1}, [1.0], status="running")
+    Path("precious").write_text("mine")
+    (path / ".lock").symlink_to(Path("precious").absolute())
+    assert read_run(path).status == "killed"
+    assert Path("precious").read_text() == "mine"
 
 
 def test_damaged_directories_are_counted():
@@ -287,12 +320,72 @@ def test_when_an_axis_is_logarithmic(values, is_log):
 
 def test_zero_has_a_place_on_a_logarithmic_axis():
     weights(0, 0.01, 0.1, 1, seeds=2)
-    (plot,) = (plot for plot in plots.against_numbers(read_study()) if "distance, best" in plot.title)
+    (plot,) = (plot for plot in plots.against_keys(read_study()) if "distance, best" in plot.title)
     places = {text: float(x) for x, text in re.findall(r"translate\((\S+) \S+\)[^>]*>([\d.]+)</text>", plot.svg)}
     if not places:
         places = {text: float(x) for x, text in re.findall(r'<text[^>]* x="([\d.]+)"[^>]*>([\d.]+)</text>', plot.svg)}
     assert places["0"] < places["0.01"] < places["0.1"] < places["1"]
     assert places["0.1"] - places["0.01"] == pytest.approx(places["1"] - places["0.1"], abs=0.5)
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """Plots hold the figure itself instead of what is drawn of it."""
+    monkeypatch.setattr(plots, "svg", lambda figure: figure)
+    return lambda plot: plot.svg.axes[0]
+
+
+def drawn(plot) -> tuple[list, list]:
+    """The places and values of means, and of the dots of single runs."""
+    (axes,) = plot.svg.axes
+    means, dots = ([line.get_xydata() for line in axes.lines if line.get_marker() == mark] for mark in "o.")
+    return [point.tolist() for line in means for point in line], [point.tolist() for line in dots for point in line]
+
+
+@pytest.mark.parametrize("suffix", ["", "_with_a_name_that_is_rather_long"])
+def test_names_have_a_plot_with_a_dot_for_each_run(figures, suffix):
+    for name, values in {"hinge": [1.0, 2.0, 6.0], "bce": [5.0, 7.0]}.items():
+        for seed, value in enumerate(values):
+            write_run(f"{name}-{seed}", {"loss": name + suffix, "seed": seed}, [value])
+    write_run("bad", {"loss": f"bce{suffix}", "seed": 9}, [1.0], status="diverged")
+    (plot,) = (plot for plot in plots.against_keys(read_study()) if plot.title == "modes/distance, best against loss")
+    means, dots = drawn(plot)
+    axes = figures(plot)
+    labels = [label.get_text() for label in (axes.get_yticklabels() if suffix else axes.get_xticklabels())]
+    assert [label[:3] for label in labels] == ["bce", "hin"] if not suffix else all(map(str.startswith, labels, "..."))
+    across = 0 if suffix else 1
+    assert means == [[6.0, 0.0], [3.0, 1.0]] if suffix else means == [[0.0, 6.0], [1.0, 3.0]]
+    assert [point[across] for point in dots] == [5.0, 7.0, 1.0, 2.0, 6.0]
+    assert plot.legend == []
+
+
+def test_names_and_another_key(figures):
+    for number in range(8):
+        config = {"loss": ["bce", "hinge"][number % 2], "weight": [None, 1][number // 2 % 2], "seed": number // 4}
+        write_run(str(number), config, [number])
+    found = {plot.title: plot for plot in plots.against_keys(read_study())}
+    assert len(found) == 4  # the objective and another metric, against each key
+    by_loss, by_weight = (found[f"modes/distance, best against {key}"] for key in ("loss", "weight"))
+    assert [key.label for key in by_loss.legend] == ["weight=1", "weight=null"]
+    assert [key.label for key in by_weight.legend] == ["loss=bce", "loss=hinge"]
+    means, dots = drawn(by_loss)
+    assert [value for _, value in means] == [4.0, 2.0, 5.0, 3.0]
+    assert len(dots) == 8
+
+
+def test_names_in_a_random_search_share_their_mean(figures):
+    for number in range(8):
+        loss, rate = ["bce", "hinge"][number % 2], 0.1 + number
+        write_run(str(number), {"loss": {"x": loss}, "lr": rate}, [number], words=[f"loss={loss}", f"lr={rate}"])
+    plot = next(plot for plot in plots.against_keys(read_study()) if plot.title == "modes/distance, best against loss")
+    assert [value for _, value in drawn(plot)[0]] == [3.0, 4.0]
+    assert plot.legend == []
+
+
+def test_too_many_names_have_no_plot():
+    for number in range(50):
+        write_run(str(number), {"name": f"x{number}"}, [number])
+    assert plots.against_keys(read_study()) == []
 
 
 def test_a_heat_map_is_of_exactly_two_keys():
@@ -396,6 +489,30 @@ def test_the_page_stands_alone():
     assert "color-scheme: light dark" in page
 
 
+def test_the_page_says_what_all_runs_have_in_common():
+    for number, loss in enumerate(["bce", "hinge"]):
+        config = {"loss": {"_target_": loss}, "steps": 9, "seed": number}
+        write_run(loss, config, [1.0], words=[f"loss={loss}", "steps=9", "model=<b>", f"seed={number}"])
+    write_report(SWEEP)
+    assert "<p>In all runs: steps=9 model=&lt;b&gt;</p>" in (SWEEP / "report.html").read_text()
+
+
+def test_the_curves_have_a_legend_that_names_the_settings():
+    weights(*range(1, 15))
+    write_report(SWEEP)
+    (legend,) = re.findall(r'<p class="legend">(.*?)</p>', (SWEEP / "report.html").read_text(), flags=re.DOTALL)
+    assert re.findall(r"#\d+ weight=\d+", legend) == [f"#{number} weight={number}" for number in range(1, 13)]
+
+
+def test_runs_are_listed_openly_where_one_has_failed():
+    weights(1, 2)
+    write_report(SWEEP)
+    assert "<details><summary><h2>Runs" in (SWEEP / "report.html").read_text()
+    write_run("bad", {"regularizer": {"r1": {"weight": 3}}}, [], status="failed")
+    write_report(SWEEP)
+    assert "<details open><summary><h2>Runs" in (SWEEP / "report.html").read_text()
+
+
 def test_markup_is_shown_and_not_obeyed():
     evil = '<script>alert(1)</script>"><img src=http://x onerror=alert(1)>'
     path = write_run('<b onclick="x">', {"seed": evil, "name": evil}, [1.0], reason=evil, status=evil)
@@ -434,6 +551,25 @@ def test_csv_has_a_row_per_job():
     assert found[0]["reason"] == "'=cmd()"  # for a spreadsheet no formula
 
 
+def test_csv_has_a_row_per_setting():
+    weights(2, 1, seeds=2)
+    write_run("bad", {"seed": 7, "regularizer": {"r1": {"weight": 3}}}, [], status="failed", reason="=cmd()")
+    write_run("worse", {"seed": 2, "regularizer": {"r1": {"weight": 1}}}, [0.1], status="diverged")
+    write_report(SWEEP)
+    with (SWEEP / "report.csv").open(newline="") as file:
+        found = list(csv.DictReader(file))
+    assert [row["regularizer.r1.weight"] for row in found] == ["1", "2", "3"]
+    assert found[0] == {
+        "setting": "1", "regularizer.r1.weight": "1", "best modes/distance mean": "1.5",
+        "best modes/distance sd": repr(0.5**0.5), "best modes/distance count": "2", "last modes/distance mean": "2.5",
+        "last modes/distance sd": repr(0.5**0.5), "last modes/distance count": "2", "last modes/covered mean": "5.0",
+        "last modes/covered sd": "0.0", "last modes/covered count": "2", "completed": "2", "failed": "0",
+        "diverged": "1", "wall_time": "6.0",
+    }  # fmt: skip
+    assert found[2]["best modes/distance mean"] == found[2]["best modes/distance sd"] == ""
+    assert found[2]["failed"] == "1"
+
+
 def test_markdown():
     weights(1, 0.5, seeds=2)
     write_report(SWEEP)
@@ -461,6 +597,15 @@ def test_a_sweep_that_runs_says_what_has_not_started():
     weights(1)
     (SWEEP / "jobs.jsonl").write_text('{"name": "weight-1-0"}\n{"name": "weight-2-0"}\n{"na')
     assert "1 completed, 1 not started" in printed()
+
+
+def test_a_sweep_of_which_nothing_has_started_yet():
+    SWEEP.mkdir()
+    (SWEEP / "jobs.jsonl").write_text('{"name": "a"}\n{"name": "b"}\n')
+    (SWEEP / "a").mkdir()
+    with FileLock(SWEEP / "a" / ".lock"):  # its summary.json comes last
+        assert "0 runs, 0 settings: 2 not started" in printed()
+    assert "2 not started" in (SWEEP / "report.html").read_text()
 
 
 def test_a_single_run(small_run, capsys):
@@ -531,7 +676,7 @@ def test_nothing_is_left_but_the_report():
     before = {path.name for path in SWEEP.iterdir()}
     write_report(SWEEP)
     write_report(SWEEP)
-    assert {path.name for path in SWEEP.iterdir()} - before == {"sweep.csv", "report.md", "report.html"}
+    assert {path.name for path in SWEEP.iterdir()} - before == {"sweep.csv", "report.csv", "report.md", "report.html"}
 
 
 def test_a_run_without_a_seed_in_its_config():

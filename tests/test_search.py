@@ -14,11 +14,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 optuna = pytest.importorskip("optuna")
 
 from gan_runner.config import ConfigError  # noqa: E402
+from gan_runner.status import run_status  # noqa: E402
 from gan_runner.sweeps import search  # noqa: E402
 from gan_runner.sweeps.jobs import Composer  # noqa: E402
 from gan_runner.sweeps.launchers import Launch  # noqa: E402
 from gan_runner.sweeps.search import Settings, Space, distribution, values  # noqa: E402
-from gan_runner.sweeps.sweep import run_status  # noqa: E402
 
 RING = [
     "dataset=ring", "model=mlp", "model.generator.width=8", "model.discriminator.width=8", "model.latent_size=4",

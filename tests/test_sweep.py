@@ -15,8 +15,9 @@ import torch
 import yaml
 
 from gan_runner.config import ConfigError
+from gan_runner.status import run_status
 from gan_runner.sweeps.jobs import identity, names, tidy
-from gan_runner.sweeps.sweep import PLAN, Job, Sweep, read_job, run_status
+from gan_runner.sweeps.sweep import PLAN, Job, Sweep, read_job
 from tests.conftest import SMALL
 
 RING = [word for word in SMALL if not word.startswith(("sample_count", "checkpoint_every"))]
@@ -74,7 +75,7 @@ def test_options_presets_and_params_of_a_config(run_cli):
     assert code == 0, error
     assert jobs() == [f"lr-{lr}_batch_size-{size}" for lr in ("0.001", "0.002") for size in (8, 9)]
     code, _, error = run_cli(
-        "--config-dir", "conf", "-m", *RING, "experiment=ring,mine", "optimizer=glob(*prop)", "sweep=t", "steps=1"
+        "--config-dir", "conf", "-m", *RING, "experiment=ring,mine", "optimizer=glob(*prop)", "sweep=t", "steps=1", "metric=none",
     )  # fmt: skip
     assert code == 0, error
     assert jobs(Path("outputs/sweeps/t")) == ["experiment-mine", "experiment-ring"]
@@ -88,7 +89,7 @@ def test_the_same_line_skips_and_more_values_extend(run_cli):
     assert "6 jobs, 2 of them done" in out
     assert jobs() == sorted([*before, "weight-0.5_seed-0", *(f"weight-{w}_seed-1" for w in ("0.5", "1", "2"))])
     assert all((ROOT / name / "summary.json").read_bytes() == content for name, content in before.items())
-    assert len((ROOT / PLAN).read_text().splitlines()) == 6
+    assert len({json.loads(line)["name"] for line in (ROOT / PLAN).read_text().splitlines()}) == 6
 
 
 @pytest.mark.parametrize(
@@ -102,6 +103,9 @@ def test_the_same_line_skips_and_more_values_extend(run_cli):
         (["metric=sliced_wasserstein", "seed=1,2"], "job seed-1: "),
         ([f"{WEIGHT}=interval(0,1)"], "an interval has no end of values"),
         (["sweep=a/b", "seed=1,2"], "sweep=a/b: a name is of"),
+        (["seed=range(0)"], "seed=range(0): there is nothing in it"),
+        (["seed=1,2,1"], "seed=1,2,1: 1 is there twice"),
+        ([f"{WEIGHT}=1,2,1e0"], f"{WEIGHT}=1 and {WEIGHT}=1.0 are the same job"),
         (["seed=1,2", "hydra/launcher=pool", "device=cuda:9"], "device=cuda:9"),
     ],
 )  # fmt: skip
@@ -111,6 +115,43 @@ def test_a_refused_sweep_leaves_nothing(run_cli, words, message):
     assert message in error
     assert len(error.splitlines()) == 1
     assert not Path("outputs").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["steps=2", "seed=0,1"], "steps was 3 and is to be 2; choose another sweep=NAME"),
+        (["loss=hinge", "seed=0,1"], "is another sweep: "),
+        ([f"{WEIGHT}=5"], None),  # a weight among others
+        (["optimizer.lr=1e-4,1e-3"], None),  # another axis
+        ([f"{WEIGHT}=1,2", "log_every=2"], None),
+    ],
+)
+def test_other_settings_are_another_sweep(run_cli, monkeypatch, words, message):
+    from gan_runner.sweeps import grid
+
+    monkeypatch.setattr(grid, "run_jobs", lambda *_, **__: None)
+    assert run_cli(*SWEEP, f"{WEIGHT}=1,2")[0] == 0
+    before = (ROOT / PLAN).read_bytes()
+    code, _, error = run_cli(*SWEEP, *words)
+    if message:
+        assert code == 1
+        assert message in error
+        assert (ROOT / PLAN).read_bytes() == before
+    else:
+        assert code == 0, error
+
+
+def test_a_plan_that_was_not_written_to_its_end(run_cli):
+    assert run_cli(*SWEEP, "seed=0,1")[0] == 0
+    whole = (ROOT / PLAN).read_text()
+    (ROOT / PLAN).write_text(whole + whole[:30])
+    assert run_cli(*SWEEP, "seed=0,1,2")[0] == 0
+    assert [json.loads(line)["name"] for line in (ROOT / PLAN).read_text().splitlines()] == [
+        "seed-0",
+        "seed-1",
+        "seed-2",
+    ]
 
 
 def test_a_directory_that_is_no_sweep_is_left_alone(run_cli):
@@ -338,7 +379,7 @@ def test_a_pool_of_processes(run_cli):
 
 def test_the_children_end_with_their_parent(run_cli):
     words = [*SWEEP, "seed=range(2)", "steps=1000000", "log_every=1", "checkpoint_every=5"]
-    process = cli(*words, "hydra/launcher=pool", "hydra.launcher.processes=1")
+    process = cli(*words, "hydra/launcher=pool", "hydra.launcher.processes=1", "hydra.launcher.threads=1")
     wait_for(ROOT / "seed-0/checkpoints/last.pt", process)
     process.kill()
     process.communicate()

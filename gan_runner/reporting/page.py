@@ -19,7 +19,7 @@ from gan_runner.reporting.plots import (
     MOST_PLOTS,
     Key,
     Plot,
-    against_numbers,
+    against_keys,
     curves_of,
     heat_map,
     learning_curves,
@@ -57,6 +57,7 @@ class Sheet(NamedTuple):
     headers: list[str]
     rows: list[Row]
     is_open: bool = True
+    note: str = ""
 
 
 class Picture(NamedTuple):
@@ -72,6 +73,7 @@ class Section(NamedTuple):
 
     title: str
     note: str = ""
+    legend: list[Key] = []  # noqa: RUF012
     plots: list[Plot] = []  # noqa: RUF012
     pictures: list[Picture] = []  # noqa: RUF012
 
@@ -96,23 +98,39 @@ def of_study(title: str, directory: Path, study: Study) -> str:
     heat = heat_map(study)
     pictures, without = contact_sheet(directory, study)
     band = "Means over seeds, also those not completed, with a band of one standard deviation."
+    common = common_words(study)
+    keys = [Key(f"#{setting.number} {setting.label}", *look(setting.number - 1)) for setting in study.settings]
     return render(
         title,
-        [f"{study.counts}."],
+        [f"{study.counts}.", *([f"In all runs: {common}"] if common else [])],
         [settings_sheet(directory, study)] if study.settings else [],
         [
-            drawings("Against what was swept", "Mean and standard deviation over seeds.", against_numbers(study)),
-            Section("Over two keys", "Means over seeds, the better the brighter.", [heat] if heat else []),
-            drawings("Learning curves", f"{drawn}{colored}{band}", learning_curves(study)),
+            drawings("Against what was swept", "Mean and standard deviation over seeds.", against_keys(study)),
+            Section("Over two keys", "Means over seeds, the better the brighter.", plots=[heat] if heat else []),
+            drawings(
+                "Learning curves",
+                f"{drawn}{colored}{band}",
+                learning_curves(study),
+                keys[:DISTINCT] if len(keys) > 1 else [],
+            ),
             Section("Last samples", f"{drawn}{without}A run of each setting: its best.", pictures=pictures),
         ],
         [runs_sheet(directory, study)],
     )
 
 
-def drawings(title: str, note: str, plots: list[Plot]) -> Section:
+def drawings(title: str, note: str, plots: list[Plot], legend: list[Key] | None = None) -> Section:
     """A section of as many plots as the page has room for."""
-    return Section(title, note if len(plots) < MOST_PLOTS else f"Only {MOST_PLOTS} plots are drawn. {note}", plots)
+    left = f"Only {MOST_PLOTS} plots are drawn. " if len(plots) == MOST_PLOTS else ""
+    return Section(title, f"{left}{note}", legend or [], plots)
+
+
+def common_words(study: Study) -> str:
+    """The words of the command line that all runs share."""
+    first, *others = [run.words for run in study.runs if run.words is not None] or [{}]
+    return " ".join(
+        f"{key}={value}" for key, value in first.items() if all(key in one and one[key] == value for one in others)
+    )
 
 
 def of_run(title: str, run: Run) -> str:
@@ -140,8 +158,7 @@ def settings_sheet(directory: Path, study: Study) -> Sheet:
         key = Key("", color, is_dashed) if setting.number <= DETAILED else None
         links = [Link(show(run.seed), href(run.path, directory)) for run in setting.runs]
         rows.append(Row(cells, key, links))
-    note = tables.describe(study)
-    return Sheet(f"Settings: {note}", [*tables.headings(study), "seeds"], rows)
+    return Sheet("Settings", [*tables.headings(study), "seeds"], rows, note=f"{tables.describe(study)}.")
 
 
 def runs_sheet(directory: Path, study: Study) -> Sheet:
@@ -159,9 +176,8 @@ def runs_sheet(directory: Path, study: Study) -> Sheet:
         for run in study.runs
     ]  # fmt: skip
     name = tables.heading(study.objective) if study.objective else "objective"
-    return Sheet(
-        "Runs", ["setting", "seed", "status", "step", name, "time", "reason", "directory"], rows, is_open=False
-    )
+    headers = ["setting", "seed", "status", "step", name, "time", "reason", "directory"]
+    return Sheet("Runs", headers, rows, is_open=bool(tables.unfinished(study)))
 
 
 def href(path: Path, directory: Path) -> str:
@@ -204,8 +220,8 @@ def samples_of(run: Run) -> list[Picture]:
     """The newest samples of a single run, real ones, and how they came to be."""
     paths = steps_of(run)
     chosen = [(path, LARGE) for path in paths[-1:]] + [(run.path / "samples" / "real.png", LARGE)]
-    every = max(1, -(-len(paths) // IN_A_ROW))
-    chosen += [(path, THUMBNAIL) for path in paths[::every]] if len(paths) > 1 else []
+    earlier = paths[:-1]
+    chosen += [(path, THUMBNAIL) for path in earlier[:: max(1, -(-len(earlier) // IN_A_ROW))]]
     pictures, room = [], MOST_BYTES
     for path, size in chosen:
         source = thumbnail(path, size)

@@ -5,9 +5,9 @@ import itertools
 import math
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -18,7 +18,18 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
 from gan_runner.reporting.runs import Curve, Run, thin
-from gan_runner.reporting.settings import MISSING, Quantity, Setting, Study, canonical, is_number, show, sort_key
+from gan_runner.reporting.settings import (
+    MISSING,
+    Quantity,
+    Setting,
+    Study,
+    canonical,
+    finite,
+    is_number,
+    show,
+    sort_key,
+    spread,
+)
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito: for any colour vision
 GREY = "#888888"
@@ -27,6 +38,7 @@ DETAILED = 40  # settings that are drawn
 MOST_PLOTS = 16  # of a kind
 DECADES = 1e30  # that an axis spans at most
 MOST_SHOWN = 12  # values along an axis that are written at it
+MOST_LETTERS = 40  # that stand beside each other at it
 INK = "#010203"  # in the place of the page's own colour of text
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none", "svg.hashsalt": "gan_runner", "text.parse_math": False, "font.size": 9,
@@ -61,18 +73,16 @@ def look(place: int) -> tuple[str, bool]:
 
 @contextmanager
 def drawing(width: float = 4.6, height: float = 3.0) -> Iterator[Figure]:
-    """A figure in the page's style; it has a canvas of its own, as pyplot would keep it in a global list."""
+    """A figure in the page's style, without pyplot, which would keep it in a global list."""
     with mpl.rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # the browser has it
-        figure = Figure(figsize=(width, height), layout="constrained")
-        FigureCanvasSVG(figure)
-        yield figure
+        yield Figure(figsize=(width, height), layout="constrained")
 
 
 def svg(figure: Figure) -> str:
     """To stand within a page: numbers of a tenth of a pixel, no header, no metadata."""
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})  # savefig would draw everything twice
     text = re.sub(r"<metadata>.*?</metadata>", "", buffer.getvalue(), count=1, flags=re.DOTALL)
     head = re.search(r"<svg[^>]*?(viewBox=\"[^\"]*\")[^>]*>", text)
     assert head, "matplotlib writes one"
@@ -109,7 +119,7 @@ def learning_curves(study: Study) -> list[Plot]:
                 if not is_grey and np.isfinite(sd).any():
                     axes.fill_between(steps, mean - sd, mean + sd, color=color, alpha=0.15, linewidth=0)
             axes.set_xlabel("step")
-            scale_y(axes, np.concatenate([mean for _, (_, mean, _) in curves]))
+            scale(axes, np.concatenate([mean for _, (_, mean, _) in curves]))
             plots.append(Plot(tag.removeprefix("metric/"), svg(figure)))
     return plots
 
@@ -134,7 +144,7 @@ def curves_of(run: Run) -> list[Plot]:
                 axes.plot(steps, values, color=color, linestyle="--" if is_dashed else "-", marker=mark)
                 keys.append(Key(tag.partition("/")[2] or tag, color, is_dashed))
             axes.set_xlabel("step")
-            scale_y(axes, np.concatenate([run.curves[tag].values for tag in tags]))
+            scale(axes, np.concatenate([run.curves[tag].values for tag in tags]))
             plots.append(Plot(name.removeprefix("metric/"), svg(figure), keys if len(keys) > 1 else []))
     return plots
 
@@ -159,60 +169,112 @@ def mean_curve(curves: list[Curve]) -> tuple[np.ndarray, np.ndarray, np.ndarray]
 # --- against the keys swept -------------------------------------------------------------------------------------------
 
 
-def against_numbers(study: Study) -> list[Plot]:
-    """Each quantity against each number swept; a line for each combination of the other keys, if they are few."""
-    keys = [key for key in study.columns if is_swept_number(study, key)]
+class Line(NamedTuple):
+    """Settings that differ in one key alone."""
+
+    label: str  # what they have in common
+    settings: list[Setting]
+
+
+def against_keys(study: Study) -> list[Plot]:
+    """Each quantity against each key swept; a line for each combination of the other keys, if they are few."""
     metrics = [quantity for quantity in study.quantities if not study.objective or quantity.tag != study.objective.tag]
     quantities = ([study.objective] if study.objective else []) + metrics
-    plots = (against(study, quantity, key) for quantity, key in itertools.product(quantities, keys))
+    plots = (against(study, quantity, key) for quantity, key in itertools.product(quantities, study.columns))
     return list(itertools.islice(filter(None, plots), MOST_PLOTS))
 
 
-def is_swept_number(study: Study, key: str) -> bool:
-    """Whether a key has several values, all of them numbers; settings without the key do not count."""
-    values = [value for setting in study.settings if (value := setting.values[key]) is not MISSING]
-    return all(map(is_number, values)) and len(set(values)) > 1
-
-
 def against(study: Study, quantity: Quantity, key: str) -> Plot | None:
-    """One quantity against one key; None where there is nothing to draw."""
-    series: dict[tuple[str, ...], list[Setting]] = {}
+    """One quantity against one key, numbers or names; None where there is nothing to draw, or too many names."""
+    lines = lines_of(study, quantity, key)
+    values = [setting.values[key] for _, members in lines for setting in members]
+    are_numbers, count = all(map(is_number, values)), len(set(map(canonical, values)))
+    if count < 2 or (count > DETAILED and not are_numbers):
+        return None
+    draw = against_numbers if are_numbers else against_names
+    title = f"{quantity.name}{', best' if quantity.is_best else ''} against {study.columns[key]}"
+    legend = [Key(label, *look(place)) for place, (label, _) in enumerate(lines)]
+    return Plot(title, draw(study, quantity, key, lines), legend if len(lines) > 1 else [])
+
+
+def lines_of(study: Study, quantity: Quantity, key: str) -> list[Line]:
+    """The settings that have a value of a quantity, apart by all keys but one, with what they have in common.
+
+    All as one where they would be too many, as in a random search, of which no two are in a line.
+    """
+    lines: dict[tuple[str, ...], list[Setting]] = {}
     for setting in study.settings:
         if setting.values[key] is not MISSING and setting.spread(quantity).of:
             others = tuple(canonical(value) for other, value in setting.values.items() if other != key)
-            series.setdefault(others, []).append(setting)
-    if not series:
-        return None
-    points = [setting for members in series.values() for setting in members]
-    if len(series) > DISTINCT or len(series) > len(points) / 2:  # a random search: no two in a line
-        series = {(): points}
-        is_line = len(study.columns) == 1
-    else:
-        is_line = True
-    ordered = sorted(
-        series.values(),
-        key=lambda members: [sort_key(value) for other, value in members[0].values.items() if other != key],
-    )
-    legend = []
+            lines.setdefault(others, []).append(setting)
+    settings = [setting for members in lines.values() for setting in members]
+    if len(lines) > DISTINCT or len(lines) > len(settings) / 2:
+        return [Line("", settings)]
+    named = []
+    for members in lines.values():
+        common = {other: value for other, value in members[0].values.items() if other != key}
+        label = ", ".join(f"{study.columns[other]}={show(value)}" for other, value in common.items())
+        named.append(([sort_key(value) for value in common.values()], label, members))
+    return [Line(label, members) for _, label, members in sorted(named, key=lambda line: line[0])]
+
+
+def against_numbers(study: Study, quantity: Quantity, key: str, lines: list[Line]) -> str:
+    """Mean and deviation of each setting, along an axis of numbers."""
     with drawing() as figure:
         axes = figure.add_subplot()
-        for place, members in enumerate(ordered):
-            fixed = [(other, value) for other, value in members[0].values.items() if other != key]
-            label = ", ".join(f"{study.columns[other]}={show(value)}" for other, value in fixed)
+        for place, (label, members) in enumerate(lines):
             color, is_dashed = look(place)
             members.sort(key=lambda setting: setting.values[key])
             spreads = [setting.spread(quantity) for setting in members]
+            is_line = label or len(study.columns) == 1
             axes.errorbar(
                 [float(setting.values[key]) for setting in members], [found.mean for found in spreads],
                 yerr=[found.sd or 0.0 for found in spreads], color=color, marker="o", markersize=4, capsize=2.5,
                 elinewidth=1, linestyle="none" if not is_line else "--" if is_dashed else "-",
             )  # fmt: skip
-            legend.append(Key(label, color, is_dashed))
+        points = [setting for _, members in lines for setting in members]
         axes.set_xlabel(plain(study.columns[key]))
         scale_x(axes, sorted({float(setting.values[key]) for setting in points}))
-        scale_y(axes, np.array([setting.spread(quantity).mean for setting in points]))
-        title = f"{quantity.name}{', best' if quantity.is_best else ''} against {study.columns[key]}"
-        return Plot(title, svg(figure), legend if len(series) > 1 else [])
+        scale(axes, np.array([setting.spread(quantity).mean for setting in points]))
+        return svg(figure)
+
+
+def against_names(study: Study, quantity: Quantity, key: str, lines: list[Line]) -> str:
+    """Mean and deviation over the runs with a name, and a dot for each; one below the other where names are long."""
+    names = categories(setting.values[key] for _, members in lines for setting in members)
+    is_flat = sum(map(len, names.values())) > MOST_LETTERS
+    room = 1 / (len(lines) + 1)  # of a line, where names are 1 apart
+    ends = -0.5, len(names) - 0.5
+    with drawing(height=max(3.0, 0.8 + len(names) * max(0.25, 0.1 * len(lines))) if is_flat else 3.0) as figure:
+        axes = figure.add_subplot()
+        shown: list[float] = []
+        for (index, name), (place, (_, members)) in itertools.product(enumerate(names), enumerate(lines)):
+            completed = [run for one in members if canonical(one.values[key]) == name for run in one.completed]
+            values = finite(map(quantity.of, completed))
+            found, at = spread(values), index + ends[0] + (place + 1) * room
+            style: dict[str, Any] = {"color": look(place)[0], "linestyle": "none"}
+            mean: dict[str, Any] = {"marker": "o", "markersize": 4, "capsize": 2.5, "elinewidth": 1, **style}
+            dots: dict[str, Any] = {"marker": ".", "markersize": 6, "alpha": 0.6, **style}
+            beside = [at + room / 4] * len(values) if len(values) > 1 else []
+            if is_flat:
+                axes.errorbar(found.mean, at, xerr=found.sd or 0.0, **mean)
+                axes.plot(values[: len(beside)], beside, **dots)
+            else:
+                axes.errorbar(at, found.mean, yerr=found.sd or 0.0, **mean)
+                axes.plot(beside, values[: len(beside)], **dots)
+            shown += values
+        axis = axes.yaxis if is_flat else axes.xaxis
+        axis.set_ticks(range(len(names)), labels=[plain(name, 24) for name in names.values()])
+        axis.set_label_text(plain(study.columns[key]))
+        axis.grid(visible=False)
+        axes.set(**({"ylim": ends[::-1]} if is_flat else {"xlim": ends}))
+        scale(axes, np.array(shown), "x" if is_flat else "y")
+        return svg(figure)
+
+
+def categories(values: Iterable[Any]) -> dict[str, str]:
+    """The different ones among some values, in their order: what equal ones share -> what is shown."""
+    return {canonical(value): show(value) for value in sorted(values, key=sort_key)}
 
 
 def heat_map(study: Study) -> Plot | None:
@@ -223,32 +285,28 @@ def heat_map(study: Study) -> Plot | None:
     down, across = study.columns
     found = [(setting.values, setting.spread(quantity)) for setting in study.settings]
     cells = {(canonical(values[down]), canonical(values[across])): spread.mean for values, spread in found}
-    rows, columns = (
-        list(dict.fromkeys(canonical(value) for value in sorted((values[key] for values, _ in found), key=sort_key)))
-        for key in (down, across)
-    )
+    rows, columns = (categories(values[key] for values, _ in found) for key in (down, across))
     if min(len(rows), len(columns)) < 2 or len(rows) * len(columns) > 2 * len(cells):
         return None
     table = np.array([[cells.get((row, column), np.nan) for column in columns] for row in rows])
-    finite = table[np.isfinite(table)]
-    if not len(finite):
+    known = table[np.isfinite(table)]
+    if not len(known):
         return None
-    names = {canonical(values[key]): show(values[key]) for values, _ in found for key in (down, across)}
-    norm = LogNorm if spans_decades(finite) else Normalize
+    norm = LogNorm if spans_decades(known) else Normalize
     colors = mpl.colormaps["viridis" if quantity.higher_is_better else "viridis_r"]  # the better the brighter
-    with drawing(max(4.6, 1.5 + 0.55 * len(columns)), max(3.0, 1.0 + 0.3 * len(rows))) as figure:
+    with drawing(max(4.6, 1.5 + 0.6 * len(columns)), max(3.0, 1.0 + 0.3 * len(rows))) as figure:
         axes = figure.add_subplot()
         axes.grid(visible=False)
-        mesh = axes.pcolormesh(table, cmap=colors, norm=norm(finite.min(), finite.max()))
+        mesh = axes.pcolormesh(table, cmap=colors, norm=norm(known.min(), known.max()))
         is_small = max(len(rows), len(columns)) <= MOST_SHOWN
         for (row, column), value in np.ndenumerate(table) if is_small else ():
             if np.isfinite(value):
                 brightness = np.dot(mesh.to_rgba(value)[:3], (0.3, 0.6, 0.1))
                 color = "black" if brightness > 0.5 else "white"
-                axes.text(column + 0.5, row + 0.5, f"{value:.3g}", ha="center", va="center", color=color)
+                axes.text(column + 0.5, row + 0.5, f"{value:.4g}", ha="center", va="center", color=color)
         for axis, values, key in ((axes.xaxis, columns, across), (axes.yaxis, rows, down)):
-            kept = thin_ticks(len(values))
-            axis.set_ticks([place + 0.5 for place in kept], labels=[plain(names[values[place]], 20) for place in kept])
+            kept, names = thin_ticks(len(values)), list(values.values())
+            axis.set_ticks([place + 0.5 for place in kept], labels=[plain(names[place], 20) for place in kept])
             axis.set_label_text(plain(study.columns[key]))
         if not is_small:
             figure.colorbar(mesh, format=FuncFormatter(tick))
@@ -291,25 +349,26 @@ def scale_x(axes: Axes, values: list[float]) -> None:
         axes.xaxis.set_major_formatter(FuncFormatter(tick))
 
 
-def scale_y(axes: Axes, values: np.ndarray) -> None:
-    """Logarithmic where values span decades; symmetrically so where outliers would flatten all else."""
-    finite = values[np.isfinite(values)]
-    if not len(finite):
+def scale(axes: Axes, values: np.ndarray, letter: Literal["x", "y"] = "y") -> None:
+    """An axis that is logarithmic where values span decades; symmetrically so where outliers would flatten all else."""
+    known = values[np.isfinite(values)]
+    if not len(known):
         return
-    middle = float(np.median(np.abs(finite)))
-    if spans_decades(finite):
-        axes.set_yscale("log")
-    elif middle > 0 and (largest := np.abs(finite).max()) > 20 * middle:
-        axes.set_yscale("symlog", linthresh=max(middle, largest / DECADES))
+    set_scale, axis = (axes.set_xscale, axes.xaxis) if letter == "x" else (axes.set_yscale, axes.yaxis)
+    middle = float(np.median(np.abs(known)))
+    if spans_decades(known):
+        set_scale("log")
+    elif middle > 0 and (largest := np.abs(known).max()) > 20 * middle:
+        set_scale("symlog", linthresh=max(middle, largest / DECADES))
     else:
         return
-    axes.yaxis.set_major_formatter(FuncFormatter(tick))
-    axes.yaxis.set_minor_formatter(NullFormatter())
+    axis.set_major_formatter(FuncFormatter(tick))
+    axis.set_minor_formatter(NullFormatter())
 
 
-def spans_decades(finite: np.ndarray) -> bool:
+def spans_decades(values: np.ndarray) -> bool:
     """Whether values want a logarithmic axis."""
-    return bool(0 < 100 * finite.min() < finite.max() < DECADES * finite.min())
+    return bool(0 < 100 * values.min() < values.max() < DECADES * values.min())
 
 
 def tick(value: float, _: Any = None) -> str:

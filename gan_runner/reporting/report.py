@@ -29,7 +29,9 @@ class Report:
 
 
 def write_report(directory: Path) -> Report:
-    """Write report.html and report.md into the directory of a sweep or a run; of a sweep, sweep.csv too.
+    """Write report.html and report.md into the directory of a sweep or a run; of a sweep, two CSV files too.
+
+    report.csv has a row per setting, sweep.csv a row per run.
 
     Raises ConfigError where it is neither.
     """
@@ -50,7 +52,8 @@ def report_sweep(directory: Path, found: list[Path]) -> Report:
     study = make_study([read_run(path) for path in found], missing_jobs(directory, found))
     title = clean(directory.resolve().name)
     documents = {
-        "sweep.csv": tables.comma_separated(directory, study),
+        "sweep.csv": tables.csv_of_runs(directory, study),
+        "report.csv": tables.csv_of_settings(study),
         "report.md": tables.markdown(title, study),
         "report.html": page.of_study(title, directory, study),
     }

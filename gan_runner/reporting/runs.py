@@ -2,8 +2,6 @@
 
 import json
 import math
-import os
-import platform
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,10 +11,12 @@ import numpy as np
 import yaml
 
 from gan_runner.config import ConfigError
+from gan_runner.status import is_locked, status_of
 
 POINTS = 200  # of a curve, at most
 LARGEST = 1e100  # of a number that can be drawn and squared; PyTorch's end at 1e38
 LONGEST = 300  # characters of anything that is shown
+PLAN = "jobs.jsonl"  # of a sweep
 MARKS = ("summary.json", ".hydra", "metrics.jsonl", ".lock")  # one of them makes a directory a run's
 COMPARED = ("metric/", "loss/")  # tags that runs are compared by
 NOT_CURVES = ("step", "images", "seconds")
@@ -34,7 +34,7 @@ class Run:
     """One run directory."""
 
     path: Path
-    status: str  # as in summary.json, or killed, or damaged
+    status: str  # as in summary.json, or killed, pruned, damaged
     reason: str = ""
     step: int | None = None
     wall_time: float | None = None
@@ -60,23 +60,28 @@ class Run:
 
 
 def find_runs(directory: Path) -> list[Path]:
-    """The runs of a sweep, or a single run alone. Raises ConfigError where there are none."""
+    """The runs of a sweep, or a single run alone. Raises ConfigError for a directory of neither."""
     if not directory.is_dir():
         raise ConfigError(f"{directory} is no directory")
     if (directory / "summary.json").exists():
         return [directory]
     children = sorted(path for path in directory.iterdir() if path.is_dir() and not path.name.startswith("."))
-    found = [path for path in children if any((path / mark).exists() for mark in MARKS)]
-    if found:
+    found = [path for path in children if any((path / mark).exists() for mark in MARKS) and not is_starting(path)]
+    if found or (directory / PLAN).exists():
         return found
     if any((directory / mark).exists() for mark in MARKS if mark != ".lock"):  # a sweep has a lock too
         return [directory]
     raise ConfigError(f"{directory} is neither a run nor a sweep: there is no run directory in it")
 
 
+def is_starting(path: Path) -> bool:
+    """Whether a process is just making a run directory: summary.json comes last."""
+    return not (path / "summary.json").exists() and is_locked(path / ".lock")
+
+
 def missing_jobs(directory: Path, found: list[Path]) -> int:
-    """How many jobs a sweep's plan has, jobs.jsonl, that have no directory yet."""
-    names = {row.get("name") for row in json_lines(directory / "jobs.jsonl")}
+    """How many jobs a sweep's plan has that have no directory yet."""
+    names = {row.get("name") for row in json_lines(directory / PLAN)}
     return len(names - {path.name for path in found})
 
 
@@ -85,9 +90,9 @@ def read_run(path: Path, prefixes: tuple[str, ...] = COMPARED) -> Run:
     status, reason, summary = "damaged", "", {}
     try:
         summary = json.loads((path / "summary.json").read_bytes())
-        status, reason = clean(summary["status"]), clean(summary.get("reason") or "")
-        if status == "running" and is_gone(summary):
-            status, reason = "killed", f"its process {summary['pid']} is gone"
+        status, reason = clean(status_of(path, summary)), clean(summary.get("reason") or "")
+        if status == "killed":
+            reason = "its process is gone"
     except FileNotFoundError:
         reason = "it has no summary.json"
     except (OSError, ValueError, RecursionError, TypeError, KeyError, AttributeError):
@@ -118,20 +123,6 @@ def read_summary(run: Run, summary: dict[str, Any]) -> None:
         if (found := number(best.get("value"))) is not None:
             run.lowest.setdefault(tag, found)
             run.highest.setdefault(tag, found)
-
-
-def is_gone(summary: dict[str, Any]) -> bool:
-    """Whether the process that wrote a summary ran on this machine and does not any more."""
-    pid = summary.get("pid")
-    if summary.get("host") != platform.node() or type(pid) is not int or pid < 1 or os.name != "posix":
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    except (PermissionError, OverflowError):
-        pass
-    return False
 
 
 def load_yaml(path: Path) -> Any:

@@ -138,10 +138,15 @@ def rank(setting: Setting, objective: Quantity) -> float:
 
 def spread(values: Iterable[float | None]) -> Spread:
     """Of those that are finite."""
-    finite = [value for value in values if value is not None and math.isfinite(value)]
-    if not finite:
+    known = finite(values)
+    if not known:
         return Spread(math.nan, None, 0)
-    return Spread(statistics.fmean(finite), statistics.stdev(finite) if len(finite) > 1 else None, len(finite))
+    return Spread(statistics.fmean(known), statistics.stdev(known) if len(known) > 1 else None, len(known))
+
+
+def finite(values: Iterable[float | None]) -> list[float]:
+    """Those that are."""
+    return [value for value in values if value is not None and math.isfinite(value)]
 
 
 def find_quantities(runs: list[Run]) -> list[Quantity]:

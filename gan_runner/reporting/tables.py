@@ -3,6 +3,7 @@
 import csv
 import html
 import io
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -89,8 +90,8 @@ def rows(study: Study) -> list[list[str]]:
 
 
 def unfinished(study: Study) -> list[Run]:
-    """The runs that are not completed."""
-    return [run for run in study.runs if run.status != "completed"]
+    """The runs that did not come to an end of their own; a pruned one did."""
+    return [run for run in study.runs if run.status not in ("completed", "pruned")]
 
 
 def markdown(title: str, study: Study) -> str:
@@ -115,10 +116,23 @@ def escape(text: str) -> str:
     return re.sub(r"([\\`*|\[\]])", r"\\\1", html.escape(text, quote=False))
 
 
-def comma_separated(directory: Path, study: Study) -> str:
+def csv_of_settings(study: Study) -> str:
+    """report.csv: a row per setting, the best first; numbers in full, and a count of the runs by status."""
+    statuses = list(dict.fromkeys(["completed", *(run.status for run in study.runs)]))
+    names = [f"{'best' if quantity.is_best else 'last'} {quantity.name}" for quantity in study.quantities]
+    columns = [f"{name} {what}" for name in names for what in ("mean", "sd", "count")]
+    table: list[list[Any]] = [["setting", *study.columns, *columns, *statuses, "wall_time"]]
+    for setting in study.settings:
+        spreads = [setting.spread(quantity) for quantity in study.quantities]
+        numbers = [number for one in spreads for number in (one.mean if one.of else None, one.sd, one.of)]
+        counts = [sum(run.status == status for run in setting.runs) for status in statuses]
+        keys = map(csv_value, setting.values.values())
+        table.append([setting.number, *keys, *numbers, *counts, mean_time(setting.completed)])
+    return comma_separated(table)
+
+
+def csv_of_runs(directory: Path, study: Study) -> str:
     """sweep.csv: a row per job."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
     metrics = [quantity for quantity in study.quantities if not quantity.is_best]
     best = [
         Quantity(tag=quantity.tag, is_best=True, higher_is_better=quantity.higher_is_better)
@@ -126,16 +140,27 @@ def comma_separated(directory: Path, study: Study) -> str:
         if quantity.higher_is_better is not None
     ]
     columns = [*(f"last {quantity.name}" for quantity in metrics), *(f"best {quantity.name}" for quantity in best)]
-    writer.writerow(
+    table: list[list[Any]] = [
         [*study.varied, "seed", "status", "reason", "step", "objective", *columns, "wall_time", "directory"]
-    )
+    ]
     for run in study.runs:
         values = [quantity.of(run) for quantity in [*metrics, *best]]
         own = [value_of(run, key) for key in study.varied]
         objective = study.objective.of(run) if study.objective else None
         facts = [run.seed, run.status, run.reason, run.step, objective, *values, run.wall_time]
-        keys = ["null" if value is None else "" if value is MISSING else value for value in own]
-        writer.writerow(map(cell, [*keys, *facts, clean(run.path.relative_to(directory))]))
+        table.append([*map(csv_value, own), *facts, clean(run.path.relative_to(directory))])
+    return comma_separated(table)
+
+
+def csv_value(value: Any) -> Any:
+    """The value of a key, which may be null, or no key of this run."""
+    return "null" if value is None else "" if value is MISSING else value
+
+
+def comma_separated(table: list[list[Any]]) -> str:
+    """A CSV file; its headings are in the first row."""
+    file = io.StringIO()
+    csv.writer(file, lineterminator="\n").writerows(map(cell, line) for line in table)
     return file.getvalue()
 
 
@@ -190,10 +215,15 @@ def mean_time(runs: list[Run]) -> float | None:
 
 
 def show_spread(found: Spread) -> str:
-    """'0.4647 ± 0.012'."""
+    """'0.4647 ± 0.012': four digits of the mean, or as many as the deviation has."""
     if not found.of:
         return MISSING
-    return f"{found.mean:.4g}" + (f" ± {found.sd:.2g}" if found.sd is not None else "")
+    if found.sd is None:
+        return f"{found.mean:.4g}"
+    digits = 4
+    if found.mean and found.sd:
+        digits = max(4, min(8, 2 + math.floor(math.log10(abs(found.mean))) - math.floor(math.log10(found.sd))))
+    return f"{found.mean:.{digits}g} ± {found.sd:.2g}"
 
 
 def show_number(value: float | None) -> str:

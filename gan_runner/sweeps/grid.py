@@ -3,16 +3,26 @@
 import datetime
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
 
 from gan_runner.cli import trusted_packages
-from gan_runner.config import ConfigError
-from gan_runner.sweeps.jobs import Composer, expand, make_jobs, with_names_of_their_own
+from gan_runner.config import ConfigError, difference
+from gan_runner.sweeps.jobs import (
+    NOT_OF_IDENTITY,
+    Composer,
+    expand,
+    make_jobs,
+    with_names_of_their_own,
+)
 from gan_runner.sweeps.launchers import Launch, run_jobs, run_sequentially, run_with_submitit
 from gan_runner.sweeps.sweep import DataCache, Job, Sweep, data_key
 
@@ -26,14 +36,44 @@ def run_grid(config: DictConfig, loader: ConfigLoader, launcher: Any, words: lis
     overrides = OverridesParser.create(config_loader=loader).parse_overrides(words)
     last = {override.get_key_element(): override for override in overrides}  # the command line's after the config's
     trust = trusted_packages(sys.argv[1:])
-    jobs = make_jobs(expand(list(last.values())), Composer(loader).compose)
+    composer = Composer(loader)
+    jobs = make_jobs(expand(list(last.values())), composer.compose)
     with Sweep(sweep_directory(config)) as sweep:
         known = sweep.jobs()
+        refuse_another(sweep, known, jobs, composer, swept(last.values()))
         jobs = with_names_of_their_own(jobs, known)
         metrics = check(jobs, trust, is_here=launch.func is not run_with_submitit)
-        sweep.plan(jobs, known)
+        sweep.plan([job for job in jobs if job not in known])
         sweep.write_documents(OmegaConf.to_yaml({"hydra": config.hydra}), metrics)
         run_jobs(sweep, jobs, launch, trust, retry_failed=bool(config.retry_failed))
+
+
+def swept(overrides: Iterable[Override]) -> set[str]:
+    """The keys that a line gives several values; the seed always counts as one."""
+    return {override.get_key_element() for override in overrides if override.is_sweep_override()} | {"seed"}
+
+
+def refuse_another(sweep: Sweep, known: list[Job], jobs: list[Job], composer: Composer, axes: set[str]) -> None:
+    """Refuse to add jobs to a sweep that has other settings beside those swept, by either line.
+
+    Told by what the new line makes of the values that the first job of the sweep has.
+    Raises ConfigError, with the difference.
+    """
+    if not known:
+        return
+    values = [dict(word.split("=", 1) for word in job.words) for job in known]
+    axes = axes | {key for each in values for key in each if len({other.get(key) for other in values}) > 1}
+    line = dict(word.split("=", 1) for word in jobs[0].words)
+    first = {key: value for key, value in line.items() if key not in axes}
+    first |= {key: value for key, value in values[0].items() if key in axes}
+    try:
+        config, _, _ = composer.compose([f"{key}={value}" for key, value in first.items()])
+    except (ConfigError, HydraException, OmegaConfBaseException):  # it has no place for these values
+        changes = f"it began with {' '.join(known[0].words)}"
+    else:
+        changes = difference(known[0].config, config, lambda key: key in NOT_OF_IDENTITY)
+    if changes:
+        raise ConfigError(f"{sweep.directory} is another sweep: {changes}; choose another sweep=NAME")
 
 
 def launch_of(launcher: Any) -> Launch:

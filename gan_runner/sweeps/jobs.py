@@ -44,7 +44,11 @@ def expand(overrides: list[Override]) -> list[list[str]]:
                 )
             values = [str(value) for value in override.sweep_string_iterator()]
             values = [value.lower() if value in ("True", "False") else value for value in values]  # as one types them
-            axes.append([f"{key}={value}" for value in dict.fromkeys(values)])
+            if not values:
+                raise ConfigError(f"{override.input_line}: there is nothing in it, and no job to run")
+            if twice := [value for value in values if values.count(value) > 1]:
+                raise ConfigError(f"{override.input_line}: {twice[0]} is there twice")
+            axes.append([f"{key}={value}" for value in values])
         elif key not in OF_THE_SWEEP:
             axes.append([override.input_line or ""])
     return [list(words) for words in itertools.product(*axes)]
@@ -148,7 +152,7 @@ def tidy(value: str) -> str:
 def make_jobs(
     all_words: list[list[str]], compose: Callable[[list[str]], tuple[dict[str, Any], str, list[str]]]
 ) -> list[Job]:
-    """The jobs of a sweep; of those that are the same, one. Raises ConfigError, which names the job."""
+    """The jobs of a sweep. Raises ConfigError, which names the job, also where two are the same."""
     jobs: dict[str, Job] = {}
     for words, name in zip(all_words, names(all_words), strict=True):
         try:
@@ -157,7 +161,11 @@ def make_jobs(
             GlobalHydra.instance().clear()  # to explain it, another config is composed
             raise ConfigError(f"job {name}: {explain(error, words)}") from error
         key = identity(config)
-        jobs.setdefault(key, Job(name, key, words, config, title, notes))
+        if same := jobs.get(key):
+            pairs = [pair for pair in zip(same.words, words, strict=True) if len(set(pair)) > 1]
+            one, other = (" ".join(each) for each in zip(*pairs, strict=True))
+            raise ConfigError(f"{one} and {other} are the same job")
+        jobs[key] = Job(name, key, words, config, title, notes)
     return list(jobs.values())
 
 

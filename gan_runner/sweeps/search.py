@@ -5,6 +5,7 @@ import json
 import logging
 import math
 import random
+import shlex
 import statistics
 import sys
 from collections import Counter
@@ -70,7 +71,7 @@ def run_search(config: DictConfig, loader: ConfigLoader, launcher: Any, words: l
             raise ConfigError(f"{directory} holds a sweep that is no search: choose another sweep=NAME")
         composer = Composer(loader)
         objective = check(space, composer, trust)
-        sweep.plan([], sweep.jobs())  # which makes the directory a sweep's
+        sweep.plan([])  # which makes the directory a sweep's
         sweep.write_documents(OmegaConf.to_yaml({"hydra": config.hydra}), [objective.tag])
         line = {key: text for key, text in space.line.items() if key not in NOT_OF_IDENTITY}
         own = {key: value for key, value in asdict(settings).items() if key not in ("n_trials", "batch")}
@@ -250,6 +251,9 @@ class Search:
     objective: Objective
     launch: Callable[[Sweep, list[Job]], None]
 
+    def __post_init__(self) -> None:
+        self.known = {job.identity: job for job in self.sweep.jobs()}  # the same values twice are one job
+
     def run(self, size: int, *, retry_failed: bool) -> None:
         """Go on with the trials that are not done, and draw others, so many at once."""
         trials = self.study.get_trials(deepcopy=False)
@@ -274,8 +278,6 @@ class Search:
 
     def run_batch(self, trials: list[Trial], retry_failed: bool) -> None:
         """Run some trials at once, and tell the study what became of them."""
-        known = self.sweep.jobs()
-        same = {job.identity: job for job in known}  # the same values twice are one job
         jobs = []
         for trial in trials:
             try:
@@ -283,12 +285,13 @@ class Search:
             except (ValueError, HydraException, OmegaConfBaseException) as error:  # options that do not go together
                 self.fail(trial, one_line(explain(error, [])))
                 continue
-            if old := same.get(job.identity):
+            if old := self.known.get(job.identity):
                 job = job._replace(name=old.name, config={**job.config, "prune": old.config["prune"]})
-            same[job.identity] = job
+            if job != old:
+                self.sweep.plan([job])
+            self.known[job.identity] = job
             jobs.append((trial, job))
         unique = list({job.identity: job for _, job in jobs}.values())
-        self.sweep.plan(unique, known)
         if to_do := self.sweep.to_do(unique, retry_failed):
             self.launch(self.sweep, to_do)
         for trial, job in jobs:
@@ -351,7 +354,8 @@ class Search:
 
     def continuing(self) -> str:
         """How to go on."""
-        return f"the same line with sweep={self.sweep.directory.name} goes on"
+        words = [f"{key}={text}" for key, text in {**self.space.line, "sweep": self.sweep.directory.name}.items()]
+        return f"gan-runner -m hydra/sweeper=search {shlex.join(words)} goes on"
 
 
 def course(path: Path, objective: Objective) -> dict[int, float]:

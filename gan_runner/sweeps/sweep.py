@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import json
+import os
 import re
 import sys
 import time
@@ -15,9 +16,10 @@ from typing import Any, NamedTuple, Self
 
 from filelock import FileLock, Timeout
 
-from gan_runner.config import ConfigError, Stopped, TrainingFailed, to_yaml
+from gan_runner.config import ConfigError, Stopped, TrainingFailed, flatten, to_yaml
 from gan_runner.files import named, write_bytes
-from gan_runner.log import flatten, write_experiment
+from gan_runner.log import write_experiment
+from gan_runner.status import run_status
 
 PLAN, ROWS, DOCUMENT = "jobs.jsonl", "sweep.jsonl", "multirun.yaml"
 DONE = ("completed", "pruned")
@@ -73,15 +75,20 @@ class Sweep:
         if not path.exists():
             return []
         try:
-            return [read_job(line) for line in path.read_text().splitlines()]
+            *lines, unfinished = path.read_text().split("\n")  # the last has no end where adding it was interrupted
+            found = [read_job(line) for line in lines]
         except (OSError, ValueError, TypeError) as error:
             raise ConfigError(f"{path} is damaged ({error})") from None
+        if unfinished:
+            write_bytes(path, "".join(f"{line}\n" for line in lines).encode())
+        return list({job.identity: job for job in found}.values())
 
-    def plan(self, jobs: Iterable[Job], known: Iterable[Job]) -> None:
-        """Add jobs to the plan, which holds those `known`; one that is in it takes the place of what it was."""
-        plan = {job.identity: job for job in known} | {job.identity: job for job in jobs}
-        lines = (json.dumps(job._asdict()) + "\n" for job in plan.values())
-        write_bytes(self.directory / PLAN, "".join(lines).encode())
+    def plan(self, jobs: Iterable[Job]) -> None:
+        """Add jobs to the plan; one that is in it already takes the place of what it was."""
+        with (self.directory / PLAN).open("ab") as file:
+            file.write("".join(json.dumps(job._asdict()) + "\n" for job in jobs).encode())
+            file.flush()
+            os.fsync(file.fileno())
 
     def write_documents(self, hydra_yaml: str, metrics: list[str]) -> None:
         """What the jobs share: Hydra's settings; for TensorBoard, the keys that differ and the metrics."""
@@ -162,30 +169,6 @@ def read_job(line: str) -> Job:
     if not re.fullmatch(r"\w[\w.+-]*", job.name):  # it must not lead out of the directory
         raise ValueError(f"{job.name!r} is no name of a job")
     return job
-
-
-def run_status(path: Path) -> str:
-    """The status in a run's summary.json, "killed" if it says running and no process holds its lock.
-
-    An interrupted run that says so was pruned.
-    """
-    try:
-        summary = json.loads((path / "summary.json").read_text())
-        status = str(summary["status"])
-    except FileNotFoundError:
-        return "new"
-    except (OSError, ValueError, TypeError, KeyError):
-        return "damaged"
-    if status != "running":
-        is_pruned = status == "interrupted" and str(summary.get("reason")).startswith("pruned")
-        return "pruned" if is_pruned else status
-    try:
-        with FileLock(path / ".lock", timeout=0):
-            return "killed"
-    except Timeout:
-        return "running"
-    except OSError:  # a directory that is not ours to write
-        return "running"
 
 
 def execute(job: Job, directory: Path, trust: list[str], documents: dict[str, str], data: "DataCache") -> Row:
