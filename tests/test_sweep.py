@@ -75,7 +75,8 @@ def test_options_presets_and_params_of_a_config(run_cli):
     assert code == 0, error
     assert jobs() == [f"lr-{lr}_batch_size-{size}" for lr in ("0.001", "0.002") for size in (8, 9)]
     code, _, error = run_cli(
-        "--config-dir", "conf", "-m", *RING, "experiment=ring,mine", "optimizer=glob(*prop)", "sweep=t", "steps=1", "metric=none",
+        "--config-dir", "conf", "-m", *RING, "experiment=ring,mine", "optimizer=glob(*prop)", "sweep=t", "metric=none",
+        "steps=1",
     )  # fmt: skip
     assert code == 0, error
     assert jobs(Path("outputs/sweeps/t")) == ["experiment-mine", "experiment-ring"]

@@ -1,0 +1,200 @@
+"""CUDA graphs: a training step recorded once, double backward pass, optimizer and moving average included, and replayed.
+
+A small network's step is bound by the launches of its operators; a replay is one launch for all of them. What differs
+from step to step reaches a graph from outside: the batches through tensors that are filled before a replay, the
+schedules' values likewise, the noise by seeding the device's generator, and which terms are due by a graph for each set.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from gan_runner.games.game import Game
+from gan_runner.optimizers import FiniteDifference, Subgradient
+from gan_runner.terms import Schedule
+
+WARM_UP = 3  # steps before a recording, as the libraries choose and set up their kernels at the first calls
+MOST_GRAPHS = 32  # sets of due terms; each graph costs some memory, and half a second to record
+
+
+class Graph(Protocol):
+    """What records the work of a function without doing it, and does it at a replay: a CUDA graph, or a test's."""
+
+    def record(self, work: Callable[[], None]) -> None:
+        """Call the function once."""
+
+    def replay(self) -> None:
+        """Do what was recorded, on what the tensors hold now."""
+
+
+class CudaGraph:
+    """PyTorch's, in the memory pool of those before."""
+
+    def __init__(self, pool: Any):
+        self.graph, self.pool = torch.cuda.CUDAGraph(), pool
+
+    def record(self, work: Callable[[], None]) -> None:
+        """Raises RuntimeError for work that waits for the device, or moves data to it from the host."""
+        with torch.cuda.graph(self.graph, pool=self.pool):
+            work()
+
+    def replay(self) -> None:
+        """One launch."""
+        self.graph.replay()
+
+
+class HeldSchedule:
+    """A schedule whose value is a tensor, which `hold` fills before each step: a graph reads it where it lies."""
+
+    def __init__(self, schedule: Schedule, device: torch.device):
+        self.schedule, self.value = schedule, torch.ones((), device=device)
+        self.last: float | None = None
+
+    def hold(self, step: int) -> None:
+        """Fill in the value at a step; most stay as they are."""
+        value = self.schedule(step)
+        if value != self.last:
+            self.value.fill_(value)
+            self.last = value
+
+    def __call__(self, step: int) -> Tensor:
+        """The tensor, whatever the step."""
+        return self.value
+
+
+class Recording(NamedTuple):
+    """A graph, and what the recorded step left behind, where the statistics look for it."""
+
+    graph: Graph
+    gradients: dict[nn.Parameter, Tensor | None]
+    attributes: list[tuple[Any, str, Any]]  # (object, name, tensors)
+
+
+class CapturedStep:
+    """A game's step, replayed from graphs after a few steps of warm-up.
+
+    `say` is told, in one line, where a step cannot be recorded; the steps are then taken one operator after another.
+    """
+
+    def __init__(self, game: Game, say: Callable[[str], None], make_graph: Callable[[], Graph] | None = None):
+        self.game, self.say = game, say
+        self.make_graph = make_graph or cuda_graphs(game.randomness.device)
+        self.schedules = hold_schedules(game)
+        self.inputs: list[tuple[Tensor, Tensor | None]] = []
+        self.recordings: dict[tuple[Any, ...], Recording] = {}
+        self.taken = 0
+        self.is_refused = False
+
+    def __call__(self, step: int) -> None:
+        """Training step number `step`, counted from 0, as `Game.step` takes it."""
+        for schedule in self.schedules:
+            schedule.hold(step)
+        self.taken += 1
+        due = self.game.due(step)
+        if self.taken > WARM_UP and due not in self.recordings and not self.is_refused:
+            self.record(due, step)
+        if due not in self.recordings:
+            self.game.step(step)
+            return
+        self.fill(self.game.batches(step))
+        self.game.randomness.start_step(step)
+        recording = self.recordings[due]
+        recording.graph.replay()
+        for parameter, gradient in recording.gradients.items():
+            parameter.grad = gradient
+        for owner, name, value in recording.attributes:
+            setattr(owner, name, value)
+        self.game.last_step = step
+
+    def record(self, due: tuple[Any, ...], step: int) -> None:
+        """Record a step of a set of due terms, or say why there are to be no recordings."""
+        if len(self.recordings) == MOST_GRAPHS:
+            self.refuse(f"the terms are due in more than {MOST_GRAPHS} combinations")
+            return
+        self.fill(self.game.batches(step))
+        self.game.randomness.start_step(step)
+        buffers = [(module._buffers, name, buffer) for module, name, buffer in all_buffers(self.game)]
+        graph = self.make_graph()
+
+        def work() -> None:
+            self.game.work(step, self.inputs)
+            for place, name, buffer in buffers:
+                if (found := place[name]) is not buffer and found is not None:  # a graph finds it at its old address
+                    buffer.copy_(found)
+                    place[name] = buffer
+
+        try:
+            graph.record(work)
+        except RuntimeError as error:
+            self.refuse(str(error).strip().partition("\n")[0])
+            for place, name, buffer in buffers:
+                place[name] = buffer
+            return
+        self.recordings[due] = Recording(graph, *left_behind(self.game))
+
+    def refuse(self, reason: str) -> None:
+        """No more recordings."""
+        self.is_refused = True
+        self.say(f"capture: {reason}; steps without a CUDA graph from here on")
+
+    def fill(self, batches: list[tuple[Tensor, Tensor | None]]) -> None:
+        """Put a step's batches where the graphs read them."""
+        if not self.inputs:
+            self.inputs = [(real.clone(), None if labels is None else labels.clone()) for real, labels in batches]
+        for (real, labels), (new, new_labels) in zip(self.inputs, batches, strict=True):
+            real.copy_(new)
+            if labels is not None and new_labels is not None:
+                labels.copy_(new_labels)
+
+
+def cuda_graphs(device: torch.device) -> Callable[[], Graph]:
+    """What makes the graphs of one game, which share their memory."""
+    with torch.cuda.device(device):
+        pool = torch.cuda.graph_pool_handle()
+    return lambda: CudaGraph(pool)
+
+
+def hindrance(game: Game) -> str | None:
+    """Why a game's steps cannot be recorded, as far as that is known beforehand; None if they can."""
+    device = game.randomness.device
+    if device.type != "cuda":
+        return f"CUDA graphs need a CUDA device, and this run is on the {device.type}"
+    for name, player in game.players.items():
+        if isinstance(player.optimizer, FiniteDifference | Subgradient):
+            return f"the {type(player.optimizer).__name__} optimizer of the {name} computes on the host"
+    return None
+
+
+def hold_schedules(game: Game) -> list[HeldSchedule]:
+    """Put a held schedule in the place of each one that the game has."""
+    owners: list[tuple[Any, str]] = [(player, "lr_schedule") for player in game.players.values()]
+    owners += [(term, "schedule") for player in game.players.values() for term in player.terms.values()]
+    owners += [(augment, "schedule") for augment in getattr(game, "augmentations", ())]
+    held = []
+    for owner, name in owners:
+        if schedule := getattr(owner, name, None):
+            held.append(HeldSchedule(schedule, game.randomness.device))
+            setattr(owner, name, held[-1])
+    return held
+
+
+def all_buffers(game: Game) -> Iterator[tuple[nn.Module, str, Tensor]]:
+    """Those of networks and terms: (module, name, buffer)."""
+    for player in game.players.values():
+        for root in (player.network, *player.terms.values()):
+            for module in root.modules():
+                for name, buffer in module._buffers.items():
+                    if buffer is not None:
+                        yield module, name, buffer
+
+
+def left_behind(game: Game) -> tuple[dict[nn.Parameter, Tensor | None], list[tuple[Any, str, Any]]]:
+    """The gradients and what else the last step left for the statistics."""
+    players = game.players.values()
+    gradients = {parameter: parameter.grad for player in players for parameter in player.parameters}
+    attributes = [(player, "unclipped_norm", player.unclipped_norm) for player in players]
+    if hasattr(game, "last_logits"):
+        attributes.append((game, "last_logits", game.last_logits))
+    return gradients, attributes
