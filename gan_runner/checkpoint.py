@@ -1,5 +1,6 @@
 """Checkpoints: everything that training needs to go on, in files that PyTorch reads without running code."""
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,9 @@ def content(
 def own_storage(state: Any) -> Any:
     """A state whose tensors are no views of larger ones, which torch.save would write as a whole: all runs of many."""
     if isinstance(state, dict):
-        return {key: own_storage(value) for key, value in state.items()}
+        made = copy.copy(state)  # with what PyTorch notes in a network's
+        made.update((key, own_storage(value)) for key, value in state.items())
+        return made
     if isinstance(state, list | tuple):
         return type(state)(own_storage(value) for value in state)
     if isinstance(state, torch.Tensor) and state.untyped_storage().nbytes() > state.numel() * state.element_size():
