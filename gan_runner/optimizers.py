@@ -185,7 +185,7 @@ class Subgradient(optim.Optimizer):
             gradient = weight.grad
             if group["normalize"]:
                 length_of_all = norm.clamp(min=torch.finfo(norm.dtype).tiny)
-                gradient = gradient / length_of_all.reshape(*norm.shape, *[1] * (weight.ndim - norm.ndim))
+                gradient = gradient / length_of_all.reshape((*norm.shape, *[1] * (weight.ndim - norm.ndim)))
             weight.sub_(length * gradient)
         return loss
 

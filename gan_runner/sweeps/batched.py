@@ -231,8 +231,8 @@ class Batch:
         return "none of its structure can be built", 1
 
     def small_game(self, config: dict[str, Any]) -> Game:
-        """A job's game, whose turns are short."""
-        game = build(config, self.trust, self.data.of(config)).game
+        """A job's game, whose turns are short, and whose numbers are exact enough to be compared."""
+        game = build(config | {"precision": "fp32"}, self.trust, self.data.of(config)).game
         game.batch_size = min(game.batch_size, TRIAL_SAMPLES)
         if isinstance(game, Adversarial):
             game.discriminator_steps = 1
