@@ -18,7 +18,7 @@ from gan_runner.build import build, load_data
 from gan_runner.checkpoint import load
 from gan_runner.games.game import Game
 from gan_runner.sweeps.batched import chunks, own_bytes, structure
-from gan_runner.sweeps.sweep import DataCache, run_status
+from gan_runner.sweeps.sweep import DataCache, Job, run_status
 from tests.conftest import TINY, TINY_MODEL, compose, options
 from tests.readme import README
 
@@ -187,7 +187,7 @@ def test_a_penalty_that_mixes_the_runs_is_seen():
     configs = variants(*MLP, "loss=bce", "regularizer=l1")
 
     def unaware(view):
-        return sum(parameter.abs().sum() for parameter in view.learner.parameters()).expand(view.real.shape[0], 1)
+        return sum(parameter.abs().sum() for parameter in view.learner.parameters()).expand(view.real.shape[:-3])
 
     pair = [games_of(configs) for _ in range(2)]
     assert difference(pair[0], StackedGame(pair[1])) is None
@@ -238,7 +238,8 @@ def test_structure():
         *nodes, last = path.split(".")
         node = config
         for name in nodes:
-            node = node[name] = node[name] or {}
+            node[name] = node[name] or {}
+            node = node[name]
         node[last] = value
         return structure(config) == structure(base)
 
@@ -256,8 +257,9 @@ def test_structure():
 
 
 def test_chunks():
-    assert [len(chunk) for chunk in chunks(list(range(17)), 8)] == [5, 6, 6]
-    assert sum(chunks(list(range(17)), 8), []) == list(range(17))
+    jobs = [Job(str(number), "", [], {}, "", []) for number in range(17)]
+    assert [len(chunk) for chunk in chunks(jobs, 8)] == [5, 6, 6]
+    assert [job for chunk in chunks(jobs, 8) for job in chunk] == jobs
     assert chunks([], 8) == []
 
 
@@ -336,7 +338,6 @@ def test_one_that_diverges_leaves_the_others_alone(run_cli):
 
 @pytest.mark.parametrize("during_evaluation", [False, True])
 def test_an_interrupted_group_goes_on(run_cli, monkeypatch, during_evaluation):
-    from gan_runner.batched import StackedGame
     from gan_runner.evaluation import Evaluator
 
     step, evaluate, seen = StackedGame.step, Evaluator.evaluate, []
@@ -356,9 +357,8 @@ def test_an_interrupted_group_goes_on(run_cli, monkeypatch, during_evaluation):
     assert "resume outputs/sweeps/s goes on" in error
     assert "interrupted" in statuses().values()
     assert not any(run_status(ROOT / name) in ("running", "killed", "failed") for name in statuses())
-    monkeypatch.undo()
-    monkeypatch.setenv("GAN_RUNNER_CACHE", str(Path("cache").absolute()))
-    monkeypatch.chdir(ROOT.parent.parent.parent)
+    monkeypatch.setattr(StackedGame, "step", step)
+    monkeypatch.setattr(Evaluator, "evaluate", evaluate)
     code, out, error = run_cli("resume", str(ROOT))
     assert code == 0, error
     assert set(statuses().values()) == {"completed"}
@@ -398,14 +398,12 @@ def test_skipping_extending_and_retrying(run_cli, monkeypatch):
 
 
 def test_a_structural_sweep(run_cli):
-    code, out, error = run_cli(
-        *SWEEP, "loss=hinge,bce", "batch_size=8,9", "seed=0,1", "optimizer=adam,finite_difference"
-    )
+    words = ["loss=hinge,bce", "batch_size=8,9", "seed=0,1", "optimizer=adam,finite_difference"]
+    code, out, error = run_cli(*SWEEP, *words)
     assert code == 0, error
     assert out.count("2 jobs as one program") == 4
-    assert (
-        "job loss-hinge_batch_size-8_seed-0_optimizer-finite_difference: one by one: the generator's optimizer" in out
-    )
+    name = "batch_size-8_loss-hinge_seed-0_optimizer-finite_difference"
+    assert f"job {name}: one by one: the generator's optimizer, FiniteDifference, takes no stacked weights" in out
     assert len(statuses()) == 16
     code, out, error = run_cli(*SWEEP, "loss=lsgan,relativistic")
     assert code == 0, error
