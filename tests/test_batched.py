@@ -107,10 +107,10 @@ def largest_difference(configs: list[dict[str, Any]], steps: int) -> tuple[float
             if value.numel():
                 scales[kind(key)] = max(scales.get(kind(key), 1e-6), float(value.abs().max()))
         found += [(float((got[key] - expected[key]).abs().max()) / scales[kind(key)], key) for key in expected]
-        for tag, value in one.statistics().items():
+        for tag, logged in one.statistics().items():
             if tag.startswith(("loss", "penalty", "gradient_norm", "weight", "learning_rate", "state", "logits/real")):
-                scale = max(abs(float(value)), 1e-6)
-                found.append((abs(float(other.statistics()[tag]) - float(value)) / scale, tag))
+                scale = max(abs(float(logged)), 1e-6)
+                found.append((abs(float(other.statistics()[tag]) - float(logged)) / scale, tag))
     assert all(math.isfinite(error) for error, _ in found), found
     return max(found)
 
@@ -194,7 +194,7 @@ def test_a_penalty_that_mixes_the_runs_is_seen():
     pair = [games_of(configs) for _ in range(2)]
     for game in [*pair[0], *pair[1]]:
         game.players["discriminator"].terms["l1"].of = unaware
-    assert "stacked, l1 of the discriminator would be" in difference(pair[0], StackedGame(pair[1]))
+    assert "stacked, l1 of the discriminator would be" in str(difference(pair[0], StackedGame(pair[1])))
 
 
 @pytest.mark.parametrize("words", [MLP, ["model=dcgan", *TINY_MODEL]], ids=" ".join)
@@ -210,7 +210,7 @@ def test_memory(words):
     together.show()
 
     def storages(things: list[Any]) -> int:
-        found = {}
+        found: dict[int, int] = {}
         for thing in things:
             for player in thing.players.values():
                 held = [*player.network.parameters(), *player.network.buffers()]
@@ -359,7 +359,7 @@ def test_an_interrupted_group_goes_on(run_cli, monkeypatch, during_evaluation):
     assert not any(run_status(ROOT / name) in ("running", "killed", "failed") for name in statuses())
     monkeypatch.setattr(StackedGame, "step", step)
     monkeypatch.setattr(Evaluator, "evaluate", evaluate)
-    code, out, error = run_cli("resume", str(ROOT))
+    code, out, error = run_cli("resume", str(ROOT), "--batched")
     assert code == 0, error
     assert set(statuses().values()) == {"completed"}
     if not during_evaluation:

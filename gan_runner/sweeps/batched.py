@@ -41,6 +41,7 @@ from gan_runner.sweeps.sweep import (
 from gan_runner.train import Course, is_looked_at
 
 FREE = ("seed", "sweep", "retry_failed", "trust", "prune")  # keys in which jobs of one structure may differ
+MAX_GROUP = 64  # jobs at once, if memory and files suffice
 TRIAL_SAMPLES = 8  # in a batch of the trial
 FILES_OF_A_RUN = 8  # open at once: the logs, the lock, what is just written
 SECONDS_BETWEEN_LINES = 10.0

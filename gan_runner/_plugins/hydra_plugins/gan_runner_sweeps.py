@@ -91,18 +91,19 @@ class PoolLauncher(ComposedLauncher):
 class BatchedLauncher(ComposedLauncher):
     """Jobs that differ only in numbers as one program, so many at once at most."""
 
-    def __init__(self, max_group: int):
+    def __init__(self, max_group: int | None):
         self.max_group = max_group
 
     def of_composed_jobs(self) -> Any:
         """Stacked. Raises ConfigError."""
         from gan_runner.config import ConfigError
-        from gan_runner.sweeps.batched import run_batched
+        from gan_runner.sweeps.batched import MAX_GROUP, run_batched
         from gan_runner.sweeps.launchers import Launch
 
-        if type(self.max_group) is not int or self.max_group < 1:
-            raise ConfigError(f"hydra.launcher.max_group={self.max_group}: must be a whole number from 1")
-        return Launch(run_batched, max_group=self.max_group)
+        max_group = MAX_GROUP if self.max_group is None else self.max_group
+        if type(max_group) is not int or max_group < 1:
+            raise ConfigError(f"hydra.launcher.max_group={max_group}: must be a whole number from 1")
+        return Launch(run_batched, max_group=max_group)
 
 
 SEARCH = {
@@ -120,6 +121,6 @@ for group, name, node in (
     ("hydra/sweeper", "grid", {"_target_": f"{__name__}.GridSweeper", "params": None}),
     ("hydra/sweeper", "search", SEARCH),
     ("hydra/launcher", "pool", {"_target_": f"{__name__}.PoolLauncher", "processes": None, "threads": None}),
-    ("hydra/launcher", "batched", {"_target_": f"{__name__}.BatchedLauncher", "max_group": 64}),
+    ("hydra/launcher", "batched", {"_target_": f"{__name__}.BatchedLauncher", "max_group": None}),
 ):
     ConfigStore.instance().store(group=group, name=name, node=node, provider="gan_runner")
