@@ -167,11 +167,11 @@ class StackedOptimizer(optim.Optimizer):
             {**group, "params": [mine[weight] for weight in group["params"]], "run_axes": 1}
             for group in first.param_groups
         ]
+        (group,) = self.rule.param_groups
+        group["initial_lr"] = numbers([o.param_groups[0]["initial_lr"] for o in optimizers], like)
         is_fused = isinstance(first, optim.Adam) and like.device.type in ("cpu", "cuda")
-        for number, group in enumerate(self.rule.param_groups):
-            group["initial_lr"] = numbers([o.param_groups[number]["initial_lr"] for o in optimizers], like)
-            if is_fused and not any(group[name] for name in ("amsgrad", "differentiable", "foreach", "capturable")):
-                group["fused"] = True  # one pass over the weights instead of ten
+        if is_fused := is_fused and not any(group[name] for name in ("differentiable", "foreach", "capturable")):
+            group["fused"] = True  # one pass over the weights instead of ten
         for weights in zip(*(o.param_groups[0]["params"] for o in optimizers), strict=True):
             states = [optimizer.state[weight] for optimizer, weight in zip(optimizers, weights, strict=True)]
             stacked = mine[weights[0]]
