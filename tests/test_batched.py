@@ -21,6 +21,7 @@ from gan_runner.sweeps.batched import chunks, own_bytes, structure
 from gan_runner.sweeps.sweep import DataCache, Job, run_status
 from tests.conftest import TINY, TINY_MODEL, compose, options
 from tests.readme import README
+from tests.test_sweep import cli, wait_for
 
 GROUPS = ("model", "loss", "regularizer", "augmentation", "optimizer", "lr_schedule")
 VAE = [
@@ -492,3 +493,21 @@ def test_a_search(run_cli):
     assert "3 jobs as one program" in out
     assert len(statuses()) == 6
     assert set(statuses().values()) <= {"completed", "pruned"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_every_run_of_the_group(number):
+    process = cli(*SWEEP, "seed=range(3)", "steps=1000000", "checkpoint_every=5", "sample_every=null")
+    for seed in range(3):
+        wait_for(ROOT / f"seed-{seed}/checkpoints/previous.pt", process)
+    process.send_signal(number)
+    out, error = process.communicate(timeout=120)
+    assert process.returncode == 128 + number, error
+    assert "Traceback" not in error
+    assert "gan-runner 0" not in out  # the jobs are quiet
+    assert statuses() == dict.fromkeys(("seed-0", "seed-1", "seed-2"), "interrupted")
+    summaries = [json.loads((ROOT / name / "summary.json").read_text()) for name in statuses()]
+    assert {summary["reason"] for summary in summaries} == {number.name}
+    assert len({summary["step"] for summary in summaries}) == 1
+    for name, summary in zip(statuses(), summaries, strict=True):
+        assert load(ROOT / name / "checkpoints/last.pt")["step"] == summary["step"]
