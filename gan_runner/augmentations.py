@@ -75,6 +75,8 @@ class InputNoise:
     def __call__(self, samples: Tensor, randomness: Randomness, step: int) -> Tensor:
         """What the discriminator sees of samples at a training step."""
         sd = self.sd * (self.schedule(step) if self.schedule else 1.0)
+        if isinstance(sd, Tensor):  # one for each run of a sweep
+            sd = sd.reshape(*sd.shape, *[1] * (samples.ndim - sd.ndim))
         return samples + sd * randomness.normal(*samples.shape).to(samples.dtype)
 
 

@@ -1,5 +1,6 @@
 """Checkpoints: everything that training needs to go on, in files that PyTorch reads without running code."""
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,21 @@ def content(
     `game` is the state of all that learns; `data` says what the samples are, so that `sample` needs no dataset;
     `report` is what the loop remembers.
     """
-    return {"format": FORMAT, "step": step, "versions": versions, "game": game, "data": data, "report": report}
+    own = own_storage(game)
+    return {"format": FORMAT, "step": step, "versions": versions, "game": own, "data": data, "report": report}
+
+
+def own_storage(state: Any) -> Any:
+    """A state whose tensors are no views of larger ones, which torch.save would write as a whole: all runs of many."""
+    if isinstance(state, dict):
+        made = copy.copy(state)  # with what PyTorch notes in a network's
+        made.update((key, own_storage(value)) for key, value in state.items())
+        return made
+    if isinstance(state, list | tuple):
+        return type(state)(own_storage(value) for value in state)
+    if isinstance(state, torch.Tensor) and state.untyped_storage().nbytes() > state.numel() * state.element_size():
+        return state.clone()
+    return state
 
 
 def save_last(directory: Path, content: dict[str, Any]) -> None:

@@ -24,7 +24,7 @@ from gan_runner.config import ConfigError, conf_directory
 FREE = re.compile(r"run\.dir|sweep\.(dir|subdir)|mode|verbose(\.\d+)?")
 FREE_PLAIN = re.compile(  # these too, but of a plain value: an interpolation could lead to a node with a _target_
     r"sweeper\.(max_batch_size|n_trials|n_jobs|sampler|seed|pruner|startup|batch|params\.(?!.*(hydra|_target_)).*)"
-    r"|launcher\.(n_jobs|timeout_min|(cpus|gpus|tasks|mem)_per_\w+|mem_gb|nodes|partition|qos|account|array_parallelism"
+    r"|launcher\.(n_jobs|max_group|timeout_min|(cpus|gpus|tasks|mem)_per_\w+|mem_gb|nodes|partition|qos|account|array_parallelism"
     r"|max_num_timeout|signal_delay_s)"
 )
 FILLED_IN = re.compile(

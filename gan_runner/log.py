@@ -35,10 +35,19 @@ class RunLog:
     """The log of one run; a context manager that closes its files.
 
     `logged` is the last step that the log of a resumed run goes on after, 0 where it starts again; None for a new run.
+    What is not to be shown on the terminal is in the file alone.
     """
 
-    def __init__(self, directory: Path, steps: int, hyperparameters: Mapping[str, Any], logged: int | None = None):
-        self.console = Console(highlight=False, soft_wrap=True)
+    def __init__(
+        self,
+        directory: Path,
+        steps: int,
+        hyperparameters: Mapping[str, Any],
+        logged: int | None = None,
+        *,
+        is_shown: bool = True,
+    ):
+        self.console = Console(highlight=False, soft_wrap=True, quiet=not is_shown)
         self.steps, self.last_line = steps, time.monotonic()
         with ExitStack() as opened:  # where one of them fails, for want of room, none stays open
             self.text: TextIO = opened.enter_context((directory / "gan_runner.log").open("a", encoding="utf-8"))
@@ -61,7 +70,7 @@ class RunLog:
             TimeRemainingColumn(compact=True),
             console=self.console,
             transient=True,
-            disable=not self.console.is_terminal,
+            disable=not (is_shown and self.console.is_terminal),
         )
         self.bar = self.progress.add_task("", total=steps, losses="")
 

@@ -12,7 +12,7 @@ import torch
 from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn, optim
 
-from gan_runner.stack import Stacked
+from gan_runner.stack import Copies
 
 Count = Annotated[int, Ge(1)]
 Positive = Annotated[float, Gt(0)]
@@ -145,7 +145,7 @@ def evaluate(
     """The objective of one copy of the network for each row of weights: (M, d) -> (M,)."""
     parts = rows.split([weight.numel() for weight in weights], dim=1)
     values = {weight: part.reshape(-1, *weight.shape) for weight, part in zip(weights, parts, strict=True)}
-    value = objective(Stacked(network, len(rows), values)).detach()
+    value = objective(Copies(network, len(rows), values)).detach()
     if value.shape != rows.shape[:1]:
         raise ValueError(
             f"optimizer=finite_difference: of {len(rows)} copies of the network the objective has the shape "
@@ -177,11 +177,22 @@ class Subgradient(optim.Optimizer):
         moved = [
             (weight, group) for group in self.param_groups for weight in group["params"] if weight.grad is not None
         ]
-        norm = nn.utils.get_total_norm([weight.grad for weight, _ in moved])
+        norm = total_norm([weight.grad for weight, _ in moved], self.param_groups[0].get("run_axes", 0))
         for weight, group in moved:
             state = self.state[weight]
             state["step"] = state.get("step", torch.zeros(())) + 1  # on the host, like Adam's
             length = group["lr"] / state["step"].sqrt()
-            gradient = weight.grad / norm.clamp(min=torch.finfo(norm.dtype).tiny) if group["normalize"] else weight.grad
+            gradient = weight.grad
+            if group["normalize"]:
+                length_of_all = norm.clamp(min=torch.finfo(norm.dtype).tiny)
+                gradient = gradient / length_of_all.reshape((*norm.shape, *[1] * (weight.ndim - norm.ndim)))
             weight.sub_(length * gradient)
         return loss
+
+
+def total_norm(gradients: list[Tensor], run_axes: int) -> Tensor:
+    """The Euclidean norm of all gradients together, for each of the runs that their leading axes count: (...,)."""
+    if not run_axes:
+        return nn.utils.get_total_norm(gradients)
+    norms = [gradient.reshape(*gradient.shape[:run_axes], -1).norm(dim=-1) for gradient in gradients]
+    return torch.stack(norms).norm(dim=0)

@@ -15,11 +15,13 @@ def run_axes(network: nn.Module) -> int:
     return int(getattr(network, "run_axes", 0))
 
 
-def over_runs(samples: Tensor | None, network: nn.Module) -> Any:
-    """The same samples (N, ...) for each of the network's runs, (..., N, ...); as they are for a single run."""
-    if samples is None or not run_axes(network):
-        return samples
-    return samples.expand(int(getattr(network, "runs")), *samples.shape)  # noqa: B009 -- Module's own types hide it
+def over_copies(samples: Tensor | None, network: nn.Module) -> Any:
+    """The same samples (N, ...) for each copy of one run's network, (M, N, ...); as they are for a network itself.
+
+    Stacked runs are no copies: each has samples of its own.
+    """
+    copies = getattr(network, "copies", None)
+    return samples if samples is None or copies is None else samples.expand(copies, *samples.shape)
 
 
 def is_normalization(module: nn.Module) -> bool:

@@ -29,6 +29,9 @@ def parser() -> Parser:
     )
     parser.add_argument("--retry-failed", action="store_true", help="of a sweep: start what failed or diverged anew")
     parser.add_argument("--processes", type=positive, metavar="N", help="of a sweep: so many jobs at once")
+    parser.add_argument(
+        "--batched", action="store_true", help="of a sweep: as one program, what differs in numbers only"
+    )
     return parser
 
 
@@ -60,6 +63,12 @@ def resume_sweep(options: argparse.Namespace) -> None:
             )
         trust = [name.strip() for name in value.strip("[]").split(",")]
     launch = Launch(run_sequentially)
+    if options.batched and options.processes:
+        raise ConfigError("--batched is one process, and --processes=N are several: choose one")
+    if options.batched:
+        from gan_runner.sweeps.batched import MAX_GROUP, run_batched
+
+        launch = Launch(run_batched, max_group=MAX_GROUP)
     if options.processes:
         launch = Launch(run_in_processes, processes=options.processes, threads=None)
     with Sweep(options.directory) as sweep:

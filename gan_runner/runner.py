@@ -4,9 +4,10 @@ import contextlib
 import errno
 import traceback
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -20,7 +21,23 @@ from gan_runner.log import RunLog
 from gan_runner.report import Diverged, Pruned
 from gan_runner.run_directory import RunDirectory, versions
 from gan_runner.signals import Interrupted, StopRequest
-from gan_runner.train import train
+from gan_runner.train import Course, follow, train
+
+
+class Start(NamedTuple):
+    """A run that is built and has its directory: `course` goes on from here."""
+
+    built: Built
+    directory: RunDirectory
+    lines: list[str]
+    """What its log begins with."""
+    said: list[str]
+    """What its log holds before that: it was printed already."""
+    hyperparameters: dict[str, Any]
+    done: int | None = None
+    """Steps that a resumed run has done."""
+    memory: dict[str, Any] | None = None
+    """What its report remembers of them."""
 
 
 def prepare(config: dict[str, Any], trust: list[str], data: Data | None = None) -> Callable[..., float | None]:
@@ -28,10 +45,15 @@ def prepare(config: dict[str, Any], trust: list[str], data: Data | None = None) 
 
     `data` is the config's dataset, where it has been loaded before.
     """
+    return partial(run, build_run(config, trust, data), flatten(config))
+
+
+def build_run(config: dict[str, Any], trust: list[str], data: Data | None = None) -> Built:
+    """All that a config describes, with the weights that it starts from. Raises ConfigError."""
     built = build(config, trust, data)
     if built.settings.init_from:
         load_weights(built.game, Path(built.settings.init_from))
-    return partial(run, built, flatten(config))
+    return built
 
 
 def prepare_evaluation(built: Built) -> list[str]:
@@ -46,7 +68,12 @@ def prepare_evaluation(built: Built) -> list[str]:
     return said
 
 
-def run(
+def run(built: Built, hyperparameters: dict[str, Any], path: Path, **words: Any) -> float | None:
+    """Train in a directory of its own; the best value of the objective is returned. Raises as `claim` and `drive`."""
+    return drive(claim(built, hyperparameters, path, **words))
+
+
+def claim(
     built: Built,
     hyperparameters: dict[str, Any],
     path: Path,
@@ -54,23 +81,25 @@ def run(
     documents: dict[str, str],
     title: str,
     notes: list[str],
-) -> float | None:
-    """Claim the directory, train, and say in summary.json how it ended; the best value of the objective is returned.
-
-    Raises ConfigError if the directory cannot be had, and what `carry_out` raises.
-    """
+) -> Start:
+    """Take the directory for a new run. Raises ConfigError if it cannot be had."""
     try:
         RunDirectory.check_free(path)
         said = prepare_evaluation(built)
         directory = RunDirectory.claim(path, documents, {"horizon": built.steps, **facts(built)})
     except (OSError, ValueError) as error:
         raise ConfigError(str(error)) from error
-    with directory:
-        lines = [f"gan-runner {__version__}: {title}", *outline(built), *(f"note: {note}" for note in notes)]
-        return carry_out(built, directory, lines, said=said, hyperparameters=hyperparameters)
+    lines = [f"gan-runner {__version__}: {title}", *outline(built), *(f"note: {note}" for note in notes)]
+    return Start(built, directory, lines, said, hyperparameters)
 
 
-def resume(
+def resume(config: dict[str, Any], trust: list[str], path: Path, **options: Any) -> None:
+    """Go on with the run in a directory, if it is not finished. Raises as `reopen` and `drive`."""
+    if start := reopen(config, trust, path, **options):
+        drive(start)
+
+
+def reopen(
     config: dict[str, Any],
     trust: list[str],
     path: Path,
@@ -78,16 +107,17 @@ def resume(
     documents: dict[str, str],
     any_version: bool = False,
     data: Data | None = None,
-) -> None:
-    """Go on with the run in a directory from its newest checkpoint that is whole, by a config that fits it.
+) -> Start | None:
+    """The run in a directory, from its newest checkpoint that is whole, by a config that fits it; None if finished.
 
-    Raises ConfigError, before anything is changed, where that cannot be; and what `carry_out` raises.
+    Raises ConfigError, before anything is changed, where that cannot be.
     """
     try:
         directory = RunDirectory.reopen(path)
     except (OSError, ValueError) as error:
         raise ConfigError(str(error)) from error
-    with directory:
+    with ExitStack() as held:  # of what is raised, or where there is nothing to do, the directory is free again
+        held.enter_context(directory)
         try:
             saved, warning = checkpoint.load_newest(directory.checkpoints)
         except ValueError as error:
@@ -104,7 +134,7 @@ def resume(
             if directory.summary["status"] in ("running", "interrupted"):  # killed on its last lines
                 directory.update(status="completed", reason=None, step=done)
             print(f"{path} is finished: {done:,} steps done of {built.steps:,}; steps=N would go on")
-            return
+            return None
         said = prepare_evaluation(built)
         notes = [f"warning: {warning}"] if warning else []
         before, now = directory.summary.get("threads"), torch.get_num_threads()
@@ -118,7 +148,8 @@ def resume(
         except OSError as error:
             raise ConfigError(f"cannot write to {path}: {error.strerror}") from error
         lines = [f"gan-runner {__version__}: resumed after step {done:,}", *outline(built), *notes]
-        carry_out(built, directory, lines, said=said, hyperparameters=flatten(config), done=done, memory=memory)
+        held.pop_all()
+        return Start(built, directory, lines, said, flatten(config), done, memory)
 
 
 def fail(path: Path, documents: dict[str, str], reason: str) -> None:
@@ -127,34 +158,31 @@ def fail(path: Path, documents: dict[str, str], reason: str) -> None:
         directory.update(status="failed", reason=reason)
 
 
-def carry_out(
-    built: Built,
-    directory: RunDirectory,
-    lines: list[str],
-    *,
-    said: list[str],
-    hyperparameters: dict[str, Any],
-    done: int | None = None,
-    memory: dict[str, Any] | None = None,
-) -> float | None:
-    """Train, and say in summary.json how it ended.
+def drive(start: Start) -> float | None:
+    """Train one run; the best value of its objective is returned. Raises what `course` does."""
+    with start.directory, StopRequest() as stop:
+        return follow(course(start, stop), start.built.game.step)
 
-    A resumed run has `done` some steps, and left a report's `memory` of them.
+
+def course(start: Start, stop: StopRequest, *, is_alone: bool = True) -> Course:
+    """The course of a run, which says in summary.json how it ended. One of many is not shown on the terminal.
+
     Raises SystemExit after an interruption, Stopped for what one line explains, TrainingFailed from whatever else
     training raised.
     """
+    built, directory, lines, said, hyperparameters, done, memory = start
     game, settings, steps, _, evaluator = built
     shown_path = shorten(directory.path)
     logged = done - (memory["pending"] is not None) if memory and done else done
     try:
-        with StopRequest() as stop, RunLog(directory.path, steps, hyperparameters, logged) as log:
+        with RunLog(directory.path, steps, hyperparameters, logged, is_shown=is_alone) as log:
             for line in said:
                 log.say(line, to_terminal=False)
             for line in lines:
                 log.say(line)
             try:
-                with deterministic(settings.deterministic, partial(not_deterministic, directory, log)):
-                    best = train(
+                with deterministic(settings.deterministic and is_alone, partial(not_deterministic, directory, log)):
+                    best = yield from train(
                         game, evaluator, settings, steps=steps, directory=directory, log=log, stop=stop,
                         done=done or 0, memory=memory,
                     )  # fmt: skip

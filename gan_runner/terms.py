@@ -8,7 +8,7 @@ import torch
 from annotated_types import Ge
 from torch import Tensor, nn
 
-Schedule = Callable[[int], float]
+Schedule = Callable[[int], float | Tensor]  # of the training step: a number, or one for each run, (...,)
 
 
 class Term(nn.Module):
@@ -22,11 +22,12 @@ class Term(nn.Module):
     """
 
     value: Tensor
+    weight: float | Tensor
 
     def __init__(
         self,
         of: Callable[[Any], Tensor],
-        weight: Annotated[float, Ge(0)] = 1.0,
+        weight: Annotated[float, Ge(0)] = 1.0,  # or (...,), one for each run of a sweep
         every: Annotated[int, Ge(1)] = 1,
         schedule: Schedule | None = None,
     ):

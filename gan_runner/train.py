@@ -1,5 +1,6 @@
 """The loop: train, log, draw samples, save."""
 
+from collections.abc import Callable, Generator
 from typing import Any
 
 from gan_runner.config import Settings
@@ -9,6 +10,23 @@ from gan_runner.log import RunLog
 from gan_runner.report import Pruned, Report
 from gan_runner.run_directory import RunDirectory
 from gan_runner.signals import Interrupted, StopRequest
+
+Course = Generator[int, None, float | None]
+"""The course of a run: it asks for its training steps by their numbers, and does what comes between them."""
+
+
+def follow(course: Course, take_step: Callable[[int], None]) -> float | None:
+    """Train by one run's course, to its end; what it returns. Whatever a step raises is the course's to explain."""
+    try:
+        step = next(course)
+        while True:
+            try:
+                take_step(step)
+            except BaseException as error:
+                course.throw(error)
+            step = next(course)
+    except StopIteration as end:
+        return end.value
 
 
 def train(
@@ -22,8 +40,8 @@ def train(
     stop: StopRequest,
     done: int = 0,
     memory: dict[str, Any] | None = None,
-) -> float | None:
-    """Train up to step number `steps`; the best objective is returned.
+) -> Course:
+    """Train up to step number `steps`; the best objective is returned. Who drives takes the steps (`follow`).
 
     A resumed run has `done` some steps, and left a report's `memory` of them.
     A signal ends it early, saved, by Interrupted; losses that are beyond hope by Diverged; a poor objective by Pruned.
@@ -36,7 +54,7 @@ def train(
     is_pending = report.pending is not None  # a signal broke off the evaluation after the last step: this comes first
     for step in range(done + (not is_pending), steps + 1):
         if step > done:
-            game.step(step - 1)
+            yield step - 1
             log.advance(step)
         asked = stop.signal  # read once: a signal during what follows waits for the next step
         last = step == steps
@@ -55,6 +73,12 @@ def train(
         if shortfall:
             raise Pruned(shortfall)
     return report.best.value
+
+
+def is_looked_at(settings: Settings, step: int, steps: int) -> bool:
+    """Whether something of the game is logged, drawn, evaluated or saved after `step`, the last one being `steps`."""
+    intervals = (settings.log_every, settings.sample_every, settings.evaluate_every, settings.checkpoint_every)
+    return step == steps or any(is_due(every, step) for every in intervals)
 
 
 def is_due(every: int | None, step: int) -> bool:

@@ -11,9 +11,13 @@ PACKAGE = Path(gan_runner.__file__).parent
 FLOORS = {
     6: ["sweeps.grid", "sweeps.jobs", "sweeps.search", "_plugins"],
     5: ["cli", "__main__"],
-    4: ["runner", "sample", "evaluate", "resume", "verbs", "build", "components", "sweeps.launchers", "sweeps.sweep"],
+    4: [
+        "runner", "sample", "evaluate", "resume", "verbs", "build", "components", "sweeps.batched",
+        "sweeps.launchers", "sweeps.sweep",
+    ],
     3: [
-        "train", "report", "preview", "evaluation", "reporting", "games.adversarial", "games.autoencoder", "games.game",
+        "batched", "train", "report", "preview", "evaluation", "reporting", "games.adversarial", "games.autoencoder",
+        "games.game",
     ],
     2: ["player", "penalties"],
     1: [

@@ -15,7 +15,7 @@ from gan_runner.games.adversarial import Adversarial
 from gan_runner.optimizers import FiniteDifference, Subgradient
 from gan_runner.parameters import kernels
 from gan_runner.randomness import Randomness
-from gan_runner.stack import Stacked
+from gan_runner.stack import Copies
 from gan_runner.terms import Term, held
 from gan_runner.wrappers import spectral_norm
 from tests.conftest import CONF, TINY, compose, options
@@ -213,7 +213,7 @@ class Parabola(nn.Module):
 
 
 def objective(network: nn.Module) -> Tensor:
-    return network(torch.zeros(*([network.runs] if isinstance(network, Stacked) else []), 2, 1)).mean(-1)
+    return network(torch.zeros(*([network.runs] if isinstance(network, Copies) else []), 2, 1)).mean(-1)
 
 
 def differences(network: nn.Module, **keys: object) -> FiniteDifference:
@@ -293,7 +293,7 @@ def test_copies_leave_the_network_and_the_terms_alone() -> None:
             torch.rand(1)  # as an optimizer draws directions
             before, noise = state(game), torch.get_rng_state()
             for _ in range(2):
-                repeat(Stacked(network, 3, {}))
+                repeat(Copies(network, 3, {}))
             assert all(value.equal(before[key]) for key, value in state(game).items())
             assert torch.get_rng_state().equal(noise)
             return repeat
@@ -325,7 +325,7 @@ def test_stacked_copies_equal_the_networks_one_by_one() -> None:
     network = make(*IMAGES, "model.discriminator.width=5").discriminator.network
     weights = {weight: torch.randn(3, *weight.shape) for weight in network.parameters()}
     samples = torch.randn(3, 4, 1, 8, 8)
-    stacked = Stacked(network, 3, weights)
+    stacked = Copies(network, 3, weights)
     assert [kernel.shape[0] for kernel in kernels(stacked)] == [3, 3]
     for run in range(3):
         single = copy.deepcopy(network)
@@ -340,13 +340,13 @@ def test_tied_and_normalized_weights_in_copies() -> None:
     second.weight = first.weight
     network = nn.Sequential(first, second)
     (weight,) = network.parameters()
-    stacked = Stacked(network, 2, {weight: torch.stack([torch.eye(3), 2 * torch.eye(3)])})
+    stacked = Copies(network, 2, {weight: torch.stack([torch.eye(3), 2 * torch.eye(3)])})
     samples = torch.ones(2, 1, 3)
     call = torch.stack([torch.ones(1, 3), 4 * torch.ones(1, 3)])
     assert stacked.call("__call__", samples).equal(call)
     normalized = spectral_norm(nn.Linear(3, 3, bias=False), iterations=100)
     (weight,) = normalized.parameters()
-    scaled = Stacked(normalized, 2, {weight: torch.stack([torch.eye(3), 2 * torch.eye(3)])})
+    scaled = Copies(normalized, 2, {weight: torch.stack([torch.eye(3), 2 * torch.eye(3)])})
     torch.testing.assert_close(scaled.call("__call__", samples), torch.ones(2, 1, 3))
     assert [kernel.shape for kernel in kernels(scaled)] == [(2, 3, 3)]
 

@@ -431,7 +431,7 @@ def test_the_hparams_tab(run_cli):
 def test_another_launcher_is_refused():
     from gan_runner.sweeps.grid import launch_of
 
-    with pytest.raises(ConfigError, match="basic, pool, submitit_local and submitit_slurm"):
+    with pytest.raises(ConfigError, match="basic, pool, batched, submitit_local and submitit_slurm"):
         launch_of(object())
 
 

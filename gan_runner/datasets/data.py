@@ -14,7 +14,7 @@ Normalization = Literal["symmetric", "unit", "standard"]
 OutputActivation = Literal["tanh", "sigmoid", "linear"]
 Labelled = tuple[Tensor, Tensor | None]
 
-CACHED_ORDERS = 32  # permutations kept: as many runs of a sweep can draw from the same data in turn
+CACHED_ORDERS = 32  # permutations kept, if no more are asked for
 CHUNK = 4096  # samples that one step of a pass over the whole data converts at a time
 
 
@@ -53,6 +53,13 @@ class Data(ABC):
     """Images only: (C, 1, 1)."""
     parts: "Data | None" = None
     """Stacked images only: the data whose images are the channels; a sample's label has theirs as its digits."""
+
+    cached_orders: int = CACHED_ORDERS
+    """Finite data only: permutations kept."""
+
+    def keep_orders(self, count: int) -> None:
+        """Keep so many permutations at least: as many seeds can draw from the same data in turn."""
+        self.cached_orders = max(self.cached_orders, count)
 
     @abstractmethod
     def batch(self, index: int, batch_size: int, seed: int) -> Labelled:
@@ -218,7 +225,7 @@ class Samples(Data):
             order = torch.randperm(self.size, generator=seeded(derive(seed, "epoch", epoch)))
             if self.device.type == "cuda":  # a copy from pageable memory would wait for the device
                 order = order.pin_memory().to(self.device, non_blocking=True)
-            if len(self._orders) == CACHED_ORDERS:
+            if len(self._orders) >= self.cached_orders:
                 del self._orders[next(iter(self._orders))]
             self._orders[seed, epoch] = order.to(self.device)
         return self._orders[seed, epoch]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gan_runner.games.game import Game, evaluating
-from gan_runner.parameters import over_runs, run_axes
+from gan_runner.parameters import over_copies, run_axes
 from gan_runner.player import LOSS, Player
 from gan_runner.randomness import Randomness
 from gan_runner.stack import alongside
@@ -61,12 +61,13 @@ class Adversarial(Game):
     def discriminator_turn(self, real: Tensor, labels: Tensor | None, update: int, step: int) -> None:
         """The discriminator learns to tell `real` from fakes, which carry no graph."""
         with self.autocast, torch.no_grad():
-            fake = full_precision(self.generator.network(self.draw_latents(self.randomness, len(real)), labels))
+            fake = full_precision(self.generator.network(self.draw_latents(self.randomness, self.batch_size), labels))
         # Leaves that require grad: a penalty differentiates at them through the forward pass that the loss makes.
         real, fake = real.detach().requires_grad_(), fake.requires_grad_()
 
         def objective(network: nn.Module) -> Tensor:
-            view = self.view(network, network, over_runs(real, network), over_runs(fake, network), labels, step=step)
+            its_real, its_fake = over_copies(real, network), over_copies(fake, network)
+            view = self.view(network, network, its_real, its_fake, labels, step=step)
             with self.autocast:
                 value = self.discriminator.objective(view, update, step)
             if network is self.discriminator.network:
@@ -77,13 +78,13 @@ class Adversarial(Game):
 
     def generator_turn(self, real: Tensor, labels: Tensor | None, step: int) -> None:
         """The generator learns from the discriminator, whose weights get no gradient."""
-        latents = self.draw_latents(self.randomness, len(real))
+        latents = self.draw_latents(self.randomness, self.batch_size)
 
         def objective(network: nn.Module) -> Tensor:
             with self.autocast:
-                fake = full_precision(network(over_runs(latents, network), over_runs(labels, network)))
+                fake = full_precision(network(over_copies(latents, network), over_copies(labels, network)))
                 opponent = alongside(self.discriminator.network, network)
-                view = self.view(network, opponent, over_runs(real, network), fake, labels, step=step)
+                view = self.view(network, opponent, over_copies(real, network), fake, labels, step=step)
                 return self.generator.objective(view, step, step)
 
         with frozen(self.discriminator.network):
@@ -109,7 +110,7 @@ class Adversarial(Game):
             loss=self.players[role].terms[LOSS].of,
             real=real,
             fake=fake,
-            labels=over_runs(labels, learner),
+            labels=over_copies(labels, learner),
             randomness=randomness,
         )
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from gan_runner.games.game import Game, evaluating
 from gan_runner.losses import Elbo
-from gan_runner.parameters import over_runs, run_axes
+from gan_runner.parameters import over_copies, run_axes
 from gan_runner.player import Player
 from gan_runner.views import AutoencoderView, full_precision
 
@@ -39,7 +39,7 @@ class Autoencoder(Game):
 
         def objective(network: nn.Module) -> Tensor:
             with self.autocast:
-                view = self.view(network, over_runs(real, network), over_runs(labels, network))
+                view = self.view(network, over_copies(real, network), over_copies(labels, network))
                 return self.autoencoder.objective(view, step, step)
 
         self.autoencoder.learn(objective, step)

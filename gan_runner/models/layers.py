@@ -1,6 +1,7 @@
 """What the models share: lookup tables, hidden layers, class conditioning, sizes.
 
-A layer that also takes the labels is a `Labelled`; `Layers` chains layers and hands the labels to those.
+A layer that also takes the labels is a `Labelled`; `Layers` chains layers and hands the labels to those. A class with
+`takes_leading_axes` works as it is if all of its parts take axes before that of the samples, the runs of a sweep.
 
 Shape axes: N samples, Z latents, F features, C channels, H height, W width.
 """
@@ -51,6 +52,8 @@ class Labelled(nn.Module):
 class Layers(nn.Sequential, Labelled):
     """A chain of layers: x -> x, in which every `Labelled` layer sees the labels too."""
 
+    takes_leading_axes = True
+
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """Apply the layers in order."""
         for layer in self:
@@ -95,6 +98,8 @@ class LatentInput(Labelled):
     Source: Mirza and Osindero 2014, arXiv:1411.1784.
     """
 
+    takes_leading_axes = True
+
     def __init__(self, latent_size: int, num_classes: int) -> None:
         super().__init__()
         self.size = 2 * latent_size if num_classes else latent_size
@@ -118,6 +123,8 @@ class Head(Labelled):
 
     Source: the projection is Miyato and Koyama 2018, arXiv:1802.05637.
     """
+
+    takes_leading_axes = True
 
     def __init__(self, features: int, num_classes: int) -> None:
         super().__init__()

@@ -53,6 +53,8 @@ class Generator(nn.Module):
     Source: Goodfellow et al. 2014, arXiv:1406.2661.
     """
 
+    takes_leading_axes = True
+
     def __init__(
         self,
         shape: tuple[int, ...],
@@ -101,6 +103,8 @@ class Discriminator(nn.Module):
 
     Source: Goodfellow et al. 2014, arXiv:1406.2661.
     """
+
+    takes_leading_axes = True
 
     def __init__(
         self,

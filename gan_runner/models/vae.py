@@ -35,6 +35,8 @@ class Autoencoder(nn.Module):
     Source: Kingma and Welling 2013, arXiv:1312.6114; with labels, Sohn, Lee and Yan 2015 (NeurIPS).
     """
 
+    takes_leading_axes = True
+
     def __init__(
         self,
         shape: tuple[int, ...],

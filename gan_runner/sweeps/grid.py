@@ -80,11 +80,11 @@ def launch_of(launcher: Any) -> Launch:
     """What runs jobs as one of Hydra's launchers says. Raises ConfigError for one that cannot."""
     if type(launcher).__name__ == "BasicLauncher":  # Hydra executes its file anew when it looks for plugins
         return Launch(run_sequentially)
-    if hasattr(launcher, "in_processes"):
-        return launcher.in_processes()
+    if hasattr(launcher, "of_composed_jobs"):
+        return launcher.of_composed_jobs()
     if "submitit" in type(launcher).__module__:
         return Launch(run_with_submitit, cluster=launcher._EXECUTOR, parameters=launcher.params)
-    raise ConfigError("hydra/launcher: basic, pool, submitit_local and submitit_slurm run a sweep")
+    raise ConfigError("hydra/launcher: basic, pool, batched, submitit_local and submitit_slurm run a sweep")
 
 
 def sweep_directory(config: DictConfig) -> Path:

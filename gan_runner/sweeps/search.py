@@ -32,12 +32,14 @@ from gan_runner.cli import explain, one_line, trusted_packages
 from gan_runner.config import ConfigError, Stopped, check_arguments
 from gan_runner.evaluation import Objective, tags
 from gan_runner.randomness import derive
+from gan_runner.sweeps.batched import run_batched
 from gan_runner.sweeps.grid import launch_of, sweep_directory
 from gan_runner.sweeps.jobs import LONGEST_NAME, NOT_OF_IDENTITY, OF_THE_SWEEP, Composer, identity, shorten, tidy
 from gan_runner.sweeps.launchers import Launch, cores, run_in_processes, run_sequentially, visible_gpus
 from gan_runner.sweeps.sweep import DONE, FAILED, DataCache, Job, Sweep, finish, row
 
 STUDY = "search.db"
+TRIALS_AT_ONCE = 8  # of batched trials: more would be drawn before any is known, fewer would leave the device idle
 
 
 @dataclass(frozen=True)
@@ -209,6 +211,8 @@ def at_once(launch: Launch, device: str) -> int:
     """How many jobs run at once."""
     if launch.func is run_sequentially:
         return 1
+    if launch.func is run_batched:
+        return min(TRIALS_AT_ONCE, launch.keywords["max_group"])
     gpus = visible_gpus() if launch.func is run_in_processes and device in ("auto", "cuda") else []
     return launch.keywords.get("processes") or len(gpus) or max(1, cores() // 2)
 

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from filelock import FileLock, Timeout
 
@@ -21,9 +21,13 @@ from gan_runner.files import named, write_bytes
 from gan_runner.log import write_experiment
 from gan_runner.status import run_status
 
+if TYPE_CHECKING:
+    from gan_runner.runner import Start
+
 PLAN, ROWS, DOCUMENT = "jobs.jsonl", "sweep.jsonl", "multirun.yaml"
 DONE = ("completed", "pruned")
 FAILED = ("failed", "diverged", "damaged")
+GOING_ON = ("interrupted", "killed")
 
 Row = dict[str, Any]
 
@@ -179,9 +183,7 @@ def execute(job: Job, directory: Path, trust: list[str], documents: dict[str, st
         reason = attempt(job, path, trust, documents | own_documents(job), data)
     finally:
         free_memory()
-    result = {**row(job, path), "seconds": time.perf_counter() - start}
-    if reason and result["status"] not in FAILED:  # it could not even say so
-        result |= {"status": "failed", "reason": reason}
+    result = ended_row(job, path, reason, time.perf_counter() - start)
     if result["status"] not in DONE:
         print(f"{job.name}: {result['status']}: {result['reason']}", flush=True)
     return result
@@ -189,30 +191,44 @@ def execute(job: Job, directory: Path, trust: list[str], documents: dict[str, st
 
 def attempt(job: Job, path: Path, trust: list[str], documents: dict[str, str], data: "DataCache") -> str | None:
     """Run a job, or go on with it; why it failed. The error itself is gone then: it would keep the networks alive."""
-    from gan_runner.runner import explain, fail, prepare, resume
+    from gan_runner.runner import drive
 
     try:
-        status = run_status(path)
-        if status in (*DONE, "running"):  # another process was faster
-            return None
-        if status in ("interrupted", "killed"):
-            own = {name: text for name, text in documents.items() if name == ".hydra/config.yaml"}
-            resume(job.config, trust, path, documents=own, data=data.of(job.config))
-            return None
-        if path.exists():
-            set_aside(path)
-        train = prepare(job.config, trust, data=data.of(job.config))
-        train(path, documents=documents, title=job.title, notes=job.notes)
+        if start := begin(job, path, trust, documents, data):
+            drive(start)
     except Exception as error:
-        cause = error.__cause__ if isinstance(error, TrainingFailed) else error
-        known = str(cause) if isinstance(cause, ConfigError | Stopped) else explain(cause)  # type: ignore[arg-type]
-        reason = known or f"{type(cause).__name__}: {cause}"
-        if run_status(path) == "new":
-            text = "" if known else "".join(traceback.format_exception(cause))
-            with contextlib.suppress(OSError, ValueError):  # the disk may be full, or the directory another's by now
-                fail(path, documents | ({"gan_runner.log": text} if text else {}), reason)
-        return reason
+        return why_failed(error, path, documents)
     return None
+
+
+def begin(job: Job, path: Path, trust: list[str], documents: dict[str, str], data: "DataCache") -> "Start | None":
+    """The job's run, built and with its directory; None where there is nothing to do. Raises ConfigError."""
+    from gan_runner.runner import build_run, claim, reopen
+
+    status = run_status(path)
+    if status in (*DONE, "running"):  # another process was faster
+        return None
+    if status in GOING_ON:
+        own = {name: text for name, text in documents.items() if name == ".hydra/config.yaml"}
+        return reopen(job.config, trust, path, documents=own, data=data.of(job.config))
+    if path.exists():
+        set_aside(path)
+    built = build_run(job.config, trust, data.of(job.config))
+    return claim(built, flatten(job.config), path, documents=documents, title=job.title, notes=job.notes)
+
+
+def why_failed(error: Exception, path: Path, documents: dict[str, str]) -> str:
+    """Why a job ended by an error, which a directory says too where the run had none yet."""
+    from gan_runner.runner import explain, fail
+
+    cause = error.__cause__ if isinstance(error, TrainingFailed) else error
+    known = str(cause) if isinstance(cause, ConfigError | Stopped) else explain(cause)  # type: ignore[arg-type]
+    reason = known or f"{type(cause).__name__}: {cause}"
+    if run_status(path) == "new":
+        text = "" if known else "".join(traceback.format_exception(cause))
+        with contextlib.suppress(OSError, ValueError):  # the disk may be full, or the directory another's by now
+            fail(path, documents | ({"gan_runner.log": text} if text else {}), reason)
+    return reason
 
 
 def own_documents(job: Job) -> dict[str, str]:
@@ -248,6 +264,14 @@ def row(job: Job, path: Path) -> Row:
         "metrics": metrics,
         "wall_time": summary.get("wall_time"),
     }
+
+
+def ended_row(job: Job, path: Path, reason: str | None, seconds: float) -> Row:
+    """What became of a job that ran for so many seconds; `reason` is why it failed, which it may not have said."""
+    result = {**row(job, path), "seconds": seconds}
+    if reason and result["status"] not in FAILED:
+        result |= {"status": "failed", "reason": reason}
+    return result
 
 
 def set_aside(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What `gan-runner -m` runs by, as Hydra's plugins: the sweeper, and the launcher of processes.
+"""What `gan-runner -m` runs by, as Hydra's plugins: the sweepers, and the launchers.
 
 Hydra imports this file at every start, so it imports little. Only what lies in the namespace package `hydra_plugins`
 counts as a plugin: this folder is no package.
@@ -60,24 +60,50 @@ class SearchSweeper(GridSweeper):
         run_search(self.master, self.loader, self.launcher, words, self.settings)
 
 
-class PoolLauncher(Launcher):
+class ComposedLauncher(Launcher):
+    """A launcher for the sweepers of this package alone, which compose the jobs."""
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Hydra's."""
+
+    def of_composed_jobs(self) -> Any:
+        """What runs jobs that are composed already, a `Launch`."""
+        raise NotImplementedError
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Raises NotImplementedError."""
+        raise NotImplementedError("hydra/launcher=pool and batched go with hydra/sweeper=grid and search")
+
+
+class PoolLauncher(ComposedLauncher):
     """So many jobs at once, each in a process of its own."""
 
     def __init__(self, processes: int | None, threads: int | None):
         self.processes, self.threads = processes, threads
 
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Hydra's."""
-
-    def in_processes(self) -> Any:
-        """What runs jobs that are composed already."""
+    def of_composed_jobs(self) -> Any:
+        """In processes."""
         from gan_runner.sweeps.launchers import Launch, run_in_processes
 
         return Launch(run_in_processes, processes=self.processes, threads=self.threads)
 
-    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Raises NotImplementedError: this launcher is for the sweepers of this package."""
-        raise NotImplementedError("hydra/launcher=pool goes with hydra/sweeper=grid and search")
+
+class BatchedLauncher(ComposedLauncher):
+    """Jobs that differ only in numbers as one program, so many at once at most."""
+
+    def __init__(self, max_group: int | None):
+        self.max_group = max_group
+
+    def of_composed_jobs(self) -> Any:
+        """Stacked. Raises ConfigError."""
+        from gan_runner.config import ConfigError
+        from gan_runner.sweeps.batched import MAX_GROUP, run_batched
+        from gan_runner.sweeps.launchers import Launch
+
+        max_group = MAX_GROUP if self.max_group is None else self.max_group
+        if type(max_group) is not int or max_group < 1:
+            raise ConfigError(f"hydra.launcher.max_group={max_group}: must be a whole number from 1")
+        return Launch(run_batched, max_group=max_group)
 
 
 SEARCH = {
@@ -95,5 +121,6 @@ for group, name, node in (
     ("hydra/sweeper", "grid", {"_target_": f"{__name__}.GridSweeper", "params": None}),
     ("hydra/sweeper", "search", SEARCH),
     ("hydra/launcher", "pool", {"_target_": f"{__name__}.PoolLauncher", "processes": None, "threads": None}),
+    ("hydra/launcher", "batched", {"_target_": f"{__name__}.BatchedLauncher", "max_group": None}),
 ):
     ConfigStore.instance().store(group=group, name=name, node=node, provider="gan_runner")

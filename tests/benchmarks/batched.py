@@ -1,0 +1,78 @@
+"""`python -m tests.benchmarks.batched`: sixteen penalty weights one by one, in the pool, and as one program."""
+
+import argparse
+import copy
+import multiprocessing
+import time
+from typing import Any
+
+import torch
+
+from gan_runner.batched import StackedGame
+from gan_runner.build import build
+from gan_runner.games.game import Game
+from gan_runner.sweeps.launchers import cores
+from tests.benchmarks.timing import medians
+from tests.conftest import compose
+
+RUNS = 16
+
+
+def configs(width: int, batch_size: int, *words: str) -> list[dict[str, Any]]:
+    """WGAN-GP on the ring with sixteen weights of the penalty."""
+    own = [f"model.generator.width={width}", f"model.discriminator.width={width}", f"batch_size={batch_size}"]
+    first = compose("dataset=ring", "model=mlp", "device=cpu", "metric=none", *own, *words)
+    made = [copy.deepcopy(first) for _ in range(RUNS)]
+    for number, config in enumerate(made):
+        config["regularizer"]["gradient_penalty"]["weight"] = 0.1 * 1.5**number
+    return made
+
+
+def games(found: list[dict[str, Any]]) -> list[Game]:
+    return [build(config, []).game for config in found]
+
+
+def in_processes(config: dict[str, Any], seconds: float) -> float:
+    """Steps per second of as many processes as cores, one thread each: the pool at its best."""
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(cores()) as pool:
+        pool.map(work, [(config, 0.5)] * cores(), chunksize=1)  # until all are there
+        return sum(pool.map(work, [(config, seconds)] * cores(), chunksize=1))
+
+
+def work(task: tuple[dict[str, Any], float]) -> float:
+    """Steps per second of one run in this process."""
+    torch.set_num_threads(1)
+    config, seconds = task
+    game, step, start = build(config, []).game, 0, time.perf_counter()
+    while time.perf_counter() - start < seconds:
+        game.step(step)
+        step += 1
+    return step / (time.perf_counter() - start)
+
+
+def main() -> None:
+    """Steps of a run per second, over all runs, and the ratios to one by one."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("words", nargs="*")
+    options = parser.parse_args()
+    print(f"{RUNS} penalty weights, mlp on the ring, WGAN-GP, {cores()} cores, {torch.get_num_threads()} threads")
+    for width, batch_size in ((64, 64), (128, 256)):
+        found = configs(width, batch_size, *options.words)
+        single, together = games(found)[0], StackedGame(games(found))
+        steps = [iter(range(10**9)), iter(range(10**9))]
+        times = medians(
+            {"one by one": lambda: single.step(next(steps[0])), "batched": lambda: together.step(next(steps[1]))},  # noqa: B023
+            options.rounds,
+        )
+        rates = {"one by one": 1 / times["one by one"], "pool": in_processes(found[0], options.seconds)}
+        rates["batched"] = RUNS / times["batched"]
+        print(f"\nwidth {width}, batch {batch_size}")
+        for name, rate in rates.items():
+            print(f"  {name:12} {rate:8.1f} steps/s  {rate / rates['one by one']:5.2f} x")
+
+
+if __name__ == "__main__":
+    main()
