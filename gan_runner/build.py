@@ -331,7 +331,15 @@ def optimizer(node: dict[str, Any], player: str, network: nn.Module, trust: list
     slot = node.get(player) or {}
     key = f"optimizer.{player}" if slot else "optimizer"
     merged = slot if "_target_" in slot else {**shared, **slot}
-    return component(merged, key, trust, params=list(network.parameters()))
+    parameters = list(network.parameters())
+    made: torch.optim.Optimizer = component(merged, key, trust, params=parameters)
+    device = parameters[0].device.type
+    for group in made.param_groups:
+        if "fused" in group and device in ("cpu", "cuda"):
+            group["fused"] = True  # all weights in one pass
+        if "capturable" in group and device == "cuda":
+            group["capturable"] = True  # the number of the update on the device, where a CUDA graph finds it
+    return made
 
 
 def augmentation(name: str, node: dict[str, Any], trust: list[str], steps: int) -> Augmentation:

@@ -11,6 +11,7 @@ from gan_runner.gradients import gradient_norm
 from gan_runner.randomness import default_generator
 from gan_runner.terms import Schedule, Term, held
 
+WAYS = ("foreach", "fused", "capturable")  # keys of torch's optimizers that say how, and not what, they compute
 LOSS = "loss"  # the name of the term that a player always has: its side of the loss
 
 
@@ -31,9 +32,13 @@ class Player:
             group.setdefault("initial_lr", group["lr"])
         self.unclipped_norm: Tensor | None = None
 
+    def due(self, update: int) -> tuple[str, ...]:
+        """The names of the terms evaluated at update number `update`, counted from 0."""
+        return tuple(name for name, term in self.terms.items() if term.is_due(update))
+
     def objective(self, view: Any, update: int, step: int) -> Tensor:
         """The sum of the terms due at update number `update`, in training step `step`, both counted from 0: (...,)."""
-        return torch.stack([term(view, step) for term in self.terms.values() if term.is_due(update)]).sum(0)
+        return torch.stack([self.terms[name](view, step) for name in self.due(update)]).sum(0)
 
     def learn(self, objective: Callable[[nn.Module], Tensor], step: int) -> None:
         """One step of the optimizer down the gradient of the objective, a function of the network: (...,).
@@ -91,6 +96,9 @@ class Player:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The inverse of `state_dict`."""
         self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        saved, own = state["optimizer"], self.optimizer.param_groups
+        ways = [{key: group[key] for key in WAYS if key in group} for group in own]  # this device's, not the saved run's
+        groups = [group | way for group, way in zip(saved["param_groups"], ways, strict=True)]
+        self.optimizer.load_state_dict({**saved, "param_groups": groups})
         for name, term in self.terms.items():
             term.load_state_dict(state["terms"][name])

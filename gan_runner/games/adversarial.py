@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from gan_runner.games.game import Game, evaluating
+from gan_runner.games.game import Batch, Game, evaluating
 from gan_runner.parameters import over_copies, run_axes
 from gan_runner.player import LOSS, Player
 from gan_runner.randomness import Randomness
@@ -50,11 +50,21 @@ class Adversarial(Game):
         """Real samples that the discriminator sees in a step."""
         return self.batch_size * self.discriminator_steps
 
-    def take_turns(self, step: int) -> None:
+    def updates(self, step: int) -> range:
+        """The numbers of the discriminator's updates in a step."""
+        return range(step * self.discriminator_steps, (step + 1) * self.discriminator_steps)
+
+    def batches(self, step: int) -> list[Batch]:
+        """One for each turn of the discriminator; the generator's has the last of them."""
+        return [self.batch(update) for update in self.updates(step)]
+
+    def due(self, step: int) -> tuple[tuple[str, ...], ...]:
+        """Those of the discriminator's turns, then those of the generator's."""
+        return (*(self.discriminator.due(update) for update in self.updates(step)), self.generator.due(step))
+
+    def take_turns(self, step: int, batches: list[Batch]) -> None:
         """The discriminator's turns, then the generator's."""
-        first = step * self.discriminator_steps
-        for update in range(first, first + self.discriminator_steps):
-            real, labels = self.batch(update)
+        for update, (real, labels) in zip(self.updates(step), batches, strict=True):
             self.discriminator_turn(real, labels, update, step)
         self.generator_turn(real, labels, step)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from gan_runner.games.game import Game, evaluating
+from gan_runner.games.game import Batch, Game, evaluating
 from gan_runner.losses import Elbo
 from gan_runner.parameters import over_copies, run_axes
 from gan_runner.player import Player
@@ -33,9 +33,17 @@ class Autoencoder(Game):
         """Real samples that a step sees."""
         return self.batch_size
 
-    def take_turns(self, step: int) -> None:
+    def batches(self, step: int) -> list[Batch]:
+        """One."""
+        return [self.batch(step)]
+
+    def due(self, step: int) -> tuple[tuple[str, ...], ...]:
+        """Those of the one turn."""
+        return (self.autoencoder.due(step),)
+
+    def take_turns(self, step: int, batches: list[Batch]) -> None:
         """The autoencoder learns to tell the samples from their codes."""
-        real, labels = self.batch(step)
+        ((real, labels),) = batches
 
         def objective(network: nn.Module) -> Tensor:
             with self.autocast:

@@ -15,6 +15,9 @@ from gan_runner.player import LOSS, Player
 from gan_runner.randomness import Randomness
 from gan_runner.terms import Term
 
+Batch = tuple[Tensor, Tensor | None]
+"""Real samples (N, *sample), and their labels (N,) where the networks are told them."""
+
 
 @dataclass(kw_only=True)
 class Game(ABC):
@@ -34,22 +37,35 @@ class Game(ABC):
 
     def step(self, step: int) -> None:
         """Training step number `step`, counted from 0: all its randomness and data follow from that number."""
+        batches = self.batches(step)
         self.randomness.start_step(step)
-        self.take_turns(step)
-        if self.moving_average:
-            self.moving_average.update()
+        self.work(step, batches)
         self.last_step = step
 
+    def work(self, step: int, batches: list[Batch]) -> None:
+        """The step itself, of batches that are there and noise that is seeded: no more than the device's work."""
+        self.take_turns(step, batches)
+        if self.moving_average:
+            self.moving_average.update()
+
     @abstractmethod
-    def take_turns(self, step: int) -> None:
-        """What the players do in one step."""
+    def take_turns(self, step: int, batches: list[Batch]) -> None:
+        """What the players do in one step, on its batches."""
+
+    @abstractmethod
+    def batches(self, step: int) -> list[Batch]:
+        """Those of a step, which follow from its number."""
+
+    @abstractmethod
+    def due(self, step: int) -> tuple[tuple[str, ...], ...]:
+        """The names of the terms that each turn of a step evaluates."""
 
     @property
     @abstractmethod
     def images_per_step(self) -> int:
         """Real samples that one step sees."""
 
-    def batch(self, index: int) -> tuple[Tensor, Tensor | None]:
+    def batch(self, index: int) -> Batch:
         """Real samples (N, *sample), and their labels (N,) where the networks are told them."""
         real, labels = self.data.batch(index, self.batch_size, self.randomness.seed)
         return real, labels if self.is_conditional else None
