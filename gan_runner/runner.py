@@ -153,7 +153,8 @@ def carry_out(
             for line in lines:
                 log.say(line)
             try:
-                with deterministic(settings.deterministic, partial(not_deterministic, directory, log)):
+                keep = deterministic(settings.deterministic, partial(not_deterministic, directory, log))
+                with keep, contextlib.closing(game.data):
                     best = train(
                         game, evaluator, settings, steps=steps, directory=directory, log=log, stop=stop,
                         done=done or 0, memory=memory,
@@ -206,6 +207,8 @@ def explain(error: Exception) -> str | None:
     if isinstance(error, OSError) and error.errno:
         what = f"cannot write {error.filename}" if error.filename else "cannot write"
         return f"{what}: {errno.errorcode.get(error.errno, '')} ({error.strerror})"
+    if "DataLoader worker" in first:
+        return f"a process that reads the dataset died ({first}); workers=0 reads it without any"
     return first if isinstance(error, OSError) else None
 
 
