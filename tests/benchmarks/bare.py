@@ -80,6 +80,7 @@ class BareLoop:
             copy.deepcopy(network).to(memory_format=self.format)
             for network in (problem.generator, problem.discriminator)
         )
+        self.weights = list(self.discriminator.parameters())
         self.average = copy.deepcopy(self.generator).requires_grad_(False)
         self.optimizers = [
             torch.optim.Adam(network.parameters(), lr=problem.learning_rate, betas=problem.betas, fused=fused)
@@ -105,7 +106,7 @@ class BareLoop:
                 fake = self.generator(problem.latents(), None)
             loss = self.discriminator_loss(real, fake)
             discriminator_optimizer.zero_grad()
-            loss.backward()
+            loss.backward(inputs=self.weights)  # and not towards the points of the penalty
             discriminator_optimizer.step()
         discriminator.requires_grad_(False)
         loss = -discriminator(self.generator(problem.latents(), None), None).mean()
@@ -128,7 +129,7 @@ class BareLoop:
         if self.problem.loss == "hinge":
             return F.relu(1 - real_logits).mean() + F.relu(1 + fake_logits).mean()
         position = torch.rand(len(real), *[1] * (real.ndim - 1), device=real.device)
-        between = torch.lerp(fake, real, position).requires_grad_()
+        between = torch.lerp(fake.float(), real, position).requires_grad_()
         (gradient,) = torch.autograd.grad(discriminator(between, None).sum(), between, create_graph=True)
         penalty = (gradient.flatten(1).square().sum(1).add(1e-12).sqrt() - 1).square().mean()
         return fake_logits.mean() - real_logits.mean() + 10 * penalty

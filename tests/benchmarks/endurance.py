@@ -26,8 +26,20 @@ class Part(NamedTuple):
     cpu: float
 
 
-def endurance(steps: int, words: list[str]) -> bool:
-    """Print a table of the parts of a real run, and return whether it stayed flat.
+class Flatness(NamedTuple):
+    """The last third of the parts, relative to the middle one."""
+
+    memory: float
+    speed: float
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether it is within the limits."""
+        return self.memory <= MOST_MEMORY and self.speed >= LEAST_SPEED
+
+
+def endurance(steps: int, words: list[str]) -> Flatness:
+    """Print a table of the parts of a real run, and return how flat it was.
 
     Speed is that of the process's own time on the CPU, where it trains there: others may take the machine's.
     """
@@ -45,15 +57,16 @@ def endurance(steps: int, words: list[str]) -> bool:
         return own_step(self, number)
 
     with tempfile.TemporaryDirectory() as folder, mock.patch.object(Game, "step", step):
-        words = [
-            "model=mlp", "dataset=ring", "metric=none", "model.generator.width=8", "model.discriminator.width=8",
+        command = [
+            "gan-runner", "model=mlp", "dataset=ring", "metric=none", "model.generator.width=8",
+            "model.discriminator.width=8",
             "batch_size=4", f"steps={steps + 1}", "log_every=1000", f"sample_every={size}", f"checkpoint_every={size}",
             f"hydra.run.dir={folder}/run", *words,
         ]  # fmt: skip
-        with mock.patch.object(sys, "argv", ["gan-runner", *words]):
+        with mock.patch.object(sys, "argv", command):
             cli.main()
     on_gpu = torch.cuda.is_available() and torch.cuda.memory_allocated() > 0
-    print(f"\n{steps:,} steps, mlp of width 8 on the ring, batch 4 {' '.join(words[10:])}")
+    print(f"\n{steps:,} steps, mlp of width 8 on the ring, batch 4; {' '.join(words)}")
     for number, part in enumerate(parts, 1):
         print(
             f"  to {number * size:>9,}{part.memory:9.1f} MiB{size / part.wall:9.0f} steps/s"
@@ -64,8 +77,8 @@ def endurance(steps: int, words: list[str]) -> bool:
     seconds = [[part.wall if on_gpu else part.cpu for part in some] for some in (middle, end)]
     speed = statistics.median(seconds[0]) / statistics.median(seconds[1])
     memory = max(part.memory for part in end) / max(part.memory for part in middle)
-    print(f"  last third to middle third: memory {memory:.3f} (at most {MOST_MEMORY}), speed {speed:.3f}")
-    return memory <= MOST_MEMORY and speed >= LEAST_SPEED
+    print(f"  last third to middle third: memory {memory:.3f} (<= {MOST_MEMORY}), speed {speed:.3f} (>= {LEAST_SPEED})")
+    return Flatness(memory, speed)
 
 
 def resident() -> float:
