@@ -41,7 +41,8 @@ def test_the_options_of_the_bare_loop_change_no_loss(options, loss, tmp_path):
     path = tmp_path / "images.npy"
     np.save(path, np.random.default_rng(0).integers(0, 256, (100, 3, 8, 8), dtype=np.uint8))
     losses = []
-    for each in ({}, options):
+    both: list[dict[str, bool]] = [{}, options]
+    for each in both:
         made = set_up(SMALL["images"], loss, CPU, path, tune=False)
         naive = made.contestants["naive"].__self__  # type: ignore[attr-defined]
         assert isinstance(naive, NaiveLoop)

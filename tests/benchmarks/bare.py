@@ -115,8 +115,7 @@ class BareLoop:
         generator_optimizer.step()
         discriminator.requires_grad_(True)
         with torch.no_grad():
-            ours, theirs = list(self.average.parameters()), list(self.generator.parameters())
-            torch._foreach_lerp_(ours, theirs, problem.average_rate)
+            torch._foreach_lerp_([*self.average.parameters()], [*self.generator.parameters()], problem.average_rate)
             for average, buffer in zip(self.average.buffers(), self.generator.buffers(), strict=True):
                 average.copy_(buffer)
 

@@ -62,8 +62,8 @@ class NaiveLoop:
         with torch.no_grad():
             for ours, theirs in zip(self.average.parameters(), generator.parameters(), strict=True):
                 ours.mul_(1 - problem.average_rate).add_(theirs * problem.average_rate)
-            for ours, theirs in zip(self.average.buffers(), generator.buffers(), strict=True):
-                ours.copy_(theirs)
+            for kept, last_one in zip(self.average.buffers(), generator.buffers(), strict=True):
+                kept.copy_(last_one)
 
 
 def gradient_penalty(discriminator: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
