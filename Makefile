@@ -29,7 +29,7 @@ test: lint types ## lint, types and tests
 test-all: lint types ## the same, with the tests that take long
 	$(BIN)/python -m pytest -n 2
 
-bench: $(INSTALLED) ## speed, side by side with a bare loop
+bench: $(INSTALLED) ## speed and memory, side by side with loops written by hand
 	$(BIN)/python -m tests.benchmarks
 
 lint: $(INSTALLED)

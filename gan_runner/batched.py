@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn, optim
 
 from gan_runner.datasets.data import Data, Labelled
+from gan_runner.datasets.streamed import Streamed
 from gan_runner.ema import MovingAverage
 from gan_runner.games.adversarial import Adversarial
 from gan_runner.games.game import Game
@@ -178,7 +179,8 @@ class StackedOptimizer(optim.Optimizer):
             for key, value in states[0].items():
                 made = stack([state[key] for state in states]) if is_of_each_run(key, value) else copy.copy(value)
                 if key == "step" and isinstance(value, Tensor):
-                    made = value.clone().to(stacked.device if is_fused else value.device)
+                    is_there = is_fused or group.get("fused") or group.get("capturable")
+                    made = value.clone().to(stacked.device if is_there else value.device)
                 self.rule.state[stacked][key] = made
         self.param_groups, self.state, self.defaults = self.rule.param_groups, self.rule.state, self.rule.defaults
         self.hand_out(optimizers)
@@ -302,6 +304,8 @@ class StackedData(Data):
 
 def obstacle(game: Game) -> str | None:
     """Why a game cannot be stacked, as far as one sees without trying; None if nothing is seen."""
+    if isinstance(game.data, Streamed):
+        return "the dataset streams, to one run at a time"
     for name, player in game.players.items():
         if any(isinstance(module, nn.modules.dropout._DropoutNd) and module.p for module in player.network.modules()):
             return "the networks have dropout, whose draws would be those of another run"

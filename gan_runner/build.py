@@ -23,6 +23,7 @@ from gan_runner.config import (
     suggest,
 )
 from gan_runner.datasets.data import Data
+from gan_runner.datasets.streamed import place
 from gan_runner.ema import MovingAverage
 from gan_runner.evaluation import Evaluator, choose_objective
 from gan_runner.features.network import FeatureNetwork
@@ -69,7 +70,8 @@ class Builder:
         self.settings = load_settings(config)
         regularizers, augmentations = active(config, "regularizer"), active(config, "augmentation")
         self.device = choose_device(self.settings.device)
-        self.data = (data or load_data(config["dataset"], trust)).to(self.device)
+        loaded = data or load_data(config["dataset"], trust)
+        self.data, self.notes = place_data(loaded, self.device, self.settings)
         self.steps = count_steps(self.settings, self.data)
         self.horizon = horizon or self.steps
         self.num_classes = count_classes(self.settings, self.data)
@@ -80,7 +82,6 @@ class Builder:
             Regularizer(name, node, trust, self.horizon, self.names) for name, node in regularizers.items()
         ]
         self.augmentations = [augmentation(name, node, trust, self.horizon) for name, node in augmentations.items()]
-        self.notes: list[str] = []
 
     def build(self) -> Built:
         """The game, its checks passed."""
@@ -130,7 +131,8 @@ class Builder:
         for regularizer in own:
             if regularizer.role == "wrapper":
                 made = regularizer.made(made)
-        made.to(self.device)
+        # Kernels of convolutions are channels last: up to 1.4 times as fast on a CPU, and what tensor cores want.
+        made.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         check_output(name, made, self.data, self.latent_size, self.num_classes)
         terms = {LOSS: Term(getattr(self.loss, name))}
         terms |= {regularizer.name: regularizer.term() for regularizer in own if regularizer.role == "penalty"}
@@ -277,6 +279,14 @@ def load_data(node: dict[str, Any], trust: list[str]) -> Data:
         raise
     except ValueError as error:
         raise ConfigError(f"dataset: {error}") from error
+
+
+def place_data(data: Data, device: torch.device, settings: Settings) -> tuple[Data, list[str]]:
+    """The data, where they are trained from, and what is to be said of that."""
+    try:
+        return place(data, device, settings.stream, settings.workers)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def count_steps(settings: Settings, data: Data) -> int:

@@ -102,6 +102,9 @@ class Settings:
     sweep: str | None
     retry_failed: bool
     trust: list[str]
+    # Configs that were stored before there were these have none.
+    stream: Literal["auto"] | bool = "auto"
+    workers: Annotated[int, Ge(0)] = 2
 
 
 GROUPS = ("model", "dataset", "loss", "regularizer", "augmentation", "optimizer", "lr_schedule", "metric", "features")

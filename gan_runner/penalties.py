@@ -34,6 +34,12 @@ def of_each_sample(penalty: Penalty) -> Penalty:
     return penalty
 
 
+def at_samples(penalty: Penalty) -> Penalty:
+    """Marks a penalty that differentiates the logits of the real, or of the generated, samples that the loss has."""
+    penalty.at_samples = True  # type: ignore[attr-defined]
+    return penalty
+
+
 def only_on(*players: str) -> Callable[[Penalty], Penalty]:
     """Marks a penalty that says something to these players alone: any other would get no gradient, or a wrong one."""
 
@@ -114,12 +120,14 @@ def zero_centered_gradient_penalty(view: View) -> Tensor:
 
 
 @of_each_sample
+@at_samples
 def r1(view: View) -> Tensor:
     """1/2 |∇D|² at the real samples. Mescheder et al. 2018, arXiv:1801.04406."""
     return squared_slope(view, view.real) / 2
 
 
 @of_each_sample
+@at_samples
 def r2(view: View) -> Tensor:
     """1/2 |∇D|² at the generated samples. Mescheder et al. 2018, arXiv:1801.04406."""
     return squared_slope(view, view.fake) / 2
@@ -139,6 +147,7 @@ def dragan(view: View, *, target: Annotated[float, Gt(0)], scale: Annotated[floa
 
 
 @only_on("discriminator")
+@at_samples
 def adversarial_perturbation(view: View, *, epsilon: Annotated[float, Gt(0)]) -> Tensor:
     """The discriminator's loss at x - ε sign(∇D(x)) and G(z) + ε sign(∇D(G(z))): (..., N).
 

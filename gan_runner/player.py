@@ -96,9 +96,14 @@ class Player:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The inverse of `state_dict`."""
         self.network.load_state_dict(state["network"])
+        # How it computes is for this device to say, and where a tensor's entries lie for the weights.
         saved, own = state["optimizer"], self.optimizer.param_groups
-        ways = [{key: group[key] for key in WAYS if key in group} for group in own]  # this device's, not the saved run's
+        ways = [{key: group[key] for key in WAYS if key in group} for group in own]
         groups = [group | way for group, way in zip(saved["param_groups"], ways, strict=True)]
         self.optimizer.load_state_dict({**saved, "param_groups": groups})
+        for weight, entries in self.optimizer.state.items():
+            for key, value in entries.items():
+                if isinstance(value, Tensor) and value.shape == weight.shape and value.stride() != weight.stride():
+                    entries[key] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
         for name, term in self.terms.items():
             term.load_state_dict(state["terms"][name])

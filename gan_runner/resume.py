@@ -13,7 +13,7 @@ from gan_runner.verbs import Parser, positive, refuse_links
 # Of these keys a run's state does not depend.
 FREE = re.compile(
     r"(steps|epochs|device|log_every|sample_every|sample_count|evaluate_every|checkpoint_every|objective|deterministic"
-    r"|on_divergence|prune|trust|dataset\.(root|path|download)|(monitor|divergence|metric|features)\..*"
+    r"|on_divergence|prune|trust|stream|workers|capture|dataset\.(root|path|download)|(monitor|divergence|metric|features)\..*"
     r"|(lr_schedule|.*\.schedule)\.steps)"
 )
 

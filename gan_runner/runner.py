@@ -181,7 +181,9 @@ def course(start: Start, stop: StopRequest, *, is_alone: bool = True) -> Course:
             for line in lines:
                 log.say(line)
             try:
-                with deterministic(settings.deterministic and is_alone, partial(not_deterministic, directory, log)):
+                is_strict = settings.deterministic and is_alone
+                keep = deterministic(is_strict, partial(not_deterministic, directory, log))
+                with keep, contextlib.closing(game.data):
                     best = yield from train(
                         game, evaluator, settings, steps=steps, directory=directory, log=log, stop=stop,
                         done=done or 0, memory=memory,
@@ -234,6 +236,8 @@ def explain(error: Exception) -> str | None:
     if isinstance(error, OSError) and error.errno:
         what = f"cannot write {error.filename}" if error.filename else "cannot write"
         return f"{what}: {errno.errorcode.get(error.errno, '')} ({error.strerror})"
+    if "DataLoader worker" in first:
+        return f"a process that reads the dataset died ({first}); workers=0 reads it without any"
     return first if isinstance(error, OSError) else None
 
 

@@ -28,6 +28,7 @@ class AdversarialView:
     fake: Tensor  # (..., N, *sample); likewise; in the generator's turn attached to the generator
     labels: Tensor | None  # (..., N), of the real and of the generated samples alike
     randomness: Randomness
+    is_joined: bool = False  # whether one forward pass is for the real and the generated samples
 
     @property
     def outputs(self) -> Tensor:
@@ -51,12 +52,21 @@ class AdversarialView:
     @cached_property
     def real_logits(self) -> Tensor:
         """D(real), (..., N)."""
-        return self.discriminate(self.real)
+        return self.both_logits[0] if self.is_joined else self.discriminate(self.real)
 
     @cached_property
     def fake_logits(self) -> Tensor:
         """D(fake), (..., N)."""
-        return self.discriminate(self.fake)
+        return self.both_logits[1] if self.is_joined else self.discriminate(self.fake)
+
+    @cached_property
+    def both_logits(self) -> tuple[Tensor, Tensor]:
+        """D(real) and D(fake), (..., N) each, of one forward pass."""
+        axis = run_axes(self.learner)
+        samples = torch.cat([self.augment(self.real), self.augment(self.fake)], axis)
+        labels = None if self.labels is None else torch.cat([self.labels, self.labels], axis)
+        real, fake = self.ask(self.discriminator, samples, labels).chunk(2, axis)
+        return real, fake
 
 
 @dataclass(frozen=True, kw_only=True)

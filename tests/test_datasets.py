@@ -829,11 +829,11 @@ def test_image_folder_errors(tmp_path, monkeypatch):
 
 def test_memory_is_estimated_first(tmp_path, monkeypatch):
     save(some_images(1)[0], tmp_path / "1.png")
-    assert (images._available_memory() or 0) > 2**20
+    assert (images.available_memory() or 0) > 2**20
     with pytest.raises(ValueError, match=r"dataset\.image_size: 1 images of 2000000x2000000 .* take 3725.3 GiB"):
         load("image_folder", root=str(tmp_path), image_size=2_000_000)
     monkeypatch.setattr(Path, "read_text", lambda _: "")
-    assert images._available_memory() == os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert images.available_memory() == os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 # Arrays

@@ -1,6 +1,8 @@
 """One array in a file."""
 
 import logging
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -10,6 +12,7 @@ from torch import Tensor
 
 from gan_runner.datasets.data import CHUNK, Data, Normalization, Samples
 from gan_runner.datasets.images import Channels, Fraction, ImageSize, convert_channels, resize, split
+from gan_runner.datasets.mapped import Mapped
 
 ALLOWED = (
     "images: uint8, or float in [0, 1] or [-1, 1], of shape (N, H, W), (N, H, W, C) or (N, C, H, W) with C = 1 or 3; "
@@ -29,7 +32,7 @@ def npy(
     flip: bool,
     seed: int,
 ) -> Data:
-    """A `.npy` file of images (N, H, W), (N, H, W, C) or (N, C, H, W), or of points (N, D).
+    """A `.npy` file of images (N, H, W), (N, H, W, C) or (N, C, H, W), or of points (N, D), which may exceed memory.
 
     Float images in [0, 1] or, if any value is negative, [-1, 1] are rounded to 8 bits, and the log says so. Points
     are left as they are. `labels` is the path of a `.npy` file of N whole numbers from 0.
@@ -38,18 +41,17 @@ def npy(
     """
     array = _load("dataset.path", path)
     classes = None if labels is None else _classes(labels, len(array) if array.ndim else 0)
-    samples = _points(path, array) if array.ndim == 2 else _images(path, array, layout)
-    if samples.dim() == 4:
-        samples = convert_channels(resize(samples, image_size), channels)
-    elif image_size is not None or channels is not None or flip:
+    convert = _points(path, array) if array.ndim == 2 else _images(path, array, layout, image_size, channels)
+    if array.ndim == 2 and (image_size is not None or channels is not None or flip):
         key = "image_size" if image_size is not None else "channels" if channels is not None else "flip"
         raise ValueError(f"dataset.{key} is for images, and {path} holds points {array.shape}")
+    samples = Mapped(_file(path), convert)
     training, held = split(len(samples), held_out, seed)
     return Samples(
-        samples[training] if len(held) else samples,
+        samples.among(training) if len(held) else samples,
         None if classes is None else classes[training],
-        held_out=samples[held],
-        held_out_labels=None if classes is None else classes[held],
+        held_out=samples.among(held) if len(held) else None,
+        held_out_labels=None if classes is None or not len(held) else classes[held],
         num_classes=0 if classes is None else int(classes.max()) + 1,
         normalization=normalization,
         flip=flip,
@@ -57,9 +59,13 @@ def npy(
     )
 
 
+def _file(path: str) -> Path:
+    return Path(path).expanduser().absolute()
+
+
 def _load(key: str, path: str) -> np.ndarray:
     """The array in a file, left on disk until it is read."""
-    file = Path(path).expanduser().absolute()
+    file = _file(path)
     if not file.is_file():
         raise ValueError(f"{key}={file}: no such file")
     try:
@@ -84,35 +90,50 @@ def _classes(path: str, count: int) -> Tensor:
     return torch.from_numpy(array.astype(np.int64))
 
 
-def _points(path: str, array: np.ndarray) -> Tensor:
+def _points(path: str, array: np.ndarray) -> Callable[[np.ndarray], Tensor]:
+    """What makes points (N, D) of rows of the file."""
     if array.dtype.kind != "f" or not array.size:
         raise _wrong(path, array)
-    points = torch.from_numpy(array.astype(np.float32))
-    if not points.isfinite().all():
+    if not all(np.isfinite(part).all() for part in _parts(array)):
         raise ValueError(f"dataset.path={path}: holds values that are not finite")
-    return points
+    return _as_points
 
 
-def _images(path: str, array: np.ndarray, layout: str) -> Tensor:
+def _as_points(rows: np.ndarray) -> Tensor:
+    return torch.from_numpy(rows.astype(np.float32))
+
+
+def _images(
+    path: str, array: np.ndarray, layout: str, image_size: ImageSize, channels: Channels
+) -> Callable[[np.ndarray], Tensor]:
+    """What makes uint8 images (N, C, H, W) of rows of the file."""
     if array.ndim not in (3, 4) or not array.size or not (array.dtype == np.uint8 or array.dtype.kind == "f"):
         raise _wrong(path, array)
-    if array.ndim == 3:
-        array = array[:, None]
-    elif _channels_last(path, array, layout):
-        array = np.moveaxis(array, -1, 1)
+    is_last = array.ndim == 4 and _channels_last(path, array, layout)
+    convert = partial(_as_images, is_last=is_last, image_size=image_size, channels=channels)
     if array.dtype == np.uint8:
-        return torch.from_numpy(np.array(array, order="C"))
+        return convert
     low, high = float(array.min()), float(array.max())
     if not (low >= -1 and high <= 1):
         hint = " (of float images in [0, 255], save array.astype(numpy.uint8))" if low >= 0 and high <= 255 else ""
         raise ValueError(f"dataset.path={path}: holds values from {low:g} to {high:g}{hint}; allowed are {ALLOWED}")
     lowest = -1 if low < 0 else 0
     logging.getLogger(__name__).info("%s: values in [%d, 1] are rounded to 8 bits", path, lowest)
-    pixels = np.empty(array.shape, dtype=np.uint8)
-    for start in range(0, len(array), CHUNK):
-        part = array[start : start + CHUNK].astype(np.float32)
-        pixels[start : start + CHUNK] = np.rint((part - lowest) * (255 / (1 - lowest)))
-    return torch.from_numpy(pixels)
+    return partial(convert, lowest=lowest)
+
+
+def _as_images(
+    rows: np.ndarray, *, is_last: bool, image_size: ImageSize, channels: Channels, lowest: int = 0
+) -> Tensor:
+    """Rows (N, H, W), (N, H, W, C) or (N, C, H, W), of uint8 or of floats from `lowest` to 1 -> (N, C, H, W)."""
+    rows = rows[:, None] if rows.ndim == 3 else np.moveaxis(rows, -1, 1) if is_last else rows
+    if rows.dtype != np.uint8:
+        rows = np.rint((rows.astype(np.float32) - lowest) * (255 / (1 - lowest))).astype(np.uint8)
+    return convert_channels(resize(torch.from_numpy(np.ascontiguousarray(rows)), image_size), channels)
+
+
+def _parts(array: np.ndarray) -> Iterator[np.ndarray]:
+    return (array[start : start + CHUNK] for start in range(0, len(array), CHUNK))
 
 
 def _channels_last(path: str, array: np.ndarray, layout: str) -> bool:

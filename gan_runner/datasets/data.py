@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor
 
+from gan_runner.datasets.mapped import Mapped
 from gan_runner.randomness import derive
 
 Normalization = Literal["symmetric", "unit", "standard"]
@@ -81,13 +82,16 @@ class Data(ABC):
         """
 
     def to(self, device: torch.device | str) -> Self:
-        """The same data, resident on `device`."""
+        """The same data, resident on `device`; what was left in a file is read."""
         moved = copy.copy(self)
         moved.device = torch.device(device)
         for name, value in vars(self).items():
-            if isinstance(value, Tensor):
+            if isinstance(value, Tensor | Mapped):
                 setattr(moved, name, value.to(device))
         return moved
+
+    def close(self) -> None:  # noqa: B027 -- most have nothing to end
+        """End whatever fetches batches ahead; the next batch would start it anew."""
 
     def to_pixels(self, samples: Tensor) -> Tensor:
         """The inverse of the normalization, clamped: (N, C, H, W) float to uint8; exact for what `batch` returned.
@@ -118,7 +122,9 @@ class Data(ABC):
 
 
 class Samples(Data):
-    """Finite data in memory: uint8 images (N, C, H, W), or float32 points (N, D), with labels or without.
+    """Finite data: uint8 images (N, C, H, W), or float32 points (N, D), with labels or without.
+
+    They lie in memory, or in a file until `to` reads them.
 
     The training batches cut the endless concatenation of the epochs' permutations: every sample is seen equally
     often, no batch is ragged, and a batch may lie across the border of two epochs.
@@ -134,11 +140,11 @@ class Samples(Data):
 
     def __init__(
         self,
-        samples: Tensor,
+        samples: Tensor | Mapped,
         labels: Tensor | None = None,
         *,
         seed: int,
-        held_out: Tensor | None = None,
+        held_out: Tensor | Mapped | None = None,
         held_out_labels: Tensor | None = None,
         num_classes: int | None = None,
         normalization: Normalization = "symmetric",
@@ -173,6 +179,11 @@ class Samples(Data):
 
     def batch(self, index: int, batch_size: int, seed: int) -> Labelled:
         """Positions [index * batch_size, (index + 1) * batch_size) of all epochs' permutations, one after another."""
+        samples, labels = self.stored(index, batch_size, seed)
+        return self.finished(samples, index, seed), labels
+
+    def stored(self, index: int, batch_size: int, seed: int) -> Labelled:
+        """The samples of a batch as they are stored, and where they are: images uint8, unflipped."""
         position, end = index * batch_size, (index + 1) * batch_size
         pieces = []
         while position < end:
@@ -180,32 +191,49 @@ class Samples(Data):
             pieces.append(self._order(seed, epoch)[offset : offset + end - position])
             position += len(pieces[-1])
         rows = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
-        samples = self._samples.index_select(0, rows)
+        return self._samples.index_select(0, rows), None if self._labels is None else self._labels.index_select(0, rows)
+
+    def finished(self, samples: Tensor, index: int, seed: int) -> Tensor:
+        """What training sees of a batch's stored samples, on the device: flipped and normalised there."""
         if self.flip:
             generator = seeded(derive(seed, "flip", index), self.device)
-            mirrored = torch.rand(batch_size, 1, 1, 1, generator=generator, device=self.device) < 0.5
+            mirrored = torch.rand(len(samples), 1, 1, 1, generator=generator, device=self.device) < 0.5
             samples = torch.where(mirrored, samples.flip(-1), samples)
-        return self._normalised(samples), None if self._labels is None else self._labels.index_select(0, rows)
+        return self._normalised(samples)
 
     def held_out(self, count: int) -> Labelled | None:
         """The first `count` held-out samples, in the order of the file or of the random split."""
         if self._held_out is None or not len(self._held_out):
             return None
         labels = self._held_out_labels
-        return self._normalised(self._held_out[:count]), None if labels is None else labels[:count]
+        samples = self._held_out[:count].to(self.device)
+        return self._normalised(samples), None if labels is None else labels[:count].to(self.device)
 
     def fixed(self, count: int) -> Labelled:
         """The first `count` of a permutation of their own."""
-        rows = self._fixed_rows(count).to(self.device)
-        return self._normalised(self._samples[rows]), None if self._labels is None else self._labels[rows]
+        rows = self._fixed_rows(count).to(self._samples.device)
+        labels = None if self._labels is None else self._labels[rows].to(self.device)
+        return self._normalised(self._samples.index_select(0, rows).to(self.device)), labels
 
     def training(self, count: int | None) -> Labelled:
-        """Those of `fixed`, not normalised; all of them without a copy."""
-        samples, labels = self._samples.cpu(), None if self._labels is None else self._labels.cpu()
+        """Those of `fixed`, not normalised; all of them without a copy, where they are in memory."""
+        labels = None if self._labels is None else self._labels.cpu()
         if count is None or count >= self.size:
-            return samples, labels
+            return self._samples.to("cpu"), labels
         rows = self._fixed_rows(count)
-        return samples[rows], None if labels is None else labels[rows]
+        samples = self._samples.index_select(0, rows.to(self._samples.device)).cpu()
+        return samples, None if labels is None else labels[rows]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the data take where they are resident, with labels and held-out samples."""
+        parts = (self._samples, self._labels, self._held_out, self._held_out_labels)
+        return sum(part.nbytes for part in parts if part is not None)
+
+    @property
+    def is_mapped(self) -> bool:
+        """Whether the samples are in a file until they are read."""
+        return isinstance(self._samples, Mapped)
 
     def _fixed_rows(self, count: int) -> Tensor:
         return torch.randperm(self.size, generator=seeded(derive(self.seed, "fixed")))[:count]
@@ -215,6 +243,12 @@ class Samples(Data):
         moved = super().to(device)
         moved._orders = {}
         return moved
+
+    def share_memory(self) -> None:
+        """Have what is in memory shared with processes that get a copy of this."""
+        for part in (self._samples, self._labels):
+            if isinstance(part, Tensor):
+                part.share_memory_()
 
     def _normalised(self, samples: Tensor) -> Tensor:
         return samples if self.scale is None or self.shift is None else samples * self.scale + self.shift
@@ -298,7 +332,7 @@ class Recorded(Data):
         return self.batch(0, 0, 0)
 
 
-def _affine(images: Tensor, normalization: Normalization) -> tuple[Tensor, Tensor, OutputActivation]:
+def _affine(images: Tensor | Mapped, normalization: Normalization) -> tuple[Tensor, Tensor, OutputActivation]:
     """(scale, shift), (C, 1, 1) each, of the normalization pixel * scale + shift, and the activation that it wants."""
     channels = images.shape[1]
     ones = torch.ones(channels, 1, 1)
@@ -320,8 +354,9 @@ def _affine(images: Tensor, normalization: Normalization) -> tuple[Tensor, Tenso
             return (1 / sd).float().view(-1, 1, 1), (-mean / sd).float().view(-1, 1, 1), "linear"
 
 
-def _limits(points: Tensor) -> tuple[float, float]:
+def _limits(points: Tensor | Mapped) -> tuple[float, float]:
     """The range of all coordinates, and half as much around it, to see the generated points that miss the data."""
-    low, high = float(points.min()), float(points.max())
+    ranges = [chunk.aminmax() for chunk in points.split(CHUNK)]
+    low, high = min(float(some.min) for some in ranges), max(float(some.max) for some in ranges)
     margin = (high - low) / 4 or 1.0
     return low - margin, high + margin

@@ -102,7 +102,7 @@ def decode(files: Sequence[File], *, channels: Literal[1, 3], size: tuple[int, i
     Raises ValueError naming a file that is broken, or `dataset.image_size` if memory does not suffice.
     """
     shape = (len(files), channels, *size)
-    needed, available = int(np.prod(shape)), _available_memory()
+    needed, available = int(np.prod(shape)), available_memory()
     if available is not None and needed > available:
         raise ValueError(
             f"dataset.image_size: {len(files):,} images of {size[0]}x{size[1]} pixels and {channels} channels take "
@@ -146,7 +146,7 @@ def _upright_pixels(image: Image.Image, channels: Literal[1, 3], size: tuple[int
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
 
 
-def _available_memory() -> int | None:
+def available_memory() -> int | None:
     """Bytes that can be had without swapping; where the system does not say, all there are; None = unknown."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()

@@ -29,6 +29,7 @@ class Adversarial(Game):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.last_logits: dict[str, Tensor] = {}  # of the discriminator's last turn, for the statistics
+        self.is_joined = can_be_joined(self.discriminator)
 
     @property
     def generator(self) -> Player:
@@ -122,6 +123,7 @@ class Adversarial(Game):
             fake=fake,
             labels=over_copies(labels, learner),
             randomness=randomness,
+            is_joined=self.is_joined and role == "discriminator",
         )
 
     def augment(self, samples: Tensor, randomness: Randomness, step: int) -> Tensor:
@@ -148,6 +150,17 @@ class Adversarial(Game):
             tags[f"logits/{kind}"] = values.mean(-1)
             tags[f"accuracy/{kind}"] = (values < 0 if kind == "fake" else values > 0).float().mean(-1)
         return tags
+
+
+def can_be_joined(discriminator: Player) -> bool:
+    """Whether its turn may put real and generated samples through the network at once.
+
+    Not where statistics of the batch would mix them; and not where a penalty differentiates at the one or the other,
+    which would then pay for both.
+    """
+    mixes = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in discriminator.network.modules())
+    penalties = [getattr(term.of, "func", term.of) for term in discriminator.terms.values()]
+    return not mixes and not any(getattr(penalty, "at_samples", False) for penalty in penalties)
 
 
 @contextmanager

@@ -26,6 +26,7 @@ OF_THE_SWEEP = ("sweep", "retry_failed")  # and of none of its jobs
 # Keys that say where and how a job runs, and not what it is.
 NOT_OF_IDENTITY = (
     *OF_THE_SWEEP, "device", "trust", "log_every", "sample_every", "evaluate_every", "checkpoint_every", "prune",
+    "stream", "workers", "capture",
 )  # fmt: skip
 LONGEST_NAME, LONGEST_VALUE = 80, 40  # characters
 

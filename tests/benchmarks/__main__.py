@@ -1,36 +1,16 @@
 """`python -m tests.benchmarks`: tables of ratios."""
 
 import argparse
-import copy
 import subprocess
 import sys
 import tempfile
-from pathlib import Path
 
-import numpy as np
-import torch
-
-from gan_runner.build import build
-from tests.benchmarks.bare import BareLoop
+from tests.benchmarks.endurance import endurance
+from tests.benchmarks.memory import memory
+from tests.benchmarks.speed import MODELS, speed
 from tests.benchmarks.timing import medians
-from tests.conftest import compose
 
-
-def loop(rounds: int) -> None:
-    """The runner's step against a bare loop of the same mathematics: DCGAN 32x32, WGAN-GP, batch 64."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "images.npy"
-        np.save(path, np.random.default_rng(0).integers(0, 256, (1000, 32, 32, 3), dtype=np.uint8))
-        words = ["dataset=npy", f"dataset.path={path}", "model=dcgan", "loss=wgan_gp", "batch_size=64"]
-        words += ["model.generator.width=64", "model.discriminator.width=64"]
-        game = build(compose(*words), []).game
-        images = torch.from_numpy(np.load(path)).permute(0, 3, 1, 2).contiguous()
-    bare_generator, bare_discriminator = (copy.deepcopy(player.network) for _, player in game.players.items())
-    bare = BareLoop(bare_generator, bare_discriminator, images, 64, 100)
-    step = iter(range(10**9))
-    found = medians({"bare loop": bare.step, "gan_runner": lambda: game.step(next(step))}, rounds)
-    print(f"\nOne step of DCGAN 32x32 (width 64), WGAN-GP, batch 64, {torch.get_num_threads()} threads")
-    table(found, "bare loop")
+NAMES = ("startup", "speed", "memory", "endurance")
 
 
 def startup(rounds: int) -> None:
@@ -63,10 +43,26 @@ def table(found: dict[str, float], base: str) -> None:
         )
 
 
-if __name__ == "__main__":
+def main() -> int:
+    """The parts that are asked for; 1 where a run was not flat."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("names", nargs="*", choices=["loop", "startup", []], default=["startup", "loop"])
-    options = parser.parse_args()
-    for name in options.names:
-        {"loop": loop, "startup": startup}[name](options.rounds)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=100_000, help="of endurance")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--models", nargs="+", choices=MODELS, help="of speed; all by default")
+    parser.add_argument("names", nargs="*", choices=[*NAMES, []], help=f"{', '.join(NAMES)}; all but endurance")
+    options = parser.parse_intermixed_args()
+    names = options.names or NAMES[:-1]
+    if "startup" in names:
+        startup(options.rounds)
+    if "speed" in names:
+        speed(options.rounds, options.device, options.models)
+    if "memory" in names:
+        memory(min(3, options.rounds), options.device)
+    if "endurance" in names:
+        return 0 if endurance(options.steps, [f"device={options.device}"]).is_flat else 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

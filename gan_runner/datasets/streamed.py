@@ -1,0 +1,211 @@
+"""Samples that are too many for the device: they stay where they are, and batches are fetched ahead by processes."""
+
+import contextlib
+import copy
+import ctypes
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, Self
+
+import torch
+from torch.utils.data import DataLoader
+
+from gan_runner.datasets.data import Data, Labelled, Recorded, Samples
+from gan_runner.datasets.images import available_memory
+
+SHARE = 0.5  # of a device's free memory that a dataset may take: the networks and their activations need the rest
+PREFETCHED = 2  # batches that each worker is ahead: all of them lie in /dev/shm, of which a container has 64 MiB
+# A worker is a fork where that is sound: nothing is copied or pickled, and a start takes milliseconds. It only copies
+# rows, on one thread, and uses neither CUDA nor a lock that another thread of its parent might have held.
+CONTEXT = "fork" if sys.platform == "linux" else "spawn"
+PR_SET_PDEATHSIG = 1  # of Linux' prctl
+
+Place = Literal["auto"] | bool
+"""Whether a dataset streams; auto = if it takes more than `SHARE` of the memory that the device has free."""
+
+
+class Streamed(Samples):
+    """Samples in host memory, or in a file, with the batches that they have when they are resident on the device.
+
+    Rows are picked by processes, pinned where the device is a GPU, and copied to it without waiting; they are flipped
+    and normalised there. Batches that follow on each other are fetched ahead; any other request starts the processes
+    anew.
+
+    workers: processes; 0 = pick the rows when they are asked for.
+    """
+
+    def __init__(self, samples: Samples, workers: int) -> None:
+        vars(self).update(vars(samples))
+        self.workers = workers
+        self._source = samples
+        self._feed: Iterator[Labelled] | None = None
+        self._next: tuple[int, int, int] | None = None  # the request that the feed is at
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same data, for `device`, staying where they are."""
+        moved = copy.copy(self)
+        moved.device, moved._feed, moved._next = torch.device(device), None, None
+        for name in ("scale", "shift", "centres"):
+            value = getattr(self, name)
+            setattr(moved, name, None if value is None else value.to(device))
+        return moved
+
+    def batch(self, index: int, batch_size: int, seed: int) -> Labelled:
+        """The batch that `Samples` has. Raises RuntimeError if a worker died."""
+        samples, labels = self._fetched(index, batch_size, seed)
+        samples = samples.to(self.device, non_blocking=True)
+        labels = None if labels is None else labels.to(self.device, non_blocking=True)
+        return self.finished(samples, index, seed), labels
+
+    def close(self) -> None:
+        """End the workers."""
+        feed: Any = self._feed
+        self._feed = self._next = None
+        if feed is None:
+            return
+        feed._shutdown_workers()  # DataLoader has no public way that does not wait for the garbage collector
+        for worker in feed._workers:
+            if worker.is_alive():
+                worker.kill()
+                worker.join()
+
+    def training(self, count: int | None) -> Labelled:
+        """Those of `Samples`. Raises ValueError if these are all and exceed the host's memory."""
+        available = available_memory() if self.is_mapped and (count is None or count >= self.size) else None
+        if available is not None and self.nbytes > available:
+            raise ValueError(
+                f"all training samples are asked for: they take {size(self.nbytes)} of memory, and "
+                f"{size(available)} are free; ask for some, as metric.NAME.real_samples=10000 does"
+            )
+        return super().training(count)
+
+    def _fetched(self, index: int, batch_size: int, seed: int) -> Labelled:
+        """A batch as it is stored: in host memory, which is pinned for a GPU."""
+        if self.workers == 0:
+            samples, labels = self._source.stored(index, batch_size, seed)
+            if self.device.type != "cuda":
+                return samples, labels
+            return samples.pin_memory(), None if labels is None else labels.pin_memory()
+        wanted = (index, batch_size, seed)
+        if self._feed is None or self._next != wanted:
+            self.close()
+            self._feed = self._started(index, batch_size, seed)
+        self._next = None
+        found = next(self._feed)
+        self._next = (index + 1, batch_size, seed)
+        return found
+
+    def _started(self, index: int, batch_size: int, seed: int) -> Iterator[Labelled]:
+        """Workers that fetch all batches from `index` on."""
+        source = copy.copy(self._source)
+        source._orders, source.cached_orders = {}, 2  # in each worker: a batch may lie across the border of two epochs
+        if CONTEXT != "fork":
+            source.share_memory()
+        is_cuda = self.device.type == "cuda"
+        loader = DataLoader(
+            StoredBatches(source, batch_size, seed),
+            batch_size=None,
+            sampler=range(index, sys.maxsize),
+            num_workers=self.workers,
+            prefetch_factor=PREFETCHED,
+            pin_memory=is_cuda,
+            worker_init_fn=end_with_parent,
+            multiprocessing_context=CONTEXT,
+            generator=torch.Generator(),  # or it would draw from the one that the run's noise comes from
+        )
+        # Memory is pinned in the context of the current device, which need not be this one.
+        current = torch.cuda.device(self.device) if is_cuda else contextlib.nullcontext()
+        with current, deaf_children():
+            return iter(loader)
+
+
+class StoredBatches(torch.utils.data.Dataset[Labelled]):
+    """Batches by their index, as a worker picks them."""
+
+    def __init__(self, samples: Samples, batch_size: int, seed: int):
+        self.samples, self.batch_size, self.seed = samples, batch_size, seed
+
+    def __getitem__(self, index: int) -> Labelled:
+        return self.samples.stored(index, self.batch_size, self.seed)
+
+
+@contextmanager
+def deaf_children() -> Iterator[None]:
+    """Processes that start here never see SIGINT and SIGTERM, which go to all of a run's at once: it ends them itself.
+
+    The mask is inherited, so that there is no moment at which they do see them.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def end_with_parent(worker: int) -> None:
+    """In a worker: obey its parent's SIGTERM and no one else's, and end at once when the parent is gone."""
+    parent = os.getppid()
+    if hasattr(signal, "sigwaitinfo"):
+        threading.Thread(target=_obey, args=(parent,), daemon=True).start()
+    else:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM,))
+    if sys.platform == "linux":  # elsewhere DataLoader sees it within seconds
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+
+
+def _obey(parent: int) -> None:
+    while True:
+        if signal.sigwaitinfo((signal.SIGTERM,)).si_pid == parent:
+            os._exit(0)
+
+
+def place(data: Data, device: torch.device, stream: Place, workers: int) -> tuple[Data, list[str]]:
+    """The data, resident on the device or streaming to it, and what is to be said of that.
+
+    On the CPU, samples in host memory are resident as they are, and those in a file are if they fit it.
+    Raises ValueError where `stream` cannot be had.
+    """
+    if not isinstance(data, Samples):
+        if stream is True and not isinstance(data, Recorded):
+            raise ValueError("stream=true: this dataset makes its samples on the device; stream=auto fits all datasets")
+        return data.to(device), []
+    is_there = device.type == "cpu" and not data.is_mapped
+    takes, free = data.nbytes, None if is_there else free_memory(device)
+    sizes = f"the dataset takes {size(takes)}, and {device} has {size(free or 0)} free"
+    notes = []
+    if stream == "auto":
+        stream = free is not None and takes > SHARE * free
+        source = "its file" if data.is_mapped else "host memory"
+        notes = [f"{sizes}: it streams from {source}, workers={workers}; stream=false keeps it there"] if stream else []
+    if not stream and free is not None and takes > free:
+        raise ValueError(f"stream=false: {sizes}; stream=true leaves it where it is")
+    return (Streamed(data, workers) if stream else data).to(device), notes
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that this process could still have there; None = unknown."""
+    if device.type == "cuda":
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + cached
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    return available_memory() if device.type == "cpu" else None
+
+
+def size(count: float) -> str:
+    """Bytes, for people."""
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1024
+    return f"{count:.1f} GiB"

@@ -1,0 +1,67 @@
+"""The peak of memory of the runner, and of loops by hand, each in a process of its own: DCGAN 32x32 under WGAN-GP."""
+
+import dataclasses
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from gan_runner.build import choose_device
+from tests.benchmarks.bare import BareLoop, Problem
+from tests.benchmarks.naive import NaiveLoop
+from tests.benchmarks.roofline import synchronize
+from tests.benchmarks.speed import LATENTS, MODELS, games, stepper
+
+STEPS = 5
+KINDS = ("nothing", "bare", "naive", "runner")
+
+
+def memory(rounds: int, device_name: str) -> None:
+    """A table of peaks: resident memory above that of the imports and one convolution, or what a GPU allocated."""
+    print(f"\nPeak memory of {STEPS} steps of dcgan 32x32 (width 64), wgan_gp, batch 64; medians of {rounds} processes")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "images.npy"
+        np.save(path, np.random.default_rng(0).integers(0, 256, (1000, 3, 32, 32), dtype=np.uint8))
+        peaks = {}
+        for kind in KINDS:
+            command = [sys.executable, "-m", "tests.benchmarks.memory", kind, device_name, str(path)]
+            found = [float(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout) for _ in range(rounds)]
+            peaks[kind] = statistics.median(found)
+    own = {kind: peak - peaks["nothing"] for kind, peak in peaks.items()}
+    for kind in KINDS[1:]:
+        print(f"  {kind:<8}{own[kind]:9.1f} MiB   {own[kind] / own['bare']:6.3f} x bare")
+
+
+def child(kind: str, device: torch.device, path: Path) -> float:
+    """The peak, in MiB, of one of `KINDS`."""
+    if kind == "nothing":
+        module = torch.nn.Conv2d(3, 8, 4).to(device)
+        module(torch.zeros(2, 3, 8, 8, device=device)).sum().backward()
+        torch.optim.Adam(module.parameters()).step()
+    else:
+        game = games(MODELS["dcgan"], "wgan_gp", device, path)["runner"]
+        step = stepper(game)
+        if kind != "runner":
+            problem = Problem.of(game, "wgan_gp", LATENTS, np.load(path))
+            loop = BareLoop(problem) if kind == "bare" else NaiveLoop(problem)
+            # It has copies of the networks: nothing of the game stays.
+            loop.problem = dataclasses.replace(problem, generator=nn.Identity(), discriminator=nn.Identity())
+            del problem
+            step = loop.step
+        del game
+        for _ in range(STEPS):
+            step()
+        synchronize(device)
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
+if __name__ == "__main__":
+    print(child(sys.argv[1], choose_device(sys.argv[2]), Path(sys.argv[3])))

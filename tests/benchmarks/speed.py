@@ -1,0 +1,169 @@
+"""The runner's step against a bare loop and a naive one, of the same mathematics, side by side in one process."""
+
+import itertools
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from gan_runner.build import build, choose_device
+from gan_runner.config import ConfigError, known_keys
+from gan_runner.games.adversarial import Adversarial
+from tests.benchmarks.bare import BareLoop, Loss, Problem, leanest
+from tests.benchmarks.naive import NaiveLoop
+from tests.benchmarks.roofline import count_flops, matrix_rate, synchronize
+from tests.benchmarks.timing import medians
+from tests.conftest import compose
+
+LOSSES: tuple[Loss, ...] = ("wgan_gp", "hinge")
+LATENTS = 100
+SHORTEST = 0.1  # seconds that a measurement lasts at least
+WIDTHS = "model.{}.width={}"
+
+
+class Model(NamedTuple):
+    """A network and its data, by the words of the command line."""
+
+    title: str
+    words: list[str]
+    on_cpu: list[str]  # what makes it bearable there
+
+
+MODELS = {
+    "mlp": Model("mlp, ring", ["model=mlp", "dataset=ring", "metric=none"], []),
+    "dcgan": Model(
+        "dcgan 32x32, width 64", ["model=dcgan", *(WIDTHS.format(p, 64) for p in ("generator", "discriminator"))], []
+    ),
+    "resnet": Model(
+        "resnet 32x32", ["model=resnet"], [WIDTHS.format("generator", 32), WIDTHS.format("discriminator", 16)]
+    ),
+}
+
+
+class Setup(NamedTuple):
+    """One row of the table, ready to run: name -> step."""
+
+    contestants: dict[str, Callable[[], object]]
+    flops: int
+    lean: dict[str, bool]
+
+
+def games(model: Model, loss: Loss, device: torch.device, path: Path) -> dict[str, Adversarial]:
+    """The runner in its modes, as far as they go together with the model and the loss."""
+    words = [*model.words, *(model.on_cpu if device.type == "cpu" else [])]
+    if "dataset=ring" not in words:
+        words += ["dataset=npy", f"dataset.path={path}"]
+    words += [f"loss={loss}", "batch_size=64", f"model.latent_size={LATENTS}", f"device={device}"]
+    modes = {"runner": ["precision=fp32"], "bf16": ["precision=bf16"]}
+    if "capture" in known_keys():
+        modes = {name: [*own, "capture=false"] for name, own in modes.items()}
+        if device.type == "cuda":
+            modes |= {f"{name} captured": [*own[:1], "capture=true"] for name, own in modes.items()}
+    found = {}
+    for name, own in modes.items():
+        try:
+            found[name] = build(compose(*words, *own), []).game
+        except ConfigError as error:
+            if not name.startswith("bf16"):
+                raise
+            print(f"  {model.title}, {loss}, {name}: {error}")
+    return found  # type: ignore[return-value]
+
+
+def stepper(game: Adversarial) -> Callable[[], object]:
+    """What takes a game's next step."""
+    numbers = itertools.count()
+    return lambda: game.step(next(numbers))
+
+
+def set_up(model: Model, loss: Loss, device: torch.device, path: Path, *, tune: bool = True) -> Setup:
+    """All contestants, of the same start weights."""
+    found = games(model, loss, device, path)
+    images = None if found["runner"].data.centres is not None else np.load(path)
+    problem = Problem.of(found["runner"], loss, LATENTS, images)
+
+    def measure(loops: Mapping[str, Callable[[], object]]) -> dict[str, float]:
+        return timed(loops, device, rounds=2)
+
+    lean = leanest(problem, measure) if tune else {}
+    contestants: dict[str, Callable[[], object]] = {
+        "naive": NaiveLoop(problem).step,
+        "bare": BareLoop(problem, **lean).step,
+    }
+    contestants |= {name: stepper(game) for name, game in found.items()}
+    flops = count_flops(contestants["runner"])
+    return Setup(contestants, flops, lean)
+
+
+def timed(contestants: Mapping[str, Callable[[], object]], device: torch.device, rounds: int) -> dict[str, float]:
+    """The median seconds of a step of each; the steps of one measurement last a while together."""
+    once = {name: waited(step, 1, device) for name, step in contestants.items()}
+    first = medians(once, rounds=1, warmup=0)
+    if min(first.values()) < SHORTEST:  # the first steps of all, which take longer
+        first = medians(once, rounds=1)
+    count = max(1, round(SHORTEST / max(first.values())))
+    found = medians({name: waited(step, count, device) for name, step in contestants.items()}, rounds, warmup=0)
+    return {name: seconds / count for name, seconds in found.items()}
+
+
+def waited(step: Callable[[], object], count: int, device: torch.device) -> Callable[[], None]:
+    """So many steps, until the device has done them."""
+
+    def run() -> None:
+        for _ in range(count):
+            step()
+        synchronize(device)
+
+    return run
+
+
+def speed(rounds: int, device_name: str = "auto", models: list[str] | None = None) -> None:
+    """The table of ratios."""
+    device = choose_device(device_name)
+    rates = {name: matrix_rate(device, dtype) for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))}
+    if device.type == "cuda":
+        name, threads = torch.cuda.get_device_name(device), ""
+    else:
+        name, threads = device.type, f", {torch.get_num_threads()} threads"
+    print(f"\nOne step, batch 64, on {name}{threads}; medians of {rounds} rounds in turn")
+    print("Matrix products: " + ", ".join(f"{each} {rate / 1e9:,.0f} GFLOP/s" for each, rate in rates.items()))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "images.npy"
+        np.save(path, np.random.default_rng(0).integers(0, 256, (1000, 3, 32, 32), dtype=np.uint8))
+        modes = list(games(MODELS["mlp"], "hinge", device, path))[1:]
+        heads = ["naive/runner", "runner/bare", *(f"runner/{mode}" for mode in modes)]
+        print(f"{'':<42}{''.join(f'{head:>{width(head)}}' for head in heads)}   GFLOP   GFLOP/s  of rate  bare loop")
+        for key, loss in itertools.product(models or MODELS, LOSSES):
+            made = set_up(MODELS[key], loss, device, path)
+            found = timed(made.contestants, device, rounds)
+            options = ", ".join(name for name, is_on in made.lean.items() if is_on)
+            print(
+                f"{MODELS[key].title + ', ' + loss:<32}{1000 * found['runner']:>7.4g} ms{ratios(found, modes)}"
+                f"{roofline(made, found, rates)}  {options or 'plain'}",
+                flush=True,
+            )
+
+
+def width(head: str) -> int:
+    """Of a column."""
+    return len(head) + 2
+
+
+def ratios(found: dict[str, float], modes: list[str]) -> str:
+    """A row's ratios of times."""
+    pairs = [("naive", "runner"), ("runner", "bare"), *(("runner", mode) for mode in modes)]
+    cells = []
+    for one, other in pairs:
+        cell = f"{found[one] / found[other]:.3f}" if other in found else "-"
+        cells.append(f"{cell:>{width(f'{one}/{other}')}}")
+    return "".join(cells)
+
+
+def roofline(made: Setup, found: dict[str, float], rates: dict[str, float]) -> str:
+    """FLOPs of a step, what the runner achieves, and its share of the machine's rate; then the same in bf16."""
+    done = made.flops / found["runner"]
+    line = f"{made.flops / 1e9:>8.3g}{done / 1e9:>10,.1f}{done / rates['fp32']:>9.1%}"
+    return line + (f", bf16 {made.flops / found['bf16'] / rates['bf16']:.1%}" if "bf16" in found else "")

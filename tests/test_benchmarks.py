@@ -1,0 +1,79 @@
+"""The benchmarks work, and what they would find in an hour is looked for in a minute."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tests.benchmarks.bare import BareLoop
+from tests.benchmarks.naive import NaiveLoop
+from tests.benchmarks.roofline import count_flops
+from tests.benchmarks.speed import LOSSES, Model, set_up, timed
+
+CPU = torch.device("cpu")
+SMALL = {
+    "points": Model("points", ["model=mlp", "dataset=ring", "metric=none"], []),
+    "images": Model("images", ["model=dcgan", "model.generator.width=8", "model.discriminator.width=8"], []),
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("loss", LOSSES)
+def test_all_contestants_do_the_same_work(name, loss, tmp_path):
+    path = tmp_path / "images.npy"
+    np.save(path, np.random.default_rng(0).integers(0, 256, (100, 3, 8, 8), dtype=np.uint8))
+    made = set_up(SMALL[name], loss, CPU, path, tune=False)
+    assert set(made.contestants) >= {"naive", "bare", "runner", "bf16"}
+    flops = {kind: count_flops(step) for kind, step in made.contestants.items()}
+    assert flops["runner"] == flops["bare"] == made.flops
+    assert flops["naive"] > flops["bare"]
+    found = timed(made.contestants, CPU, rounds=1)
+    assert all(seconds > 0 for seconds in found.values())
+
+
+@pytest.mark.parametrize("options", [{"channels_last": True}, {"joined": True}, {"fused": False}])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_options_of_the_bare_loop_change_no_loss(options, loss, tmp_path):
+    path = tmp_path / "images.npy"
+    np.save(path, np.random.default_rng(0).integers(0, 256, (100, 3, 8, 8), dtype=np.uint8))
+    losses = []
+    both: list[dict[str, bool]] = [{}, options]
+    for each in both:
+        made = set_up(SMALL["images"], loss, CPU, path, tune=False)
+        naive = made.contestants["naive"].__self__  # type: ignore[attr-defined]
+        assert isinstance(naive, NaiveLoop)
+        torch.manual_seed(0)
+        loop = BareLoop(naive.problem, **each)
+        real, fake = torch.rand(2, 64, 3, 8, 8)
+        losses.append(loop.discriminator_loss(real, fake))
+        loop.step()
+    torch.testing.assert_close(*losses)
+
+
+def test_flops_are_counted_through_a_double_backward():
+    layer, samples = nn.Linear(3, 5, bias=False), torch.rand(7, 3, requires_grad=True)
+
+    def step() -> None:
+        (gradient,) = torch.autograd.grad(layer(samples).square().sum(), samples, create_graph=True)
+        gradient.square().sum().backward(inputs=list(layer.parameters()))
+
+    one = 2 * 7 * 3 * 5
+    assert count_flops(step) in range(4 * one, 8 * one)
+    assert count_flops(lambda: layer(samples)) == one
+
+
+@pytest.mark.slow
+def test_a_long_run_is_flat():
+    """Of its speed little can be said where other tests run beside it."""
+    code = (
+        "from tests.benchmarks.endurance import endurance\n"
+        "found = endurance(10_000, ['device=cpu', 'log_every=100'])\n"
+        "raise SystemExit(0 if found.memory <= 1.02 and found.speed > 0.5 else 1)"
+    )
+    root = Path(__file__).parents[1]
+    ran = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
