@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from gan_runner import latents
 from gan_runner.budgets import within_budget
+from gan_runner.capture import hindrance
 from gan_runner.components import component, resolve
 from gan_runner.config import (
     ConfigError,
@@ -108,6 +109,8 @@ class Builder:
             moving_average=None,
             is_conditional=settings.conditional,
         )
+        if settings.capture is True and (reason := hindrance(game)):
+            raise ConfigError(f"capture=true: {reason}; capture=auto takes steps without graphs then")
         if settings.ema_half_life:
             game.moving_average = MovingAverage(game.sampler, settings.ema_half_life, settings.batch_size)
         return Built(game, settings, self.steps, self.notes, self.evaluator())

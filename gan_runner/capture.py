@@ -1,8 +1,8 @@
-"""CUDA graphs: a training step recorded once, double backward pass, optimizer and moving average included, and replayed.
+"""CUDA graphs: a training step recorded once, double backward pass, optimizer and moving average included; replayed.
 
 A small network's step is bound by the launches of its operators; a replay is one launch for all of them. What differs
 from step to step reaches a graph from outside: the batches through tensors that are filled before a replay, the
-schedules' values likewise, the noise by seeding the device's generator, and which terms are due by a graph for each set.
+schedules' values likewise, the noise by seeding the device's generator. Each set of due terms has a graph of its own.
 """
 
 from collections.abc import Callable, Iterator
@@ -37,7 +37,8 @@ class CudaGraph:
 
     def record(self, work: Callable[[], None]) -> None:
         """Raises RuntimeError for work that waits for the device, or moves data to it from the host."""
-        with torch.cuda.graph(self.graph, pool=self.pool):
+        # Other threads may go on, such as the one that pins batches of a dataset that streams.
+        with torch.cuda.graph(self.graph, pool=self.pool, capture_error_mode="thread_local"):
             work()
 
     def replay(self) -> None:
@@ -75,11 +76,11 @@ class Recording(NamedTuple):
 class CapturedStep:
     """A game's step, replayed from graphs after a few steps of warm-up.
 
-    `say` is told, in one line, where a step cannot be recorded; the steps are then taken one operator after another.
+    Where one cannot be recorded the game's remarks say why, and steps are then taken one operator after another.
     """
 
-    def __init__(self, game: Game, say: Callable[[str], None], make_graph: Callable[[], Graph] | None = None):
-        self.game, self.say = game, say
+    def __init__(self, game: Game, make_graph: Callable[[], Graph] | None = None):
+        self.game = game
         self.make_graph = make_graph or cuda_graphs(game.randomness.device)
         self.schedules = hold_schedules(game)
         self.inputs: list[tuple[Tensor, Tensor | None]] = []
@@ -137,7 +138,7 @@ class CapturedStep:
     def refuse(self, reason: str) -> None:
         """No more recordings."""
         self.is_refused = True
-        self.say(f"capture: {reason}; steps without a CUDA graph from here on")
+        self.game.remarks.append(f"capture: {reason}; steps without a CUDA graph from here on")
 
     def fill(self, batches: list[tuple[Tensor, Tensor | None]]) -> None:
         """Put a step's batches where the graphs read them."""

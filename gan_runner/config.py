@@ -105,6 +105,8 @@ class Settings:
     # Configs that were stored before there were these have none.
     stream: Literal["auto"] | bool = "auto"
     workers: Annotated[int, Ge(0)] = 2
+    capture: Literal["auto"] | bool = "auto"
+    tf32: bool = True
 
 
 GROUPS = ("model", "dataset", "loss", "regularizer", "augmentation", "optimizer", "lr_schedule", "metric", "features")

@@ -1,4 +1,4 @@
-"""The same bits every time, on CUDA too, as far as PyTorch can."""
+"""How exact the arithmetic is: the same bits every time, and factors of full length, or as tensor cores want them."""
 
 import os
 import warnings
@@ -37,3 +37,17 @@ def deterministic(wanted: bool, say: Callable[[str], None]) -> Iterator[None]:
             yield
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+
+
+@contextmanager
+def tensor_cores(tf32: bool) -> Iterator[None]:
+    """Whether GPUs round the factors of float32 products and convolutions to TF32 while the context lasts."""
+    backends = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)
+    before = [backend.fp32_precision for backend in backends]
+    for backend in backends:
+        backend.fp32_precision = "tf32" if tf32 else "ieee"
+    try:
+        yield
+    finally:
+        for backend, precision in zip(backends, before, strict=True):
+            backend.fp32_precision = precision

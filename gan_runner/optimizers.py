@@ -97,7 +97,7 @@ class FiniteDifference(optim.Optimizer):
         estimate = self.by_coordinates if self.directions is None else self.by_directions
         gradient = estimate(start, partial(evaluate, objective, network, weights))
         for weight, part in zip(weights, gradient.split([weight.numel() for weight in weights]), strict=True):
-            weight.grad = part.view_as(weight)
+            weight.grad = torch.empty_like(weight).copy_(part.view_as(weight))  # its entries lie as the weight's do
 
     def by_coordinates(self, start: Tensor, evaluate: Callable[[Tensor], Tensor]) -> Tensor:
         """The gradient at the weights `start`, (d,); `evaluate` maps rows of weights (M, d) to values (M,).

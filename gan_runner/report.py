@@ -62,6 +62,9 @@ class Report:
 
     def write(self, step: int, stop: StopRequest, is_evaluated: bool) -> None:
         """A log point, evaluated first if it is to be; a signal leaves it pending."""
+        for remark in self.game.remarks:
+            self.log.say(f"note: {remark}")
+        self.game.remarks.clear()
         values = self.pending or self.read(step)
         self.pending = None
         if is_evaluated:

@@ -13,9 +13,10 @@ import torch
 
 from gan_runner import __version__, checkpoint
 from gan_runner.build import Built, build
+from gan_runner.capture import CapturedStep, hindrance
 from gan_runner.config import ConfigError, Stopped, TrainingFailed, flatten
 from gan_runner.datasets.data import Data
-from gan_runner.determinism import deterministic
+from gan_runner.determinism import deterministic, tensor_cores
 from gan_runner.games.game import Game
 from gan_runner.log import RunLog
 from gan_runner.report import Diverged, Pruned
@@ -161,7 +162,13 @@ def fail(path: Path, documents: dict[str, str], reason: str) -> None:
 def drive(start: Start) -> float | None:
     """Train one run; the best value of its objective is returned. Raises what `course` does."""
     with start.directory, StopRequest() as stop:
-        return follow(course(start, stop), start.built.game.step)
+        return follow(course(start, stop), stepper(start.built))
+
+
+def stepper(built: Built) -> Callable[[int], None]:
+    """What takes the training steps: CUDA graphs of them where there can be some."""
+    is_captured = built.settings.capture and not hindrance(built.game)
+    return CapturedStep(built.game) if is_captured else built.game.step
 
 
 def course(start: Start, stop: StopRequest, *, is_alone: bool = True) -> Course:
@@ -181,9 +188,8 @@ def course(start: Start, stop: StopRequest, *, is_alone: bool = True) -> Course:
             for line in lines:
                 log.say(line)
             try:
-                is_strict = settings.deterministic and is_alone
-                keep = deterministic(is_strict, partial(not_deterministic, directory, log))
-                with keep, contextlib.closing(game.data):
+                keep = deterministic(settings.deterministic and is_alone, partial(not_deterministic, directory, log))
+                with keep, tensor_cores(settings.tf32), contextlib.closing(game.data):
                     best = yield from train(
                         game, evaluator, settings, steps=steps, directory=directory, log=log, stop=stop,
                         done=done or 0, memory=memory,

@@ -45,12 +45,12 @@ def snapshot(game: Adversarial) -> dict[str, Tensor]:
 @pytest.mark.parametrize(
     ("overrides", "discriminator_calls", "generator_calls"),
     [
-        (["loss=hinge"], 2, 1),  # real and fake; then the fake alone
-        (["loss=relativistic"], 2, 2),  # the generator compares with real logits
-        (["loss=wgan_gp"], 3, 1),  # and the point between
+        (["loss=hinge"], 1, 1),  # real and fake in one pass; then the fake alone
+        (["loss=relativistic"], 1, 2),  # the generator compares with real logits
+        (["loss=wgan_gp"], 2, 1),  # and the point between
         (["loss=hinge", "regularizer=[r1,r2]"], 2, 1),  # at samples whose logits the loss has computed already
-        (["loss=hinge", "regularizer=dragan"], 3, 1),
-        (["loss=hinge", "regularizer=l1"], 2, 1),
+        (["loss=hinge", "regularizer=dragan"], 2, 1),
+        (["loss=hinge", "regularizer=l1"], 1, 1),
     ],
 )
 def test_a_turn_pays_only_for_what_its_terms_look_at(

@@ -34,6 +34,7 @@ class Game(ABC):
 
     def __post_init__(self) -> None:
         self.last_step = 0
+        self.remarks: list[str] = []  # for the log, at the next log point
 
     def step(self, step: int) -> None:
         """Training step number `step`, counted from 0: all its randomness and data follow from that number."""
