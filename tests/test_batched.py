@@ -197,7 +197,7 @@ def test_fifty_steps(words, double):
 
 @pytest.mark.parametrize("words", [MLP, ["model=dcgan", *TINY_MODEL]], ids=" ".join)
 def test_bfloat16(words):
-    """The same to its rounding, of 1 in 256."""
+    """The same to its rounding, which moves the gradient of so small a network by a sixth, alone as stacked."""
     configs = variants(*words, "loss=bce", "precision=bf16")
     alone, single = games_of(configs), games_of(configs)
     together = StackedGame(single)
@@ -207,8 +207,12 @@ def test_bfloat16(words):
             game.step(step)
     together.show()
     for one, other in zip(alone, single, strict=True):
-        for tag in ("loss/generator", "loss/discriminator", "gradient_norm/discriminator"):
-            assert float(other.statistics()[tag]) == pytest.approx(float(one.statistics()[tag]), rel=0.05)
+        for tag, limit in (
+            ("loss/generator", 0.01),
+            ("loss/discriminator", 0.01),
+            ("gradient_norm/discriminator", 0.25),
+        ):
+            assert float(other.statistics()[tag]) == pytest.approx(float(one.statistics()[tag]), rel=limit)
 
 
 def test_what_falls_back_is_what_the_readme_says():
