@@ -55,7 +55,7 @@ class HeldSchedule:
 
     def hold(self, step: int) -> None:
         """Fill in the value at a step; most stay as they are."""
-        value = self.schedule(step)
+        value = float(self.schedule(step))
         if value != self.last:
             self.value.fill_(value)
             self.last = value
@@ -195,7 +195,7 @@ def left_behind(game: Game) -> tuple[dict[nn.Parameter, Tensor | None], list[tup
     """The gradients and what else the last step left for the statistics."""
     players = game.players.values()
     gradients = {parameter: parameter.grad for player in players for parameter in player.parameters}
-    attributes = [(player, "unclipped_norm", player.unclipped_norm) for player in players]
+    attributes: list[tuple[Any, str, Any]] = [(player, "unclipped_norm", player.unclipped_norm) for player in players]
     if hasattr(game, "last_logits"):
         attributes.append((game, "last_logits", game.last_logits))
     return gradients, attributes

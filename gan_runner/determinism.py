@@ -4,6 +4,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -42,7 +43,7 @@ def deterministic(wanted: bool, say: Callable[[str], None]) -> Iterator[None]:
 @contextmanager
 def tensor_cores(tf32: bool) -> Iterator[None]:
     """Whether GPUs round the factors of float32 products and convolutions to TF32 while the context lasts."""
-    backends = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)
+    backends: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)  # type: ignore[attr-defined]
     before = [backend.fp32_precision for backend in backends]
     for backend in backends:
         backend.fp32_precision = "tf32" if tf32 else "ieee"

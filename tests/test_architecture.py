@@ -16,8 +16,8 @@ FLOORS = {
         "sweeps.launchers", "sweeps.sweep",
     ],
     3: [
-        "batched", "train", "report", "preview", "evaluation", "reporting", "games.adversarial", "games.autoencoder",
-        "games.game",
+        "batched", "capture", "train", "report", "preview", "evaluation", "reporting", "games.adversarial",
+        "games.autoencoder", "games.game",
     ],
     2: ["player", "penalties"],
     1: [

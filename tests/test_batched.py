@@ -17,8 +17,9 @@ from gan_runner.batched import StackedGame, difference, obstacle
 from gan_runner.build import build, load_data
 from gan_runner.checkpoint import load
 from gan_runner.games.game import Game
+from gan_runner.status import run_status
 from gan_runner.sweeps.batched import chunks, own_bytes, structure
-from gan_runner.sweeps.sweep import DataCache, Job, run_status
+from gan_runner.sweeps.sweep import DataCache, Job
 from tests.conftest import TINY, TINY_MODEL, compose, options
 from tests.readme import README
 from tests.test_sweep import cli, wait_for

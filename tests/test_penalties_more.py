@@ -694,7 +694,7 @@ def test_generator_terms_leave_the_discriminator_alone(name):
     game = make(f"regularizer={name}")
     with counted(game.discriminator.network) as asked:
         game.step(0)
-    assert asked == [True, True, False]
+    assert asked == [True, False]
     assert f"penalty/{name}" in game.statistics()
 
 
@@ -734,6 +734,7 @@ def seen_at(game: Adversarial, step: int) -> tuple[Tensor, Tensor]:
     game.step(step)
     handle.remove()
     real, _ = game.batch(step)
+    shown = [samples[: len(real)] for samples in shown]  # generated ones may be in the same batch
     return real, next(samples for samples in shown if (samples - real).norm() <= 0.5 * real.norm())
 
 

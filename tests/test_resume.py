@@ -602,8 +602,8 @@ def poison(step, value=float("nan")):
     """A network with a weight that is no number, after a step."""
     original = Adversarial.take_turns
 
-    def take_turns(self, now):
-        original(self, now)
+    def take_turns(self, now, batches):
+        original(self, now, batches)
         if now == step - 1:
             next(self.generator.network.parameters()).data.fill_(value)
 

@@ -200,7 +200,8 @@ def test_an_interrupted_trial_comes_first(run_cli, monkeypatch):
     broken = Stub(monkeypatch, lambda config: "interrupted" if next(ends) else bowl(config))
     code, _, error = run_cli(*line(LEARNING_RATE, trials=3))
     assert code == 143
-    assert "the same line with sweep=s goes on" in error
+    assert "interrupted; gan-runner -m hydra/sweeper=search sweep=s " in error
+    assert " 'optimizer.lr=tag(log,interval(1e-4,1))' hydra.sweeper.n_trials=3 goes on" in error
     assert [trial.state for trial in trials()] == [STATES.COMPLETE, STATES.RUNNING]
     assert run_cli(*line(LEARNING_RATE, trials=3))[0] == 0
     assert broken.batches == [whole.batches[0], whole.batches[1], *whole.batches[1:]]

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Literal, Self
 
 import torch
@@ -95,7 +96,10 @@ class Streamed(Samples):
             self.close()
             self._feed = self._started(index, batch_size, seed)
         self._next = None
-        found = next(self._feed)
+        try:
+            found = next(self._feed)
+        except (ConnectionError, EOFError) as error:  # it was killed while it passed a batch on
+            raise RuntimeError(f"DataLoader worker is gone: {error}") from error
         self._next = (index + 1, batch_size, seed)
         return found
 
@@ -113,7 +117,7 @@ class Streamed(Samples):
             num_workers=self.workers,
             prefetch_factor=PREFETCHED,
             pin_memory=is_cuda,
-            worker_init_fn=end_with_parent,
+            worker_init_fn=partial(end_with_parent, os.getpid()),  # who may be gone before the worker looks
             multiprocessing_context=CONTEXT,
             generator=torch.Generator(),  # or it would draw from the one that the run's noise comes from
         )
@@ -149,9 +153,8 @@ def deaf_children() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def end_with_parent(worker: int) -> None:
+def end_with_parent(parent: int, worker: int) -> None:
     """In a worker: obey its parent's SIGTERM and no one else's, and end at once when the parent is gone."""
-    parent = os.getppid()
     if hasattr(signal, "sigwaitinfo"):
         threading.Thread(target=_obey, args=(parent,), daemon=True).start()
     else:

@@ -358,8 +358,9 @@ class Search:
 
     def continuing(self) -> str:
         """How to go on."""
-        words = [f"{key}={text}" for key, text in {**self.space.line, "sweep": self.sweep.directory.name}.items()]
-        return f"gan-runner -m hydra/sweeper=search {shlex.join(words)} goes on"
+        name = f"sweep={self.sweep.directory.name}"
+        words = sys.argv[1:] if name in sys.argv else [*sys.argv[1:], name]
+        return f"gan-runner {shlex.join(words)} goes on"
 
 
 def course(path: Path, objective: Objective) -> dict[int, float]:

@@ -58,8 +58,8 @@ def main() -> None:
     for weight, values in found["grid"].items():
         modes = ", ".join(f"{count:.0f}" for count in values["covered"])
         share = f"{mean(values['high_quality']):.1%} ± {stdev(values['high_quality']):.1%}"
-        cells = [f"{weight:g}", spread(values["wasserstein"]), modes, share, spread(found["digits"][weight]["distance"])]
-        print(f"| {' | '.join(cells)} |")
+        digits = spread(found["digits"][weight]["distance"])
+        print(f"| {weight:g} | {spread(values['wasserstein'])} | {modes} | {share} | {digits} |")
     if options.picture:
         figure, axes = plt.subplots(1, 2, figsize=(8, 2.8), layout="constrained")
         for axis, name in zip(axes, SWEEPS, strict=True):
