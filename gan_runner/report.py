@@ -4,6 +4,9 @@ import math
 import time
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from gan_runner import checkpoint
 from gan_runner.config import Settings
 from gan_runner.divergence import Guard, largest_weight
@@ -41,7 +44,7 @@ class Report:
 
     def read(self, step: int) -> dict[str, float]:
         """The values of a log point. Raises Diverged."""
-        values = {tag: float(value) for tag, value in self.game.statistics().items()}
+        values = read_at_once(self.game.statistics())
         values["diversity"] = self.preview.diversity()
         reason = self.guard.reason(step, values | self.weights())
         if reason and self.settings.on_divergence == "stop":
@@ -130,6 +133,14 @@ class Report:
         self.monitors.warned = set(state["warned"])
         self.clock.resume(state["seconds"], step * self.game.images_per_step)
         self.pending = state["pending"]
+
+
+def read_at_once(values: dict[str, Tensor | float]) -> dict[str, float]:
+    """Tensors of one entry as numbers, waiting for a device once."""
+    tensors = {tag: value.float() for tag, value in values.items() if isinstance(value, Tensor) and not value.is_cpu}
+    numbers = torch.stack(list(tensors.values())).tolist() if tensors else []
+    read = dict(zip(tensors, numbers, strict=True))
+    return {tag: read[tag] if tag in read else float(value) for tag, value in values.items()}
 
 
 class Best:
