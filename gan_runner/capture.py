@@ -30,15 +30,15 @@ class Graph(Protocol):
 
 
 class CudaGraph:
-    """PyTorch's, in the memory pool of those before."""
+    """PyTorch's, recorded on a stream into the memory pool of those before."""
 
-    def __init__(self, pool: Any):
-        self.graph, self.pool = torch.cuda.CUDAGraph(), pool
+    def __init__(self, pool: Any, stream: torch.cuda.Stream):
+        self.graph, self.pool, self.stream = torch.cuda.CUDAGraph(), pool, stream
 
     def record(self, work: Callable[[], None]) -> None:
         """Raises RuntimeError for work that waits for the device, or moves data to it from the host."""
         # Other threads may go on, such as the one that pins batches of a dataset that streams.
-        with torch.cuda.graph(self.graph, pool=self.pool, capture_error_mode="thread_local"):
+        with torch.cuda.graph(self.graph, self.pool, self.stream, capture_error_mode="thread_local"):
             work()
 
     def replay(self) -> None:
@@ -81,7 +81,9 @@ class CapturedStep:
 
     def __init__(self, game: Game, make_graph: Callable[[], Graph] | None = None):
         self.game = game
-        self.make_graph = make_graph or cuda_graphs(game.randomness.device)
+        device = game.randomness.device
+        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self.make_graph = make_graph or cuda_graphs(self.stream)
         self.schedules = hold_schedules(game)
         self.inputs: list[tuple[Tensor, Tensor | None]] = []
         self.recordings: dict[tuple[Any, ...], Recording] = {}
@@ -97,7 +99,7 @@ class CapturedStep:
         if self.taken > WARM_UP and due not in self.recordings and not self.is_refused:
             self.record(due, step)
         if due not in self.recordings:
-            self.game.step(step)
+            self.warm_up(step)
             return
         self.fill(self.game.batches(step))
         self.game.randomness.start_step(step)
@@ -108,6 +110,17 @@ class CapturedStep:
         for owner, name, value in recording.attributes:
             setattr(owner, name, value)
         self.game.last_step = step
+
+    def warm_up(self, step: int) -> None:
+        """A step one operator after another, on the stream that steps are recorded on."""
+        if self.stream is None:
+            self.game.step(step)
+            return
+        current = torch.cuda.current_stream(self.stream.device)
+        self.stream.wait_stream(current)
+        with torch.cuda.stream(self.stream):
+            self.game.step(step)
+        current.wait_stream(self.stream)
 
     def record(self, due: tuple[Any, ...], step: int) -> None:
         """Record a step of a set of due terms, or say why there are to be no recordings."""
@@ -128,8 +141,8 @@ class CapturedStep:
 
         try:
             graph.record(work)
-        except RuntimeError as error:
-            self.refuse(str(error).strip().partition("\n")[0])
+        except Exception as error:  # what is wrong with the step itself, it will say again, not recorded
+            self.refuse(str(error).strip().partition("\n")[0] or type(error).__name__)
             for place, name, buffer in buffers:
                 place[name] = buffer
             return
@@ -150,11 +163,11 @@ class CapturedStep:
                 labels.copy_(new_labels)
 
 
-def cuda_graphs(device: torch.device) -> Callable[[], Graph]:
+def cuda_graphs(stream: torch.cuda.Stream | None) -> Callable[[], Graph]:
     """What makes the graphs of one game, which share their memory."""
-    with torch.cuda.device(device):
-        pool = torch.cuda.graph_pool_handle()
-    return lambda: CudaGraph(pool)
+    assert stream is not None, "on a GPU there is one"
+    pool = torch.cuda.graph_pool_handle()
+    return lambda: CudaGraph(pool, stream)
 
 
 def hindrance(game: Game) -> str | None:

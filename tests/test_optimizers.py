@@ -510,3 +510,38 @@ def test_the_presets_networks() -> None:
     assert [game.players[name].optimizer.param_groups[0]["lr"] for name in sizes] == [2e-4, 1e-3]
     assert game.data.size == 1000
     assert game.batch_size == 128
+
+
+def test_a_state_whose_entries_lie_otherwise_goes_on_alike():
+    """The one-pass optimizers read weights and their state in the order of memory."""
+    words = [*TINY, "model=dcgan", "model.generator.width=4", "model.discriminator.width=4"]
+    first, second = (build(compose(*words), []).game for _ in range(2))
+    for step in range(2):
+        first.step(step)
+    state = copy.deepcopy(first.state_dict())
+    for player in ("generator", "discriminator"):
+        for group in state[player]["optimizer"]["param_groups"]:
+            group |= {"fused": None, "foreach": True}  # as another device does it
+        for entries in state[player]["optimizer"]["state"].values():
+            entries |= {key: value.contiguous() for key, value in entries.items()}
+    second.load_state_dict(state)
+    assert second.players["generator"].optimizer.param_groups[0]["fused"]
+    for game in (first, second):
+        game.step(2)
+    for one, other in zip(first.sampler.parameters(), second.sampler.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert any(not weight.is_contiguous() for weight in first.sampler.parameters())
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
+def test_one_pass_is_what_one_weight_after_another_is(name):
+    words = [*TINY, "model=dcgan", "model.generator.width=4", "model.discriminator.width=4", f"optimizer={name}"]
+    fused, plain = (build(compose(*words), []).game for _ in range(2))
+    for player in plain.players.values():
+        for group in player.optimizer.param_groups:
+            group |= {"fused": False, "foreach": False}
+    for step in range(2):
+        fused.step(step)
+        plain.step(step)
+    for one, other in zip(fused.sampler.parameters(), plain.sampler.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
