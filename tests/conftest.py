@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,7 @@ def run_cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 
         monkeypatch.setattr("sys.argv", ["gan-runner", *arguments])
         monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+        sys.stderr.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # as Python's own
         code = 0
         try:
             main()
