@@ -33,6 +33,7 @@ from gan_runner.games.autoencoder import Autoencoder
 from gan_runner.games.game import Game, evaluating
 from gan_runner.metrics.metric import Metric
 from gan_runner.models.multi_scale import MultiScale
+from gan_runner.parameters import mixes_samples
 from gan_runner.player import LOSS, Player
 from gan_runner.randomness import Randomness, derive, fixed_randomness
 from gan_runner.terms import Term
@@ -418,7 +419,7 @@ def roles(
 
 def refuse_batch_statistics(discriminator: nn.Module, regularizer: str) -> None:
     """A penalty on each sample's own gradient, and a discriminator that mixes the samples, do not go together."""
-    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in discriminator.modules()):
+    if mixes_samples(discriminator):
         raise ConfigError(
             f"model.discriminator.normalization=batch: it mixes the samples, but {regularizer} needs each "
             "sample's own gradient; layer, instance and none do not"

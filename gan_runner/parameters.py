@@ -30,6 +30,17 @@ def is_normalization(module: nn.Module) -> bool:
     return is_torchs or getattr(module, "is_normalization", False)
 
 
+def mixes_samples(network: nn.Module) -> bool:
+    """Whether what the network makes of a sample depends on the others of its batch.
+
+    A module of one's own that computes statistics of the batch says so by an attribute `mixes_samples`.
+    """
+    batch_norm = nn.modules.batchnorm._BatchNorm
+    return any(
+        isinstance(module, batch_norm) or getattr(module, "mixes_samples", False) for module in network.modules()
+    )
+
+
 def kernels(network: nn.Module) -> Iterator[Tensor]:
     """The weight matrices and convolution kernels: no biases, no gains or shifts of a normalization."""
     axes = run_axes(network)

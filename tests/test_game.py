@@ -63,6 +63,33 @@ def test_a_turn_pays_only_for_what_its_terms_look_at(
     assert len(generated) == 4
 
 
+@pytest.mark.parametrize("words", [["loss=hinge"], ["loss=wgan_gp"], ["loss=relativistic", "conditional=true"]])
+def test_one_pass_for_real_and_generated_samples_is_what_two_are(words: list[str]) -> None:
+    joined, apart = make(*words), make(*words)
+    assert joined.is_joined
+    apart.is_joined = False
+    joined.step(0)
+    apart.step(0)
+    for tag, value in apart.statistics().items():
+        torch.testing.assert_close(
+            torch.as_tensor(joined.statistics()[tag]), torch.as_tensor(value), rtol=1e-3, atol=1e-4
+        )
+    for kind in ("real", "fake"):
+        assert joined.last_logits[kind].shape == apart.last_logits[kind].shape
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["loss=bce", "model.discriminator.normalization=batch"],
+        ["loss=hinge", "regularizer=r1"],
+        ["loss=hinge", "regularizer=adversarial_perturbation"],
+    ],
+)
+def test_where_real_and_generated_samples_go_apart(words: list[str]) -> None:
+    assert not make(*words).is_joined
+
+
 def test_a_turn_draws_one_batch_of_the_discriminator_and_none_of_the_generator() -> None:
     game = make("discriminator_steps=3")
     drawn = []

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gan_runner.games.game import Batch, Game, evaluating
-from gan_runner.parameters import over_copies, run_axes
+from gan_runner.parameters import mixes_samples, over_copies, run_axes
 from gan_runner.player import LOSS, Player
 from gan_runner.randomness import Randomness
 from gan_runner.stack import alongside
@@ -158,9 +158,9 @@ def can_be_joined(discriminator: Player) -> bool:
     Not where statistics of the batch would mix them; and not where a penalty differentiates at the one or the other,
     which would then pay for both.
     """
-    mixes = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in discriminator.network.modules())
     penalties = [getattr(term.of, "func", term.of) for term in discriminator.terms.values()]
-    return not mixes and not any(getattr(penalty, "at_samples", False) for penalty in penalties)
+    is_at_samples = any(getattr(penalty, "at_samples", False) for penalty in penalties)
+    return not is_at_samples and not mixes_samples(discriminator.network)
 
 
 @contextmanager
