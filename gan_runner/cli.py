@@ -296,7 +296,7 @@ def explain(error: BaseException, arguments: list[str]) -> str:  # noqa: PLR0911
     text = str(error)
     if isinstance(error, ConfigError | Refused | Stopped):
         return text
-    lost = re.search(r"Could not (?:find|load) '(\w+)/([^']*)'", text)
+    lost = re.search(r"Could not (?:find|load) '([\w/]+)/([^'/]*)'", text)
     if isinstance(error, MissingConfigException) and lost:
         group, option = lost.groups()
         if option.startswith("submitit_"):

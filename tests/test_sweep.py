@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from hydra.errors import MissingConfigException
 
+from gan_runner.cli import explain
 from gan_runner.config import ConfigError
 from gan_runner.status import run_status
 from gan_runner.sweeps.jobs import identity, names, tidy
@@ -433,6 +435,17 @@ def test_another_launcher_is_refused():
 
     with pytest.raises(ConfigError, match="basic, pool, batched, submitit_local and submitit_slurm"):
         launch_of(object())
+
+
+def test_submitit_is_an_extra():
+    error = MissingConfigException("Could not load 'hydra/launcher/submitit_slurm'.\nAvailable options: basic", "x")
+    assert explain(error, []) == "hydra/launcher=slurm needs submitit: pip install 'gan-runner[cluster]'"
+
+
+def test_a_launcher_that_there_is_not(run_cli):
+    code, _, error = run_cli(*SWEEP, "seed=1,2", "hydra/launcher=poool")
+    assert code == 1
+    assert "hydra/launcher=poool: no such option; did you mean 'pool'?" in error
 
 
 @pytest.mark.slow
