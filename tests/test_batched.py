@@ -71,13 +71,14 @@ def games_of(configs: list[dict[str, Any]]) -> list[Game]:
 
 
 def tensors(state: Any, path: str = "") -> dict[str, torch.Tensor]:
-    """The tensors of nested dicts, and the numbers, by their paths."""
+    """The tensors of nested dicts, and the numbers, by their paths; mean squares by their roots, as means."""
     if isinstance(state, dict):
         return {key: value for name, part in state.items() for key, value in tensors(part, f"{path}/{name}").items()}
     if isinstance(state, list | tuple):
         return tensors(dict(enumerate(state)), path)
     if isinstance(state, torch.Tensor | int | float) and "fused" not in path:
-        return {path: torch.as_tensor(state, dtype=torch.float64)}
+        value = torch.as_tensor(state, dtype=torch.float64)
+        return {path: value.sqrt() if path.endswith(("exp_avg_sq", "square_avg")) else value}
     return {}
 
 
