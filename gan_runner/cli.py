@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -65,6 +65,12 @@ def main() -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors, instead of printing them its way
     guard.install()
+    with patient_output():
+        obey(arguments, wants_traceback)
+
+
+def obey(arguments: list[str], wants_traceback: bool) -> None:
+    """Do what the words say. Raises SystemExit, with one line on standard error, where that cannot be."""
     if any(word.startswith("trust=") for word in arguments):
         sys.path.append(os.getcwd())  # a user's own package, as with `python -m`; behind all that is installed
     try:
@@ -85,6 +91,47 @@ def main() -> None:
             raise SystemExit(1) from None
         print(f"gan-runner: {one_line(explain(error, arguments))}", file=sys.stderr)
         raise SystemExit(1) from None
+
+
+class Output:
+    """Standard output, whose reader may go away: that ends the printing, and neither training nor a sweep."""
+
+    def __init__(self, stream: TextIO):
+        self.stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        """As much as there is a reader for."""
+        try:
+            return self.stream.write(text)
+        except BrokenPipeError:
+            self.give_up()
+            return len(text)
+
+    def flush(self) -> None:
+        """Likewise."""
+        try:
+            self.stream.flush()
+        except BrokenPipeError:
+            self.give_up()
+
+    def give_up(self) -> None:
+        """Nothing that is written arrives any more."""
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
+
+
+@contextmanager
+def patient_output() -> Iterator[None]:
+    """Print to an `Output`, whoever prints."""
+    stream = sys.stdout
+    sys.stdout = Output(stream)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stdout = stream
 
 
 class Refused(SystemExit):
@@ -139,7 +186,9 @@ def check_flags(arguments: list[str]) -> list[str]:
         raise ConfigError(f"{message}; gan-runner --hydra-help lists the flags")
 
     parser.error = refuse  # type: ignore[method-assign]
-    parser.parse_args(flags_first(arguments))
+    found = parser.parse_args(flags_first(arguments))
+    if found.multirun and (found.cfg or found.info):
+        raise ConfigError(f"--{'cfg' if found.cfg else 'info'} shows one job: leave out -m")
     return flags_first(arguments)
 
 

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self, TextIO
 
-from rich.console import Console as RichConsole
+from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from gan_runner.files import named, write_bytes
@@ -20,15 +20,6 @@ from gan_runner.files import named, write_bytes
 SECONDS_BETWEEN_LINES = 10.0  # of the plain progress, which a pipe and gan_runner.log get
 EVENTS = "events.out.tfevents."  # how the names of TensorBoard's files begin
 SHOWN = ("loss/generator", "loss/discriminator")
-
-
-class Console(RichConsole):
-    """The terminal, or a pipe. A reader that goes away ends the printing, not the training."""
-
-    def on_broken_pipe(self) -> None:
-        """rich would exit."""
-        self.quiet = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class RunLog:

@@ -90,8 +90,8 @@ class Report:
         objective, best = self.best.objective, self.best.value
         if limit is None or objective is None or not objective.is_better(limit, best):
             return None
-        found = "has no value" if best is None else f"{best:.4g} is worse than {limit:.4g}"
-        return f"pruned at step {step:,}: {objective.tag} {found}"
+        found = "has no value" if best is None else f"{best:.6g} is worse than {limit:.6g}"
+        return f"pruned at step {step:,}: {objective.tag.removeprefix('metric/')} {found}"
 
     def log_point(self, step: int, values: dict[str, float]) -> None:
         """A line of metrics.jsonl, and the same in summary.json."""

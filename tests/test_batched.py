@@ -395,7 +395,7 @@ def test_an_interrupted_group_goes_on(run_cli, monkeypatch, during_evaluation):
         monkeypatch.setattr(StackedGame, "step", lambda self, number: (interrupt(number), step(self, number))[1])
     code, _, error = run_cli(*SWEEP, *words)
     assert code == 130, error
-    assert "resume outputs/sweeps/s goes on" in error
+    assert "resume outputs/sweeps/s --batched goes on" in error
     assert "interrupted" in statuses().values()
     assert not any(run_status(ROOT / name) in ("running", "killed", "failed") for name in statuses())
     monkeypatch.setattr(StackedGame, "step", step)

@@ -276,10 +276,10 @@ def test_limits_are_medians_of_the_complete(run_cli, monkeypatch):
 def test_a_pruned_run(run_cli):
     code, out, error = run_cli(*RING, "prune=[[0,0],[2,0.001]]", "hydra.run.dir=run")
     assert (code, error) == (0, "")
-    assert "pruned at step 2: metric/modes/wasserstein" in out
+    assert "pruned at step 2: modes/wasserstein" in out
     summary = json.loads(Path("run/summary.json").read_text())
     assert (summary["status"], summary["step"]) == ("interrupted", 2)
-    assert summary["reason"].startswith("pruned at step 2: metric/modes/wasserstein")
+    assert summary["reason"].startswith("pruned at step 2: modes/wasserstein")
     assert run_status(Path("run")) == "pruned"
     assert run_cli(*RING, "hydra.run.dir=whole")[0] == 0
     assert run_cli("resume", "run", "prune=null")[0] == 0

@@ -76,12 +76,13 @@ def test_options_presets_and_params_of_a_config(run_cli):
     code, _, error = run_cli("--config-dir", "conf", *SWEEP, "experiment=mine", "seed=3", "batch_size=8,9")
     assert code == 0, error
     assert jobs() == [f"lr-{lr}_batch_size-{size}" for lr in ("0.001", "0.002") for size in (8, 9)]
+    Path("conf/experiment/other.yaml").write_text("# @package _global_\ndefaults: [{override /loss: bce}]\n")
     code, _, error = run_cli(
-        "--config-dir", "conf", "-m", *RING, "experiment=ring,mine", "optimizer=glob(*prop)", "sweep=t", "metric=none",
+        "--config-dir", "conf", "-m", *RING, "experiment=ring,other", "optimizer=glob(*prop)", "sweep=t", "metric=none",
         "steps=1",
     )  # fmt: skip
     assert code == 0, error
-    assert jobs(Path("outputs/sweeps/t")) == ["experiment-mine", "experiment-ring"]
+    assert jobs(Path("outputs/sweeps/t")) == ["experiment-other", "experiment-ring"]
 
 
 def test_the_same_line_skips_and_more_values_extend(run_cli):
@@ -371,7 +372,7 @@ def test_a_pool_of_processes(run_cli):
     os.killpg(process.pid, signal.SIGINT)
     out, error = process.communicate(timeout=120)
     assert process.returncode == 130, error
-    assert "resume outputs/sweeps/s goes on" in error
+    assert "resume outputs/sweeps/s --processes 2 goes on" in error
     assert "Traceback" not in error
     found = {row["job"]: (row["status"], row["reason"]) for row in rows()}
     assert found["seed-0"] == ("killed", "its process ended by SIGKILL")
@@ -435,6 +436,24 @@ def test_another_launcher_is_refused():
 
     with pytest.raises(ConfigError, match="basic, pool, batched, submitit_local and submitit_slurm"):
         launch_of(object())
+
+
+def test_a_swept_preset_loses_no_axis(run_cli):
+    Path("conf/experiment").mkdir(parents=True)
+    Path("conf/experiment/mine.yaml").write_text(
+        "# @package _global_\ndefaults: [{override /loss: hinge}]\nhydra: {sweeper: {params: {seed: '0,1'}}}\n"
+    )
+    code, _, error = run_cli("--config-dir", "conf", *SWEEP, "experiment=mine,ring")
+    assert code == 1
+    assert "experiment=mine brings hydra.sweeper.params of its own (seed)" in error
+
+
+def test_a_reader_that_goes_away_does_not_end_a_sweep():
+    process = cli(*SWEEP, "seed=1,2")
+    process.stdout.close()
+    _, error = process.communicate(timeout=120)
+    assert (process.returncode, error) == (0, "")
+    assert [row["status"] for row in rows()] == ["completed"] * 2
 
 
 def test_submitit_is_an_extra():

@@ -48,10 +48,10 @@ def terminal(study: Study) -> Table:
 
 
 def new_table(title: str) -> Table:
-    """An empty one."""
+    """An empty one, as wide as its title on 80 columns."""
     return Table(
-        title=Text(title), title_justify="left", title_style="", caption_justify="left", box=box.SIMPLE_HEAD,
-        show_edge=False, pad_edge=False,
+        min_width=min(len(title), 79), title=Text(title), title_justify="left", title_style="",
+        caption_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False,
     )  # fmt: skip
 
 

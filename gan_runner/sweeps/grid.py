@@ -36,7 +36,7 @@ def run_grid(config: DictConfig, loader: ConfigLoader, launcher: Any, words: lis
     overrides = OverridesParser.create(config_loader=loader).parse_overrides(words)
     last = {override.get_key_element(): override for override in overrides}  # the command line's after the config's
     trust = trusted_packages(sys.argv[1:])
-    composer = Composer(loader)
+    composer = Composer(loader, config.hydra.sweeper.get("params") or ())
     jobs = make_jobs(expand(list(last.values())), composer.compose)
     with Sweep(sweep_directory(config)) as sweep:
         known = sweep.jobs()

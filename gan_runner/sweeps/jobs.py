@@ -66,9 +66,10 @@ class Base(NamedTuple):
 class Composer:
     """Composes jobs that differ in values from one config for each choice of options: Hydra takes 100 ms for one."""
 
-    def __init__(self, loader: ConfigLoader):
+    def __init__(self, loader: ConfigLoader, swept: Iterable[str] = ()):
+        """`swept` are the keys of hydra.sweeper.params that the sweep has anyway."""
         assert isinstance(loader, ConfigLoaderImpl), "the one that Hydra has"
-        self.loader = loader
+        self.loader, self.swept = loader, set(swept)
         self.parser = OverridesParser.create(config_loader=loader)
         self.parsed: dict[str, Override] = {}
         self.bases: dict[tuple[str, ...], Base] = {}
@@ -99,6 +100,11 @@ class Composer:
             config = self.loader.load_configuration("config", words, RunMode.RUN)
             notes = settle_preset(config, choices)
             names = dict(config.hydra.runtime.choices)
+            if others := [key for key in config.hydra.sweeper.get("params") or () if key not in self.swept]:
+                raise ConfigError(
+                    f"{' '.join(words)} brings hydra.sweeper.params of its own ({', '.join(others)}), which what is "
+                    "swept itself cannot have"
+                )
             with open_dict(config):
                 del config["hydra"]
             self.bases[tuple(words)] = Base(config, names, notes)

@@ -21,6 +21,7 @@ Launch = partial[None]
 
 def run_jobs(sweep: Sweep, jobs: list[Job], launch: Launch, trust: list[str], *, retry_failed: bool) -> None:
     """Run those of the jobs that are not done, and report. Raises Stopped where some are not done in the end."""
+    sweep.flags = flags_of(launch)
     to_do = sweep.to_do(jobs, retry_failed)
     rest = len(jobs) - len(to_do)
     said = f", {rest} of them done or failed before" if rest else ""
@@ -34,6 +35,13 @@ def run_jobs(sweep: Sweep, jobs: list[Job], launch: Launch, trust: list[str], *,
     finally:
         finish(sweep)
     sweep.raise_unless_done(jobs)
+
+
+def flags_of(launch: Launch) -> str:
+    """Those with which `resume` runs jobs likewise."""
+    if launch.func is run_in_processes:
+        return f" --processes {launch.keywords['processes'] or max(1, cores() // 2)}"
+    return " --batched" if "max_group" in launch.keywords else ""
 
 
 # --- one after another ------------------------------------------------------------------------------------------------

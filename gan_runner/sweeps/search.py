@@ -71,7 +71,7 @@ def run_search(config: DictConfig, loader: ConfigLoader, launcher: Any, words: l
     with Sweep(directory) as sweep:
         if sweep.jobs() and not (directory / STUDY).exists():
             raise ConfigError(f"{directory} holds a sweep that is no search: choose another sweep=NAME")
-        composer = Composer(loader)
+        composer = Composer(loader, config.hydra.sweeper.get("params") or ())
         objective = check(space, composer, trust)
         sweep.plan([])  # which makes the directory a sweep's
         sweep.write_documents(OmegaConf.to_yaml({"hydra": config.hydra}), [objective.tag])
@@ -237,7 +237,7 @@ def opened(path: Path, objective: Objective, line: dict[str, Any]) -> Iterator[o
                 for key in {**before, **line}
                 if before.get(key) != line.get(key)
             ]
-            raise ConfigError(f"that would be another search, not this one going on: {'; '.join(changes)}")
+            raise ConfigError(f"{path.parent} is another search: {'; '.join(changes)}; choose another sweep=NAME")
         yield study
     finally:
         storage.remove_session()

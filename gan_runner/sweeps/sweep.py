@@ -52,6 +52,7 @@ class Sweep:
     def __init__(self, directory: Path):
         self.directory = directory
         self.lock = FileLock(directory / ".lock", timeout=0)
+        self.flags = ""  # with which `resume` goes on in the way the sweep is run
 
     def __enter__(self) -> Self:
         there = [path.name for path in self.directory.iterdir()] if self.directory.is_dir() else []
@@ -143,7 +144,7 @@ class Sweep:
     def continuing(self, counts: Iterable[str] = ()) -> str:
         """The line that continues the sweep."""
         again = " --retry-failed" if set(counts) & set(FAILED) else ""
-        return f"gan-runner resume {self.directory}{again} goes on"
+        return f"gan-runner resume {self.directory}{self.flags}{again} goes on"
 
     def rows(self) -> list[Row]:
         """Those of sweep.jsonl that are whole, a later one of the same job instead of an earlier."""
