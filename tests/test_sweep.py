@@ -249,6 +249,22 @@ def test_an_interrupted_sweep_goes_on(run_cli, monkeypatch):
     assert "a sweep goes on as it was planned" in run_cli("resume", str(ROOT), "steps=5")[2]
 
 
+def test_a_job_whose_checkpoints_are_damaged_starts_anew(run_cli):
+    assert run_cli(*SWEEP, "seed=0,1")[0] == 0
+    path = ROOT / "seed-0"
+    before = metrics(path)
+    told = json.loads((path / "summary.json").read_text())
+    (path / "summary.json").write_text(json.dumps(told | {"status": "interrupted", "reason": "SIGTERM", "step": 2}))
+    for name in ("last.pt", "previous.pt"):
+        (path / "checkpoints" / name).write_bytes(b"damaged")
+    code, out, error = run_cli("resume", str(ROOT))
+    assert code == 0, error
+    assert "is damaged" in out
+    assert "seed-0 starts anew, and its directory is in .retried" in out
+    assert metrics(path) == before
+    assert (ROOT / ".retried/seed-0-1/checkpoints/last.pt").read_bytes() == b"damaged"
+
+
 def test_an_edit_of_conf_changes_nothing(run_cli, monkeypatch):
     from gan_runner.log import RunLog
 

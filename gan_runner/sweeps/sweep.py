@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from gan_runner.runner import Start
 
 PLAN, ROWS, DOCUMENT = "jobs.jsonl", "sweep.jsonl", "multirun.yaml"
+RETRIED = ".retried"
 DONE = ("completed", "pruned")
 FAILED = ("failed", "diverged", "damaged")
 GOING_ON = ("interrupted", "killed")
@@ -203,7 +204,11 @@ def attempt(job: Job, path: Path, trust: list[str], documents: dict[str, str], d
 
 
 def begin(job: Job, path: Path, trust: list[str], documents: dict[str, str], data: "DataCache") -> "Start | None":
-    """The job's run, built and with its directory; None where there is nothing to do. Raises ConfigError."""
+    """The job's run, built and with its directory; None where there is nothing to do. Raises ConfigError.
+
+    One whose checkpoints are all damaged starts anew.
+    """
+    from gan_runner.checkpoint import DamagedError
     from gan_runner.runner import build_run, claim, reopen
 
     status = run_status(path)
@@ -211,7 +216,12 @@ def begin(job: Job, path: Path, trust: list[str], documents: dict[str, str], dat
         return None
     if status in GOING_ON:
         own = {name: text for name, text in documents.items() if name == ".hydra/config.yaml"}
-        return reopen(job.config, trust, path, documents=own, data=data.of(job.config))
+        try:
+            return reopen(job.config, trust, path, documents=own, data=data.of(job.config))
+        except ConfigError as error:
+            if not isinstance(error.__cause__, DamagedError):
+                raise
+            print(f"warning: {error}; {job.name} starts anew, and its directory is in {RETRIED}", flush=True)
     if path.exists():
         set_aside(path)
     built = build_run(job.config, trust, data.of(job.config))
@@ -277,7 +287,7 @@ def ended_row(job: Job, path: Path, reason: str | None, seconds: float) -> Row:
 
 def set_aside(path: Path) -> None:
     """Give a failed run another name, to start it anew: nothing is lost."""
-    old = path.parent / ".retried"
+    old = path.parent / RETRIED
     old.mkdir(exist_ok=True)
     number = next(n for n in range(1, 10_000) if not (old / f"{path.name}-{n}").exists())
     path.rename(old / f"{path.name}-{number}")
