@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from gan_runner.games.game import Game
+from gan_runner.games.game import Batch, Game
 from gan_runner.optimizers import FiniteDifference, Subgradient
 from gan_runner.terms import Schedule
 
@@ -85,7 +85,7 @@ class CapturedStep:
         self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self.make_graph = make_graph or cuda_graphs(self.stream)
         self.schedules = hold_schedules(game)
-        self.inputs: list[tuple[Tensor, Tensor | None]] = []
+        self.inputs: list[Batch] = []
         self.recordings: dict[tuple[Any, ...], Recording] = {}
         self.taken = 0
         self.is_refused = False
@@ -95,13 +95,13 @@ class CapturedStep:
         for schedule in self.schedules:
             schedule.hold(step)
         self.taken += 1
-        due = self.game.due(step)
+        due, batches = self.game.due(step), self.game.batches(step)
+        self.fill(batches)
         if self.taken > WARM_UP and due not in self.recordings and not self.is_refused:
             self.record(due, step)
         if due not in self.recordings:
-            self.warm_up(step)
+            self.warm_up(step, batches)
             return
-        self.fill(self.game.batches(step))
         self.game.randomness.start_step(step)
         recording = self.recordings[due]
         recording.graph.replay()
@@ -111,15 +111,15 @@ class CapturedStep:
             setattr(owner, name, value)
         self.game.last_step = step
 
-    def warm_up(self, step: int) -> None:
+    def warm_up(self, step: int, batches: list[Batch]) -> None:
         """A step one operator after another, on the stream that steps are recorded on."""
         if self.stream is None:
-            self.game.step(step)
+            self.game.step_on(step, batches)
             return
         current = torch.cuda.current_stream(self.stream.device)
         self.stream.wait_stream(current)
         with torch.cuda.stream(self.stream):
-            self.game.step(step)
+            self.game.step_on(step, batches)
         current.wait_stream(self.stream)
 
     def record(self, due: tuple[Any, ...], step: int) -> None:
@@ -127,7 +127,6 @@ class CapturedStep:
         if len(self.recordings) == MOST_GRAPHS:
             self.refuse(f"the terms are due in more than {MOST_GRAPHS} combinations")
             return
-        self.fill(self.game.batches(step))
         self.game.randomness.start_step(step)
         buffers = [(module._buffers, name, buffer) for module, name, buffer in all_buffers(self.game)]
         graph = self.make_graph()
@@ -153,7 +152,7 @@ class CapturedStep:
         self.is_refused = True
         self.game.remarks.append(f"capture: {reason}; steps without a CUDA graph from here on")
 
-    def fill(self, batches: list[tuple[Tensor, Tensor | None]]) -> None:
+    def fill(self, batches: list[Batch]) -> None:
         """Put a step's batches where the graphs read them."""
         if not self.inputs:
             self.inputs = [(real.clone(), None if labels is None else labels.clone()) for real, labels in batches]

@@ -1,6 +1,7 @@
 """CUDA graphs: what a recorded step must get from outside, shown without a GPU; on one, the real thing."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -115,6 +116,20 @@ def test_what_cannot_be_recorded_goes_on_without():
     assert game.remarks == [
         "capture: operation not permitted when stream is capturing; steps without a CUDA graph from here on"
     ]
+
+
+@pytest.mark.parametrize("is_recorded", [True, False])
+def test_each_batch_is_fetched_once(is_recorded, monkeypatch):
+    """Twice the same would start the workers of a dataset that streams anew."""
+    game, asked = make(CONFIGS["lazy"]), []
+    original = game.data.batch
+    monkeypatch.setattr(game.data, "batch", lambda index, *rest: asked.append(index) or original(index, *rest))  # type: ignore[func-returns-value]
+    make_graph: Any = (lambda: Replay(game)) if is_recorded else lambda: None
+    step = CapturedStep(game, make_graph)
+    for number in range(8):
+        step(number)
+    assert asked == list(range(8))
+    assert bool(step.recordings) == is_recorded
 
 
 def test_many_sets_of_due_terms(monkeypatch):

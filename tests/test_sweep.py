@@ -477,6 +477,12 @@ def test_submitit_is_an_extra():
     assert explain(error, []) == "hydra/launcher=slurm needs submitit: pip install 'gan-runner[cluster]'"
 
 
+@pytest.mark.parametrize("launcher", ["pool", "batched"])
+def test_a_sweeper_of_hydras_own(run_cli, launcher):
+    code, _, error = run_cli(*SWEEP, "seed=1,2", "hydra/sweeper=basic", f"hydra/launcher={launcher}")
+    assert (code, error) == (1, "gan-runner: hydra/launcher=pool and batched go with hydra/sweeper=grid and search\n")
+
+
 def test_a_launcher_that_there_is_not(run_cli):
     code, _, error = run_cli(*SWEEP, "seed=1,2", "hydra/launcher=poool")
     assert code == 1

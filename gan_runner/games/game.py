@@ -38,7 +38,10 @@ class Game(ABC):
 
     def step(self, step: int) -> None:
         """Training step number `step`, counted from 0: all its randomness and data follow from that number."""
-        batches = self.batches(step)
+        self.step_on(step, self.batches(step))
+
+    def step_on(self, step: int, batches: list[Batch]) -> None:
+        """The same, of the step's batches."""
         self.randomness.start_step(step)
         self.work(step, batches)
         self.last_step = step

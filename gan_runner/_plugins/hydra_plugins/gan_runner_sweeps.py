@@ -4,6 +4,7 @@ Hydra imports this file at every start, so it imports little. Only what lies in 
 counts as a plugin: this folder is no package.
 """
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -66,13 +67,15 @@ class ComposedLauncher(Launcher):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Hydra's."""
 
+    @abstractmethod
     def of_composed_jobs(self) -> Any:
         """What runs jobs that are composed already, a `Launch`."""
-        raise NotImplementedError
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Raises NotImplementedError."""
-        raise NotImplementedError("hydra/launcher=pool and batched go with hydra/sweeper=grid and search")
+        """Raises ConfigError: another sweeper composes its jobs as they start."""
+        from gan_runner.config import ConfigError
+
+        raise ConfigError("hydra/launcher=pool and batched go with hydra/sweeper=grid and search")
 
 
 class PoolLauncher(ComposedLauncher):
