@@ -250,9 +250,9 @@ def check_discriminator(
 ) -> None:
     """Refuse a penalty on each sample's own gradient where that would be something else, or wrong."""
     for regularizer in regularizers:
-        if regularizer.is_of_each_sample:
+        if regularizer.mark("of_each_sample"):
             refuse_batch_statistics(discriminator, regularizer.key)
-            if settings.precision == "bf16" and device.type == "cpu":
+            if regularizer.mark("at_samples") and settings.precision == "bf16" and device.type == "cpu":
                 refuse_wrong_gradients(discriminator, regularizer.key)
 
 
@@ -389,8 +389,8 @@ class Regularizer:
         self.rest = {key: value for key, value in node.items() if key not in self.siblings}
         self.trust = trust
         self.made = self.make()
-        allowed = getattr(getattr(self.made, "func", self.made), "only_on", players)
-        if self.is_of_each_sample:
+        allowed = self.mark("only_on", players)
+        if self.mark("of_each_sample"):
             allowed = ("discriminator",)
         if any(player not in allowed for player in self.on):
             wrong, right = json.dumps(self.on), " and the ".join(allowed)
@@ -404,10 +404,9 @@ class Regularizer:
         """A term of its own for each player, since a penalty may remember."""
         return Term(self.make(), **self.term_arguments)
 
-    @property
-    def is_of_each_sample(self) -> bool:
-        """Whether the penalty needs each sample's own gradient."""
-        return getattr(getattr(self.made, "func", self.made), "of_each_sample", False)
+    def mark(self, name: str, default: Any = False) -> Any:
+        """What the penalty says of itself, by the decorators of `penalties`."""
+        return getattr(getattr(self.made, "func", self.made), name, default)
 
 
 def roles(
@@ -429,7 +428,8 @@ def refuse_batch_statistics(discriminator: nn.Module, regularizer: str) -> None:
 def refuse_wrong_gradients(discriminator: nn.Module, regularizer: str) -> None:
     """On the CPU, oneDNN's bf16 convolutions with kernels of 8 or 16 are wrong (pytorch#163347, torch 2.11 to 2.15).
 
-    The double backward pass of a convolution of stride 1 has such kernels: 40 % error in a penalty's gradient.
+    PyTorch's double backward pass of a convolution of stride 1 has such kernels, and a penalty at the samples that the
+    loss has seen goes through it (any other: see `double_backward`); the penalty's gradient is off by 40 to 100 %.
     """
     for module in discriminator.modules():
         if isinstance(module, nn.Conv2d) and module.stride == (1, 1) and module.kernel_size != (1, 1):

@@ -17,6 +17,7 @@ from annotated_types import Ge, Gt, Interval
 from torch import Tensor, nn
 
 from gan_runner.augmentations import Fraction, flip_and_translate
+from gan_runner.double_backward import gradient_at
 from gan_runner.parameters import kernels, per_run, run_axes
 from gan_runner.views import AdversarialView, AutoencoderView
 
@@ -55,15 +56,12 @@ def only_on(*players: str) -> Callable[[Penalty], Penalty]:
 
 def squared_slope(view: View, samples: Tensor) -> Tensor:
     """|∇D|² at the samples, differentiable again: (..., N, *sample) -> (..., N)."""
-    if samples is view.real:
-        logits = view.real_logits  # the forward pass that the loss has made, or will
-    elif samples is view.fake:
-        logits = view.fake_logits
+    if samples is view.real or samples is view.fake:  # of the forward pass that the loss has made, or will
+        logits = view.real_logits if samples is view.real else view.fake_logits
+        (gradient,) = torch.autograd.grad(logits.sum(), samples, create_graph=True)
     else:
-        samples = samples.detach().requires_grad_()
-        logits = view.discriminate(samples)
-    (gradient,) = torch.autograd.grad(logits.sum(), samples, create_graph=True)
-    return gradient.flatten(logits.ndim).square().sum(-1)
+        gradient = gradient_at(samples, view.discriminate)
+    return gradient.flatten(len(batch_shape(view))).square().sum(-1)
 
 
 def slope(view: View, samples: Tensor) -> Tensor:

@@ -22,9 +22,9 @@ FLOORS = {
     2: ["player", "penalties"],
     1: [
         "arguments", "augmentations", "budgets", "cache", "checkpoint", "config", "datasets", "determinism",
-        "divergence", "ema", "features", "files", "gradients", "guard", "latents", "log", "losses", "metrics", "models",
-        "monitors", "optimizers", "parameters", "pictures", "projections", "randomness", "run_directory",
-        "schedules", "signals", "stack", "status", "terms", "views", "wrappers",
+        "divergence", "double_backward", "ema", "features", "files", "gradients", "guard", "latents", "log", "losses",
+        "metrics", "models", "monitors", "optimizers", "parameters", "pictures", "projections", "randomness",
+        "run_directory", "schedules", "signals", "stack", "status", "terms", "views", "wrappers",
     ],
 }  # fmt: skip
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}

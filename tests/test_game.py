@@ -311,7 +311,11 @@ def test_bf16_on_the_cpu_where_its_gradients_are_wrong_is_refused() -> None:
             "model=resnet", "model.generator.depth=1", "model.discriminator.depth=1", "precision=bf16", "regularizer=r1"
         )
     make("model=dcgan", "precision=bf16", "regularizer=r1")
-    make("model=resnet", "model.generator.depth=1", "model.discriminator.depth=1", "precision=bf16", "regularizer=l1")
+    for right in ("l1", "gradient_penalty"):
+        make(
+            "model=resnet", "model.generator.depth=1", "model.discriminator.depth=1", "precision=bf16",
+            f"regularizer={right}",
+        )  # fmt: skip
 
 
 def test_a_frozen_layer_of_a_users_network_stays_frozen() -> None:

@@ -1,0 +1,189 @@
+"""The gradient of a network at its input, to be differentiated again: a double backward pass without its waste.
+
+PyTorch's own is right for every layer, and slow for the two that a discriminator is made of:
+
+- An activation of straight pieces has second derivative 0, and autograd carries those zeros, as numbers, back through
+  all layers of the forward pass. Here nothing is carried: half of the second backward pass falls away.
+- The gradient in the weights of a convolution becomes a convolution whose kernel is as large as the feature map, for
+  which no library has a fast kernel (and oneDNN a wrong one in bfloat16: pytorch#163347). Here it is the one that
+  every first backward pass has.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd import Function
+from torch.overrides import TorchFunctionMode
+
+aten = torch.ops.aten
+
+
+def gradient_at(samples: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+    """The gradient of Σ function(samples) at the samples, shaped like them; it can be differentiated in the weights.
+
+    The samples' own graph is left behind: it cannot be differentiated in what made them.
+    """
+    samples = samples.detach().requires_grad_()
+    with Layers() as layers:
+        values = function(samples)
+    layers.backward.is_towards_samples = True
+    (gradient,) = torch.autograd.grad(values.sum(), samples, create_graph=True)
+    layers.backward.is_towards_samples = False
+    return gradient
+
+
+class Backward:
+    """What the layers know of the backward pass that reaches them."""
+
+    is_towards_samples = False  # and towards no weights: the first pass, which will be differentiated
+
+
+class Layers(TorchFunctionMode):
+    """While it is entered, the layers below take the place of PyTorch's, whoever calls them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backward = Backward()
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Called for every function of torch."""
+        layer = LAYERS.get(func)
+        return layer(self, *args, **kwargs or {}) if layer else func(*args, **kwargs or {})
+
+
+# --- in the place of torch's functions, with their arguments
+
+
+def relu(layers: Layers, input: Tensor, inplace: bool = False) -> Tensor:  # noqa: A002 -- its name there
+    """`F.relu`."""
+    if inplace:
+        return F.relu(input, inplace)
+    return Pieces.apply(input, torch.relu, lambda gradient, x: aten.threshold_backward(gradient, x, 0))
+
+
+def leaky_relu(
+    layers: Layers,
+    input: Tensor,  # noqa: A002 -- its name there
+    negative_slope: float = 0.01,
+    inplace: bool = False,
+) -> Tensor:
+    """`F.leaky_relu`."""
+    if inplace:
+        return F.leaky_relu(input, negative_slope, inplace)
+    return Pieces.apply(
+        input,
+        lambda x: F.leaky_relu(x, negative_slope),
+        lambda gradient, x: aten.leaky_relu_backward(gradient, x, negative_slope, False),
+    )
+
+
+def conv2d(  # noqa: PLR0917 -- as many as `F.conv2d` has
+    layers: Layers,
+    input: Tensor,  # noqa: A002 -- its name there
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: str | int | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+) -> Tensor:
+    """`F.conv2d`."""
+    if isinstance(padding, str) or input.ndim != 4:
+        return F.conv2d(input, weight, bias, stride, padding, dilation, groups)
+    tensors = [input, weight, bias]
+    kind = input.device.type
+    if torch.is_autocast_enabled(kind):  # what it does to a convolution, which must not be done within a layer of ours
+        tensors = [None if each is None else each.to(torch.get_autocast_dtype(kind)) for each in tensors]
+    return Convolution.apply(*tensors, Grid(pair(stride), pair(padding), pair(dilation), groups), layers.backward)
+
+
+class Grid(NamedTuple):
+    """How a convolution's kernel moves: rows and columns each."""
+
+    stride: Sequence[int]
+    padding: Sequence[int]
+    dilation: Sequence[int]
+    groups: int
+
+
+def pair(size: int | Sequence[int]) -> Sequence[int]:
+    """Rows and columns."""
+    return (size, size) if isinstance(size, int) else size
+
+
+LAYERS: dict[Callable[..., Any], Callable[..., Tensor]] = {
+    F.relu: relu,
+    torch.relu: relu,
+    F.leaky_relu: leaky_relu,
+    F.conv2d: conv2d,
+}
+
+
+# --- what they make
+
+
+class Pieces(Function):
+    """An activation of straight pieces, whose derivative has none in x."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, function: Callable[[Tensor], Tensor], backward: Callable[..., Tensor]) -> Tensor:
+        """The activation itself."""
+        return function(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        """Keep the input: on which piece it lies."""
+        x, _, ctx.its_backward = inputs
+        ctx.save_for_backward(x)
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor | None) -> tuple[Tensor | None, None, None]:
+        """The gradient times the slope of the piece, where there is a gradient at all."""
+        (x,) = ctx.saved_tensors
+        return None if gradient is None else ctx.its_backward(gradient, x.detach()), None, None
+
+
+class Convolution(Function):
+    """A convolution (N, C, H, W) -> (N, C', H', W') whose backward pass towards the samples spares the weights."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, grid: Grid, its_pass: Backward) -> Tensor:
+        """The convolution itself."""
+        with torch.autocast(x.device.type, enabled=False):
+            return F.conv2d(x, weight, bias, *grid)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        """Keep all that the gradients need."""
+        x, weight, bias, ctx.grid, ctx.its_pass = inputs
+        ctx.bias_size = None if bias is None else bias.shape
+        ctx.save_for_backward(x, weight)
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor | None) -> tuple[Any, ...]:
+        """Towards the samples a layer, to be differentiated as any other; after that what every convolution has."""
+        if gradient is None:
+            return (None,) * 5
+        x, weight = ctx.saved_tensors
+        stride, padding, dilation, groups = ctx.grid
+        if ctx.its_pass.is_towards_samples:
+            sides = zip(x.shape[2:], gradient.shape[2:], weight.shape[2:], stride, padding, dilation, strict=True)
+            left_over = [n + 2 * p - d * (k - 1) - 1 - (m - 1) * s for n, m, k, s, p, d in sides]
+            its = F.conv_transpose2d(gradient, weight, None, stride, padding, left_over, groups, dilation)
+            return its, *(None,) * 4
+        wanted = ctx.needs_input_grad[:3]
+        its = aten.convolution_backward(
+            gradient, x, weight, ctx.bias_size, stride, padding, dilation, False, [0, 0], groups, wanted
+        )
+        return *its, *(None,) * 2
