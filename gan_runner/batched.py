@@ -49,7 +49,8 @@ class StackedGame:
         averages = [game.moving_average for game in games]
         if first.moving_average:
             source = networks[next(name for name, player in first.players.items() if player.network is first.sampler)]
-            self.game.moving_average = stacked_average([average for average in averages if average], source)
+            stacked = Runs([average.network for average in averages if average])
+            self.game.moving_average = MovingAverage(source, stacked, first.moving_average.rate)
         if isinstance(self.game, Adversarial) and isinstance(first, Adversarial):
             others = [game.augmentations for game in games if isinstance(game, Adversarial)]
             self.game.augmentations = [stacked_augmentation(same) for same in zip(*others, strict=True)]
@@ -132,13 +133,6 @@ def stacked_term(terms: Sequence[Term], like: Tensor) -> Term:
     for module, *its in zip(made.modules(), *(term.modules() for term in terms), strict=True):
         for name, buffer in module._buffers.items():
             module._buffers[name] = None if buffer is None else stack([each._buffers[name] for each in its])
-    return made
-
-
-def stacked_average(averages: Sequence[MovingAverage], source: Runs) -> MovingAverage:
-    """The moving averages of all runs."""
-    made = copy.copy(averages[0])
-    made.source, made.network = source, Runs([average.network for average in averages])
     return made
 
 

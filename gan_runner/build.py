@@ -113,7 +113,7 @@ class Builder:
         if settings.capture is True and (reason := hindrance(game)):
             raise ConfigError(f"capture=true: {reason}; capture=auto takes steps without graphs then")
         if settings.ema_half_life:
-            game.moving_average = MovingAverage(game.sampler, settings.ema_half_life, settings.batch_size)
+            game.moving_average = MovingAverage.of(game.sampler, settings.ema_half_life, settings.batch_size)
         return Built(game, settings, self.steps, self.notes, self.evaluator())
 
     def evaluator(self) -> Evaluator:

@@ -57,13 +57,16 @@ class Layers(TorchFunctionMode):
 
 
 # --- in the place of torch's functions, with their arguments
+#
+# An activation of straight pieces is x times the slope at x, as its backward function is the gradient times that slope:
+# with x in the gradient's place, that function is the activation itself, and the slope a constant.
 
 
 def relu(layers: Layers, input: Tensor, inplace: bool = False) -> Tensor:  # noqa: A002 -- its name there
     """`F.relu`."""
     if inplace:
         return F.relu(input, inplace)
-    return Pieces.apply(input, torch.relu, lambda gradient, x: aten.threshold_backward(gradient, x, 0))
+    return aten.threshold_backward(input, input.detach(), 0)
 
 
 def leaky_relu(
@@ -75,11 +78,7 @@ def leaky_relu(
     """`F.leaky_relu`."""
     if inplace:
         return F.leaky_relu(input, negative_slope, inplace)
-    return Pieces.apply(
-        input,
-        lambda x: F.leaky_relu(x, negative_slope),
-        lambda gradient, x: aten.leaky_relu_backward(gradient, x, negative_slope, False),
-    )
+    return aten.leaky_relu_backward(input, input.detach(), negative_slope, False)
 
 
 def conv2d(  # noqa: PLR0917 -- as many as `F.conv2d` has
@@ -122,33 +121,6 @@ LAYERS: dict[Callable[..., Any], Callable[..., Tensor]] = {
     F.leaky_relu: leaky_relu,
     F.conv2d: conv2d,
 }
-
-
-# --- what they make
-
-
-class Pieces(Function):
-    """An activation of straight pieces, whose derivative has none in x."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: Tensor, function: Callable[[Tensor], Tensor], backward: Callable[..., Tensor]) -> Tensor:
-        """The activation itself."""
-        return function(x)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        """Keep the input: on which piece it lies."""
-        x, _, ctx.its_backward = inputs
-        ctx.save_for_backward(x)
-        ctx.set_materialize_grads(False)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor | None) -> tuple[Tensor | None, None, None]:
-        """The gradient times the slope of the piece, where there is a gradient at all."""
-        (x,) = ctx.saved_tensors
-        return None if gradient is None else ctx.its_backward(gradient, x.detach()), None, None
 
 
 class Convolution(Function):

@@ -1,9 +1,10 @@
 """The exponential moving average of a network's weights."""
 
 import copy
+from typing import Self
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class MovingAverage:
@@ -13,13 +14,20 @@ class MovingAverage:
     update, which stalls the device.
     """
 
-    def __init__(self, network: nn.Module, half_life: float, images_per_update: int):
-        self.source, self.network = network, copy.deepcopy(network).requires_grad_(False).eval()
-        self.rate = 1 - 0.5 ** (images_per_update / half_life)
+    def __init__(self, source: nn.Module, network: nn.Module, rate: float):
+        self.network, self.source, self.rate = network, source, rate
+        self.weights: list[Tensor] = list(network.parameters())
+        self.source_weights: list[Tensor] = list(source.parameters())
+
+    @classmethod
+    def of(cls, source: nn.Module, half_life: float, images_per_update: int) -> Self:
+        """That of a network, starting at its weights."""
+        network = copy.deepcopy(source).requires_grad_(False).eval()
+        return cls(source, network, rate=1 - 0.5 ** (images_per_update / half_life))
 
     @torch.no_grad()
     def update(self) -> None:
         """Move the average towards the source."""
-        torch._foreach_lerp_(list(self.network.parameters()), list(self.source.parameters()), self.rate)
+        torch._foreach_lerp_(self.weights, self.source_weights, self.rate)
         for average, buffer in zip(self.network.buffers(), self.source.buffers(), strict=True):
             average.copy_(buffer)

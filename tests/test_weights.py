@@ -334,7 +334,7 @@ def test_spectral_norm_under_autocast_is_in_float32():
 def test_half_life(half_life, images):
     """The distance to weights that stand still halves with every half-life of images."""
     source = nn.Linear(3, 2)
-    average = MovingAverage(source, half_life, images)
+    average = MovingAverage.of(source, half_life, images)
     start = [parameter.clone() for parameter in average.network.parameters()]
     goal = [some(*parameter.shape, seed=7) for parameter in source.parameters()]
     with torch.no_grad():
@@ -349,7 +349,7 @@ def test_half_life(half_life, images):
 
 def test_each_update_is_one_convex_step():
     source = nn.Linear(3, 2)
-    average = MovingAverage(source, half_life=100, images_per_update=100)  # a rate of 1/2
+    average = MovingAverage.of(source, half_life=100, images_per_update=100)  # a rate of 1/2
     with torch.no_grad():
         source.weight.fill_(1)
     before = [parameter.clone() for parameter in average.network.parameters()]
@@ -360,7 +360,7 @@ def test_each_update_is_one_convex_step():
 
 def test_moving_average_copies_buffers_and_leaves_its_source():
     source = spectral_norm(nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)), iterations=1)
-    average = MovingAverage(source, half_life=1000, images_per_update=10)
+    average = MovingAverage.of(source, half_life=1000, images_per_update=10)
     for step in range(3):
         source(some(8, 4, seed=step)).sum().backward()
     before = copy.deepcopy(source.state_dict())

@@ -98,7 +98,7 @@ class Adversarial(Game):
                 view = self.view(network, opponent, over_copies(real, network), fake, labels, step=step)
                 return self.generator.objective(view, step, step)
 
-        with frozen(self.discriminator.network):
+        with frozen(self.discriminator.parameters):
             self.generator.learn(objective, step)
 
     def view(
@@ -164,13 +164,12 @@ def can_be_joined(discriminator: Player) -> bool:
 
 
 @contextmanager
-def frozen(network: nn.Module) -> Iterator[None]:
-    """The network's weights take part without getting a gradient, or keeping what one would need."""
-    learned = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    for parameter in learned:
-        parameter.requires_grad_(False)
+def frozen(weights: list[nn.Parameter]) -> Iterator[None]:
+    """These take part without getting a gradient, or keeping what one would need."""
+    for weight in weights:
+        weight.requires_grad_(False)
     try:
         yield
     finally:
-        for parameter in learned:
-            parameter.requires_grad_(True)
+        for weight in weights:
+            weight.requires_grad_(True)
