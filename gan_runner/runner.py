@@ -16,6 +16,7 @@ from gan_runner.build import Built, build
 from gan_runner.capture import CapturedStep, hindrance
 from gan_runner.config import ConfigError, Stopped, TrainingFailed, flatten
 from gan_runner.datasets.data import Data
+from gan_runner.datasets.on_disk import UnreadableError
 from gan_runner.determinism import deterministic, tensor_cores
 from gan_runner.games.game import Game
 from gan_runner.log import RunLog
@@ -244,7 +245,7 @@ def explain(error: Exception) -> str | None:
         return f"{what}: {errno.errorcode.get(error.errno, '')} ({error.strerror})"
     if "DataLoader worker" in first:
         return f"a process that reads the dataset died ({first}); workers=0 reads it without any"
-    return first if isinstance(error, OSError) else None
+    return first if isinstance(error, OSError | UnreadableError) else None
 
 
 def last_good(directory: RunDirectory) -> str:

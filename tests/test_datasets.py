@@ -5,7 +5,7 @@ import gzip
 import hashlib
 import importlib
 import inspect
-import io
+import json
 import logging
 import math
 import os
@@ -31,8 +31,11 @@ from PIL import Image
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.nn.functional import interpolate
 
-from gan_runner.datasets import embedded, images, vision
+from gan_runner.datasets import embedded, images, memory, vision
 from gan_runner.datasets.data import Data, Normalization, Samples
+from gan_runner.datasets.streamed import place
+from tests.conftest import SMALL
+from tests.test_streaming import assert_same
 
 CONF = Path(__file__).parents[1] / "conf" / "dataset"
 ALL = sorted(path.stem for path in CONF.glob("*.yaml"))
@@ -829,11 +832,34 @@ def test_image_folder_errors(tmp_path, monkeypatch):
 
 def test_memory_is_estimated_first(tmp_path, monkeypatch):
     save(some_images(1)[0], tmp_path / "1.png")
-    assert (images.available_memory() or 0) > 2**20
-    with pytest.raises(ValueError, match=r"dataset\.image_size: 1 images of 2000000x2000000 .* take 3725.3 GiB"):
+    assert (memory.available_memory() or 0) > 2**20
+    with pytest.raises(ValueError, match=r"dataset\.image_size: an image of 2000000x2000000 .* takes 3725.3 GiB of"):
         load("image_folder", root=str(tmp_path), image_size=2_000_000)
     monkeypatch.setattr(Path, "read_text", lambda _: "")
-    assert images.available_memory() == os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert memory.available_memory() == os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.parametrize(
+    ("line", "folder", "files"),
+    [
+        ("0::/job/step", "job", "memory.max memory.current inactive_file"),
+        ("4:cpu,memory:/job/step", "memory/job", "memory.limit_in_bytes memory.usage_in_bytes total_inactive_file"),
+    ],
+    ids=["version 2", "version 1"],
+)
+def test_the_limit_of_a_container_counts(line, folder, files, tmp_path, monkeypatch):
+    limit, usage, reclaimable = files.split()
+    for path, allowed in ((f"{folder}/step", "max"), (folder, "1000000")):
+        (tmp_path / path).mkdir(parents=True, exist_ok=True)
+        (tmp_path / path / limit).write_text(f"{allowed}\n")
+        (tmp_path / path / usage).write_text("700000\n")
+        (tmp_path / path / "memory.stat").write_text(f"cache 3\n{reclaimable} 5\n")
+    (tmp_path / "own").write_text(f"7:pids:/\n{line}\n")
+    monkeypatch.setattr(memory, "CGROUPS", tmp_path)
+    monkeypatch.setattr(memory, "OWN_CGROUPS", tmp_path / "own")
+    assert memory.available_memory() == 300_005
+    (tmp_path / "own").unlink()
+    assert (memory.available_memory() or 0) > 2**20
 
 
 # Arrays
@@ -960,11 +986,72 @@ def test_errors_come_before_torchvision_is_imported(tmp_path):
     assert ran.stdout.strip() == "False"
 
 
-def test_files_in_streams_and_archives_alike(tmp_path):
-    """`decode` reads a path in an archive as one in a folder."""
+def test_files_in_folders_and_archives_alike(tmp_path):
     save(some_images(1, 3)[0], tmp_path / "1.png")
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w") as file:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
         file.write(tmp_path / "1.png", "x/1.png")
-    packed = zipfile.Path(zipfile.ZipFile(stream), "x/1.png")
+    packed = images.Member(tmp_path / "a.zip", "x/1.png")
     assert torch.equal(*(images.decode([f], channels=3, size=(4, 6)) for f in (packed, tmp_path / "1.png")))
+    with pytest.raises(ValueError, match=rf"dataset\.root: {tmp_path}/a\.zip/x/2\.png is not a readable image"):
+        images.decode([packed._replace(name="x/2.png")], channels=3, size=(4, 6))
+
+
+# Image files that would exceed memory
+
+
+@pytest.fixture
+def _little_memory(monkeypatch):
+    monkeypatch.setattr(images, "available_memory", lambda: 500)
+    monkeypatch.setattr(memory, "available_memory", lambda: 500)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("name", ["image_folder", "celeba", "celeba in its archive"])
+def test_images_that_exceed_memory_stream(name, workers, tmp_path, request):
+    if name == "image_folder":
+        for number, image in enumerate(some_images(20, 3)):
+            save(image, tmp_path / f"{number % 3}/{number}.png")
+        words: dict[str, Any] = {"held_out": 0.2, "normalization": "standard", "flip": True}
+    else:
+        write_celeba(tmp_path, packed="archive" in name)
+        words = {"attribute": "Smiling", "image_size": 8}
+    name = name.split()[0]
+    resident = load(name, root=str(tmp_path), **words)
+    request.getfixturevalue("_little_memory")
+    there = load(name, root=str(tmp_path), **words)
+    assert (resident.is_on_disk, there.is_on_disk) == (False, True)
+    assert there.nbytes == resident.nbytes
+    data, [note] = place(there, torch.device("cpu"), "auto", workers)
+    assert "it streams from its files" in note
+    for index in range(8):
+        assert_same(data.batch(index, 4, seed=0), resident.batch(index, 4, seed=0))
+    assert_same(data.held_out(3), resident.held_out(3))
+    assert torch.equal(there.to("cpu").batch(0, 4, seed=0)[0], resident.batch(0, 4, seed=0)[0])
+    data.close()
+
+
+@pytest.mark.usefixtures("_little_memory")
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_broken_file_among_those_that_stream(workers, tmp_path, run_cli):
+    for number, image in enumerate(some_images(20, 3, height=40, width=40)):
+        save(image, tmp_path / f"images/{number}.jpg")
+    words = [*SMALL, "dataset=image_folder", f"dataset.root={tmp_path / 'images'}", "dataset.image_size=8",
+             f"workers={workers}", "loss=hinge", "steps=9"]  # fmt: skip
+    there = load("image_folder", root=str(tmp_path / "images"), image_size=8)
+    shown, after_one_step = there._fixed_rows(4), there._order(0, 0)[8:]
+    broken = there._samples.files[next(row for row in after_one_step if row not in shown)]
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[:20])
+    code, _, error = run_cli(*words, "hydra.run.dir=a")
+    assert (code, error.count("\n")) == (1, 1)
+    assert f"{broken} is not a readable image" in error
+    assert not Path("a/summary.json").exists()
+    broken.write_bytes(whole[: len(whole) // 2])  # its header is whole
+    code, _, error = run_cli(*words, "hydra.run.dir=b")
+    assert (code, error.count("\n")) == (1, 1), error
+    assert f"b: dataset.root: {broken} is not a readable image" in error
+    assert "its last checkpoint, of step 1, is whole" in error
+    assert json.loads(Path("b/summary.json").read_text())["status"] == "failed"
+    broken.write_bytes(whole)
+    code, _, error = run_cli("resume", "b")
+    assert code == 0, error

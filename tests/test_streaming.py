@@ -14,9 +14,9 @@ import pytest
 import torch
 import yaml
 
-from gan_runner.datasets import array, streamed
+from gan_runner.datasets import array, memory, streamed
 from gan_runner.datasets.data import Endless, Recorded, Samples
-from gan_runner.datasets.mapped import Mapped
+from gan_runner.datasets.on_disk import Mapped
 from gan_runner.datasets.streamed import Streamed, place
 from tests.conftest import SMALL
 
@@ -148,9 +148,9 @@ def test_a_file_gives_the_same_batches_however_it_is_read(kind, options, tmp_pat
     np.save(tmp_path / "labels.npy", np.arange(30))
     keys = NPY | {"labels": str(tmp_path / "labels.npy")} | options
     in_file: Any = array.npy(path=str(path), **keys)
-    assert in_file.is_mapped
+    assert in_file.is_on_disk
     resident = in_file.to("cpu")
-    assert not resident.is_mapped
+    assert not resident.is_on_disk
     data = Streamed(in_file, workers).to("cpu")
     for index in range(12):
         assert_same(data.batch(index, 7, seed=0), resident.batch(index, 7, seed=0))
@@ -165,7 +165,7 @@ def test_a_file_gives_the_same_batches_however_it_is_read(kind, options, tmp_pat
 
 
 def test_the_parts_of_a_pass_are_bounded_by_their_bytes(tmp_path, monkeypatch):
-    monkeypatch.setattr("gan_runner.datasets.mapped.CHUNK_BYTES", 3 * 4 * 6 * 3)
+    monkeypatch.setattr("gan_runner.datasets.on_disk.CHUNK_BYTES", 3 * 4 * 6 * 3)
     np.save(tmp_path / "a.npy", np.random.default_rng(0).integers(0, 256, (10, 3, 4, 6), dtype=np.uint8))
     data: Any = array.npy(path=str(tmp_path / "a.npy"), **NPY | {"held_out": 0.0})
     assert [len(part) for part in data._samples.split(4096)] == [3, 3, 3, 1]
@@ -196,7 +196,7 @@ def huge(tmp_path: Path) -> Path:
 
 
 def test_a_file_larger_than_memory_streams_and_says_so(huge, monkeypatch):
-    monkeypatch.setattr("gan_runner.datasets.streamed.available_memory", lambda: 2**30)
+    monkeypatch.setattr(memory, "available_memory", lambda: 2**30)
     loaded = array.npy(path=str(huge), **NPY)
     data, [note] = place(loaded, torch.device("cpu"), "auto", 1)
     assert note == (
@@ -332,12 +332,12 @@ def test_a_file_streams_in_a_run_and_the_log_says_so(run_cli, tmp_path, monkeypa
     code, _, error = run_cli(*words, "hydra.run.dir=resident")
     assert code == 0, error
     assert "streams" not in Path("resident/gan_runner.log").read_text()
-    monkeypatch.setattr("gan_runner.datasets.streamed.available_memory", lambda: 5000)
+    monkeypatch.setattr(memory, "available_memory", lambda: 5000)
     code, _, error = run_cli(*words, "hydra.run.dir=streamed")
     assert code == 0, error
     assert "cpu has 4.88 KiB free: it streams from its file, workers=2" in Path("streamed/gan_runner.log").read_text()
     assert metrics("streamed") == metrics("resident")
-    monkeypatch.setattr("gan_runner.datasets.streamed.available_memory", lambda: 900)
+    monkeypatch.setattr(memory, "available_memory", lambda: 900)
     code, _, error = run_cli(*words, "stream=false", "hydra.run.dir=refused")
     assert (code, error.count("\n")) == (1, 1)
     assert "stream=false: the dataset takes 3.12 KiB, and cpu has 900 B free; stream=true leaves it" in error

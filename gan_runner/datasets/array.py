@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gan_runner.datasets.data import CHUNK, Data, Normalization, Samples
 from gan_runner.datasets.images import Channels, Fraction, ImageSize, convert_channels, resize, split
-from gan_runner.datasets.mapped import Mapped
+from gan_runner.datasets.on_disk import Mapped
 
 ALLOWED = (
     "images: uint8, or float in [0, 1] or [-1, 1], of shape (N, H, W), (N, H, W, C) or (N, C, H, W) with C = 1 or 3; "

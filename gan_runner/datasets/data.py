@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor
 
-from gan_runner.datasets.mapped import Mapped
+from gan_runner.datasets.on_disk import OnDisk
 from gan_runner.randomness import derive
 
 Normalization = Literal["symmetric", "unit", "standard"]
@@ -86,7 +86,7 @@ class Data(ABC):
         moved = copy.copy(self)
         moved.device = torch.device(device)
         for name, value in vars(self).items():
-            if isinstance(value, Tensor | Mapped):
+            if isinstance(value, Tensor | OnDisk):
                 setattr(moved, name, value.to(device))
         return moved
 
@@ -124,7 +124,7 @@ class Data(ABC):
 class Samples(Data):
     """Finite data: uint8 images (N, C, H, W), or float32 points (N, D), with labels or without.
 
-    They lie in memory, or in a file until `to` reads them.
+    They lie in memory, or in files until `to` reads them.
 
     The training batches cut the endless concatenation of the epochs' permutations: every sample is seen equally
     often, no batch is ragged, and a batch may lie across the border of two epochs.
@@ -140,11 +140,11 @@ class Samples(Data):
 
     def __init__(
         self,
-        samples: Tensor | Mapped,
+        samples: Tensor | OnDisk,
         labels: Tensor | None = None,
         *,
         seed: int,
-        held_out: Tensor | Mapped | None = None,
+        held_out: Tensor | OnDisk | None = None,
         held_out_labels: Tensor | None = None,
         num_classes: int | None = None,
         normalization: Normalization = "symmetric",
@@ -231,9 +231,14 @@ class Samples(Data):
         return sum(part.nbytes for part in parts if part is not None)
 
     @property
-    def is_mapped(self) -> bool:
-        """Whether the samples are in a file until they are read."""
-        return isinstance(self._samples, Mapped)
+    def is_on_disk(self) -> bool:
+        """Whether the samples are in files until they are read."""
+        return isinstance(self._samples, OnDisk)
+
+    @property
+    def source(self) -> str:
+        """Where the samples are, for people."""
+        return self._samples.source if isinstance(self._samples, OnDisk) else "host memory"
 
     def _fixed_rows(self, count: int) -> Tensor:
         return torch.randperm(self.size, generator=seeded(derive(self.seed, "fixed")))[:count]
@@ -332,7 +337,7 @@ class Recorded(Data):
         return self.batch(0, 0, 0)
 
 
-def _affine(images: Tensor | Mapped, normalization: Normalization) -> tuple[Tensor, Tensor, OutputActivation]:
+def _affine(images: Tensor | OnDisk, normalization: Normalization) -> tuple[Tensor, Tensor, OutputActivation]:
     """(scale, shift), (C, 1, 1) each, of the normalization pixel * scale + shift, and the activation that it wants."""
     channels = images.shape[1]
     ones = torch.ones(channels, 1, 1)
@@ -354,7 +359,7 @@ def _affine(images: Tensor | Mapped, normalization: Normalization) -> tuple[Tens
             return (1 / sd).float().view(-1, 1, 1), (-mean / sd).float().view(-1, 1, 1), "linear"
 
 
-def _limits(points: Tensor | Mapped) -> tuple[float, float]:
+def _limits(points: Tensor | OnDisk) -> tuple[float, float]:
     """The range of all coordinates, and half as much around it, to see the generated points that miss the data."""
     ranges = [chunk.aminmax() for chunk in points.split(CHUNK)]
     low, high = min(float(some.min) for some in ranges), max(float(some.max) for some in ranges)

@@ -4,15 +4,14 @@ import os
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from gan_runner.datasets.data import Data, Normalization, Samples
 from gan_runner.datasets.images import (
     Channels,
     Fraction,
     ImageSize,
-    decode,
     height_and_width,
+    image_files,
     in_threads,
     size_and_colour,
     split,
@@ -34,7 +33,8 @@ def image_folder(
     """The images in `root`, without labels; or in its subfolders, at any depth: these, sorted by name, are the classes.
 
     Hidden files and folders are passed over, as are other types of file. Images are turned upright by their EXIF
-    orientation, lose their transparency, and are decoded once, at the start, on all cores.
+    orientation, lose their transparency, and are decoded once, at the start, on all cores; or, if they would take more
+    than half of the memory, whenever they are read.
 
     channels: None = 3 if a file is stored in colour, else 1.
 
@@ -47,16 +47,14 @@ def image_folder(
         headers = list(in_threads(size_and_colour, files))
         channels = channels or (3 if any(colour for _, colour in headers) else 1)
         size = size or _one_size(files, [its_size for its_size, _ in headers])
-    training, held = split(len(files), held_out, seed)
-    order = torch.cat([training, held])  # so that both parts are views of one array, decoded into its place
-    images = decode([files[i] for i in order.tolist()], channels=channels, size=size)
-    labels: Tensor | None = torch.tensor(classes)[order] if classes else None
-    count = len(training)
+    parts = split(len(files), held_out, seed)
+    training, held = (image_files([files[i] for i in part], channels=channels, size=size) for part in parts)
+    labels, held_labels = (torch.tensor(classes)[part] if classes else None for part in parts)
     return Samples(
-        images[:count],
-        None if labels is None else labels[:count],
-        held_out=images[count:],
-        held_out_labels=None if labels is None else labels[count:],
+        training,
+        labels,
+        held_out=held,
+        held_out_labels=held_labels,
         num_classes=max(classes, default=-1) + 1,
         normalization=normalization,
         flip=flip,

@@ -1,11 +1,12 @@
-"""What the image datasets share: sizes, channels, the split, and the decoding of image files."""
+"""What the image datasets share: sizes, channels, the split, and image files, decoded at the start or when read."""
 
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
-from zipfile import Path as ZipPath
+from typing import IO, Annotated, Literal, NamedTuple, Protocol, TypeVar
+from zipfile import ZipFile
 
 import numpy as np
 import torch
@@ -15,6 +16,9 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from gan_runner.datasets.data import CHUNK, seeded
+from gan_runner.datasets.memory import SHARE, available_memory
+from gan_runner.datasets.memory import size as readable
+from gan_runner.datasets.on_disk import OnDisk, UnreadableError
 from gan_runner.randomness import derive
 
 Pixels = Annotated[int, Ge(1)]
@@ -23,9 +27,36 @@ ImageSize = Pixels | Annotated[list[Pixels], Len(2, 2)] | None
 Channels = Literal[1, 3] | None
 """1 = grey, 3 = RGB, None = as it is."""
 Fraction = Annotated[float, Ge(0), Lt(1)]
-File = Path | ZipPath
 
 GREY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N", "F")  # Pillow's
+
+
+class File(Protocol):
+    """What can be opened: a path, or a member of an archive."""
+
+    def open(self, mode: Literal["rb"]) -> IO[bytes]:
+        """Open it to be read."""
+
+
+class Member(NamedTuple):
+    """A file in a ZIP archive, which each process opens for itself: of a handle they would share the position."""
+
+    archive: Path
+    name: str
+
+    def open(self, mode: Literal["rb"]) -> IO[bytes]:
+        """Open it to be read."""
+        return opened_archive(self.archive, os.getpid()).open(self.name)
+
+    def __str__(self) -> str:
+        return f"{self.archive}/{self.name}"
+
+
+@cache
+def opened_archive(archive: Path, process: int) -> ZipFile:
+    """An archive, opened in this process."""
+    return ZipFile(archive)
+
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -93,23 +124,51 @@ def size_and_colour(file: File) -> tuple[tuple[int, int], bool]:
     return _opened(file, read)
 
 
-def decode(files: Sequence[File], *, channels: Literal[1, 3], size: tuple[int, int]) -> Tensor:
+class ImageFiles(OnDisk):
+    """Image files, decoded whenever they are read: uint8 (N, C, H, W), `size` = (H, W).
+
+    Raises ValueError naming a file that is broken, also where it is read.
+    """
+
+    source = "its files"
+
+    def __init__(self, files: Sequence[File], *, channels: Literal[1, 3], size: tuple[int, int]):
+        super().__init__(len(files), (channels, *size), torch.uint8)
+        self.files = files
+
+    def _read(self, rows: Tensor) -> Tensor:
+        channels, *size = self._sample_shape
+        return decode([self.files[row] for row in rows.tolist()], channels=channels, size=size)
+
+
+def image_files(files: Sequence[File], *, channels: Literal[1, 3], size: tuple[int, int]) -> Tensor | ImageFiles:
+    """Image files, decoded now if they take at most half of the memory, else whenever they are read.
+
+    Raises ValueError naming a file that is broken, by its header in the second case; or `dataset.image_size` if memory
+    does not suffice for one image.
+    """
+    in_files, available = ImageFiles(files, channels=channels, size=size), available_memory()
+    if available is None or in_files.nbytes <= SHARE * available:
+        return decode(files, channels=channels, size=size)
+    if in_files.nbytes > len(files) * available:
+        raise ValueError(
+            f"dataset.image_size: an image of {size[0]}x{size[1]} pixels and {channels} channels takes "
+            f"{readable(in_files.nbytes / len(files))} of memory, and {readable(available)} are free"
+        )
+    for _ in in_threads(size_and_colour, files):
+        pass
+    return in_files
+
+
+def decode(files: Sequence[File], *, channels: int, size: Sequence[int]) -> Tensor:
     """Image files as one uint8 tensor (N, C, H, W), `size` = (H, W).
 
     Upright by their EXIF orientation, without their transparency; the central part of the wanted aspect, by Pillow's
     (antialiased) bilinear filter.
 
-    Raises ValueError naming a file that is broken, or `dataset.image_size` if memory does not suffice.
+    Raises ValueError naming a file that is broken.
     """
-    shape = (len(files), channels, *size)
-    needed, available = int(np.prod(shape)), available_memory()
-    if available is not None and needed > available:
-        raise ValueError(
-            f"dataset.image_size: {len(files):,} images of {size[0]}x{size[1]} pixels and {channels} channels take "
-            f"{needed / 2**30:.1f} GiB of memory, and {available / 2**30:.1f} GiB are available; "
-            "set a smaller dataset.image_size"
-        )
-    pixels = np.empty(shape, dtype=np.uint8)
+    pixels = np.empty((len(files), channels, *size), dtype=np.uint8)
 
     def fill(index: int) -> None:
         pixels[index] = _opened(files[index], lambda image: _upright_pixels(image, channels, size))
@@ -120,7 +179,10 @@ def decode(files: Sequence[File], *, channels: Literal[1, 3], size: tuple[int, i
 
 
 def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterable[Result]:
-    """`map` on all cores: Pillow lets go of the interpreter while it decodes and resizes."""
+    """`map` on all cores, or on one in a worker: Pillow lets go of the interpreter while it decodes and resizes."""
+    if torch.utils.data.get_worker_info():
+        yield from map(function, items)
+        return
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         yield from pool.map(function, items)
 
@@ -130,29 +192,20 @@ def _opened(file: File, read: Callable[[Image.Image], Result]) -> Result:
         with file.open("rb") as stream, Image.open(stream) as image:
             return read(image)
     except Exception as error:  # a broken file can make Pillow raise anything: OSError, SyntaxError, struct.error ...
-        raise ValueError(f"dataset.root: {file} is not a readable image ({type(error).__name__}: {error})") from error
+        raise UnreadableError(
+            f"dataset.root: {file} is not a readable image ({type(error).__name__}: {error})"
+        ) from error
 
 
-def _upright_pixels(image: Image.Image, channels: Literal[1, 3], size: tuple[int, int]) -> np.ndarray:
+def _upright_pixels(image: Image.Image, channels: int, size: Sequence[int]) -> np.ndarray:
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):  # 16 bits a pixel, which Pillow would clip at 255
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     elif image.mode in ("P", "PA"):  # transparency in the palette: Pillow warns about the direct way
         image = image.convert("RGBA")
     image = image.convert("L" if channels == 1 else "RGB")
-    if image.size != size[::-1]:
-        image = ImageOps.fit(image, size[::-1], Image.Resampling.BILINEAR)
+    height, width = size
+    if image.size != (width, height):
+        image = ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
     pixels = np.asarray(image)
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
-
-
-def available_memory() -> int | None:
-    """Bytes that can be had without swapping; where the system does not say, all there are; None = unknown."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):  # sysconf's own SC_AVPHYS_PAGES leaves out the cache, which is free for the taking
-        try:
-            return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        except (AttributeError, ValueError, OSError):
-            return None

@@ -16,9 +16,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from gan_runner.datasets.data import Data, Labelled, Recorded, Samples
-from gan_runner.datasets.images import available_memory
+from gan_runner.datasets.memory import SHARE, free_memory, size
+from gan_runner.datasets.on_disk import UnreadableError
 
-SHARE = 0.5  # of a device's free memory that a dataset may take: the networks and their activations need the rest
 PREFETCHED = 2  # batches that each worker is ahead: all of them lie in /dev/shm, of which a container has 64 MiB
 # A worker is a fork where that is sound: nothing is copied or pickled, and a start takes milliseconds. It only copies
 # rows, on one thread, and uses neither CUDA nor a lock that another thread of its parent might have held.
@@ -30,7 +30,7 @@ Place = Literal["auto"] | bool
 
 
 class Streamed(Samples):
-    """Samples in host memory, or in a file, with the batches that they have when they are resident on the device.
+    """Samples in host memory, or in files, with the batches that they have when they are resident on the device.
 
     Rows are picked by processes, pinned where the device is a GPU, and copied to it without waiting; they are flipped
     and normalised there. Batches that follow on each other are fetched ahead; any other request starts the processes
@@ -43,7 +43,7 @@ class Streamed(Samples):
         vars(self).update(vars(samples))
         self.workers = workers
         self._source = samples
-        self._feed: Iterator[Labelled] | None = None
+        self._feed: Iterator[Labelled | UnreadableError] | None = None
         self._next: tuple[int, int, int] | None = None  # the request that the feed is at
 
     def to(self, device: torch.device | str) -> Self:
@@ -56,7 +56,10 @@ class Streamed(Samples):
         return moved
 
     def batch(self, index: int, batch_size: int, seed: int) -> Labelled:
-        """The batch that `Samples` has. Raises RuntimeError if a worker died."""
+        """The batch that `Samples` has.
+
+        Raises RuntimeError if a worker died, UnreadableError naming an image file.
+        """
         samples, labels = self._fetched(index, batch_size, seed)
         samples = samples.to(self.device, non_blocking=True)
         labels = None if labels is None else labels.to(self.device, non_blocking=True)
@@ -76,7 +79,8 @@ class Streamed(Samples):
 
     def training(self, count: int | None) -> Labelled:
         """Those of `Samples`. Raises ValueError if these are all and exceed the host's memory."""
-        available = available_memory() if self.is_mapped and (count is None or count >= self.size) else None
+        are_all = count is None or count >= self.size
+        available = free_memory(torch.device("cpu")) if self.is_on_disk and are_all else None
         if available is not None and self.nbytes > available:
             raise ValueError(
                 f"all training samples are asked for: they take {size(self.nbytes)} of memory, and "
@@ -100,10 +104,12 @@ class Streamed(Samples):
             found = next(self._feed)
         except (ConnectionError, EOFError) as error:  # it was killed while it passed a batch on
             raise RuntimeError(f"DataLoader worker is gone: {error}") from error
+        if isinstance(found, UnreadableError):
+            raise found
         self._next = (index + 1, batch_size, seed)
         return found
 
-    def _started(self, index: int, batch_size: int, seed: int) -> Iterator[Labelled]:
+    def _started(self, index: int, batch_size: int, seed: int) -> Iterator[Labelled | UnreadableError]:
         """Workers that fetch all batches from `index` on."""
         source = copy.copy(self._source)
         source._orders, source.cached_orders = {}, 2  # in each worker: a batch may lie across the border of two epochs
@@ -127,14 +133,17 @@ class Streamed(Samples):
             return iter(loader)
 
 
-class StoredBatches(torch.utils.data.Dataset[Labelled]):
-    """Batches by their index, as a worker picks them."""
+class StoredBatches(torch.utils.data.Dataset[Labelled | UnreadableError]):
+    """Batches by their index, as a worker picks them, or why that cannot be."""
 
     def __init__(self, samples: Samples, batch_size: int, seed: int):
         self.samples, self.batch_size, self.seed = samples, batch_size, seed
 
-    def __getitem__(self, index: int) -> Labelled:
-        return self.samples.stored(index, self.batch_size, self.seed)
+    def __getitem__(self, index: int) -> Labelled | UnreadableError:
+        try:
+            return self.samples.stored(index, self.batch_size, self.seed)
+        except UnreadableError as error:  # DataLoader would make its traceback the message
+            return error
 
 
 @contextmanager
@@ -175,40 +184,21 @@ def _obey(parent: int) -> None:
 def place(data: Data, device: torch.device, stream: Place, workers: int) -> tuple[Data, list[str]]:
     """The data, resident on the device or streaming to it, and what is to be said of that.
 
-    On the CPU, samples in host memory are resident as they are, and those in a file are if they fit it.
+    On the CPU, samples in host memory are resident as they are, and those in files are if they fit it.
     Raises ValueError where `stream` cannot be had.
     """
     if not isinstance(data, Samples):
         if stream is True and not isinstance(data, Recorded):
             raise ValueError("stream=true: this dataset makes its samples on the device; stream=auto fits all datasets")
         return data.to(device), []
-    is_there = device.type == "cpu" and not data.is_mapped
+    is_there = device.type == "cpu" and not data.is_on_disk
     takes, free = data.nbytes, None if is_there else free_memory(device)
     sizes = f"the dataset takes {size(takes)}, and {device} has {size(free or 0)} free"
     notes = []
     if stream == "auto":
         stream = free is not None and takes > SHARE * free
-        source = "its file" if data.is_mapped else "host memory"
-        notes = [f"{sizes}: it streams from {source}, workers={workers}; stream=false keeps it there"] if stream else []
+        how = f"it streams from {data.source}, workers={workers}; stream=false keeps it there"
+        notes = [f"{sizes}: {how}"] if stream else []
     if not stream and free is not None and takes > free:
         raise ValueError(f"stream=false: {sizes}; stream=true leaves it where it is")
     return (Streamed(data, workers) if stream else data).to(device), notes
-
-
-def free_memory(device: torch.device) -> int | None:
-    """Bytes that this process could still have there; None = unknown."""
-    if device.type == "cuda":
-        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return torch.cuda.mem_get_info(device)[0] + cached
-    if device.type == "mps":
-        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
-    return available_memory() if device.type == "cpu" else None
-
-
-def size(count: float) -> str:
-    """Bytes, for people."""
-    for unit in ("B", "KiB", "MiB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1024
-    return f"{count:.1f} GiB"

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile
-from zipfile import Path as ZipPath
 
 import numpy as np
 import torch
@@ -22,13 +21,15 @@ from gan_runner.datasets.images import (
     Channels,
     File,
     ImageSize,
+    Member,
     convert_channels,
-    decode,
     height_and_width,
+    image_files,
     resize,
 )
+from gan_runner.datasets.on_disk import OnDisk
 
-Part = tuple[Tensor, Tensor | None]  # images and their labels
+Part = tuple[Tensor | OnDisk, Tensor | None]  # images and their labels
 
 
 def mnist(
@@ -45,8 +46,8 @@ def mnist(
 
     Source: LeCun, Cortes & Burges 1998, The MNIST database.
     """
-    parts = _idx_parts("MNIST", _absolute(root), download)
-    return _samples(parts, 10, image_size, channels, normalization=normalization, flip=flip, seed=seed)
+    parts = [_fitted(part, image_size, channels) for part in _idx_parts("MNIST", _absolute(root), download)]
+    return _samples(*parts, num_classes=10, normalization=normalization, flip=flip, seed=seed)
 
 
 def fashion_mnist(
@@ -63,8 +64,8 @@ def fashion_mnist(
 
     Source: Xiao et al. 2017, Fashion-MNIST, arXiv 1708.07747.
     """
-    parts = _idx_parts("FashionMNIST", _absolute(root), download)
-    return _samples(parts, 10, image_size, channels, normalization=normalization, flip=flip, seed=seed)
+    parts = [_fitted(part, image_size, channels) for part in _idx_parts("FashionMNIST", _absolute(root), download)]
+    return _samples(*parts, num_classes=10, normalization=normalization, flip=flip, seed=seed)
 
 
 def cifar10(
@@ -103,10 +104,10 @@ def cifar10(
                 if path.is_file() and not check_integrity(str(path), md5):
                     raise _corrupt(path, "its md5 is not the published one") from error
             raise _missing("CIFAR-10", place, [archive], _reason(error) if download else "it is incomplete") from error
-    training, test = (
-        (torch.from_numpy(each.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(each.targets)) for each in sets
-    )
-    return _samples((training, test), 10, image_size, channels, normalization=normalization, flip=flip, seed=seed)
+    images = [torch.from_numpy(each.data).permute(0, 3, 1, 2).contiguous() for each in sets]
+    labels = [torch.tensor(each.targets) for each in sets]
+    parts = [_fitted(part, image_size, channels) for part in zip(images, labels, strict=True)]
+    return _samples(*parts, num_classes=10, normalization=normalization, flip=flip, seed=seed)
 
 
 def celeba(
@@ -123,7 +124,8 @@ def celeba(
     """162,770 aligned portraits, RGB; 19,867 held out, the validation set.
 
     Of the 178 x 218 pixels the central 178 x 178 are taken, the largest square, and scaled; for another aspect, the
-    largest central part of that aspect. All are decoded at the start, on all cores, out of the archive or its folder.
+    largest central part of that aspect. They are decoded out of the archive or its folder, at the start, on all cores;
+    or, if they would take more than half of the memory, whenever they are read.
 
     attribute: one of the 40, whose absence or presence is then the label 0 or 1; None = no labels.
 
@@ -139,7 +141,8 @@ def celeba(
     splits = dict(row for row in map(str.split, tables[0].read_text().splitlines()) if len(row) == 2)
     presence = _presence(tables[1], attribute) if attribute else {}
     try:
-        base: File = images if images.is_dir() else ZipPath(ZipFile(archive)) / images.name
+        if is_packed := not images.is_dir():
+            ZipFile(archive).close()
     except BadZipFile as error:
         raise _corrupt(archive, error) from error
 
@@ -150,30 +153,28 @@ def celeba(
         if attribute and not presence.keys() >= set(names):
             raise _corrupt(tables[1], "it lacks some of the images")
         size = (178, 178) if image_size is None else height_and_width(image_size)
-        pixels = decode([base / name for name in names], channels=channels or 3, size=size)
+        files: list[File] = [Member(archive, f"{images.name}/{name}") if is_packed else images / name for name in names]
+        pixels = image_files(files, channels=channels or 3, size=size)
         return pixels, torch.tensor([presence[name] for name in names]) if attribute else None
 
-    parts = part("0"), part("1")
-    return _samples(parts, 2 if attribute else 0, None, None, normalization=normalization, flip=flip, seed=seed)
+    num_classes = 2 if attribute else 0
+    return _samples(part("0"), part("1"), num_classes=num_classes, normalization=normalization, flip=flip, seed=seed)
+
+
+def _fitted(part: tuple[Tensor, Tensor], image_size: ImageSize, channels: Channels) -> Part:
+    """The images of a part in the wanted size and colours."""
+    images, labels = part
+    return convert_channels(resize(images, image_size), channels), labels
 
 
 def _samples(
-    parts: tuple[Part, Part],
-    num_classes: int,
-    image_size: ImageSize,
-    channels: Channels,
-    *,
-    normalization: Normalization,
-    flip: bool,
-    seed: int,
+    training: Part, held_out: Part, *, num_classes: int, normalization: Normalization, flip: bool, seed: int
 ) -> Data:
     """Of the training part and the held-out one."""
-    (images, labels), (held_out, held_out_labels) = parts
     return Samples(
-        convert_channels(resize(images, image_size), channels),
-        labels,
-        held_out=convert_channels(resize(held_out, image_size), channels),
-        held_out_labels=held_out_labels,
+        *training,
+        held_out=held_out[0],
+        held_out_labels=held_out[1],
         num_classes=num_classes,
         normalization=normalization,
         flip=flip,
@@ -181,7 +182,7 @@ def _samples(
     )
 
 
-def _idx_parts(name: str, root: Path, download: bool) -> tuple[Part, Part]:
+def _idx_parts(name: str, root: Path, download: bool) -> list[tuple[Tensor, Tensor]]:
     """One of the sets in MNIST's format: four files, each as `NAME` or packed as `NAME.gz`."""
     folder = root / name / "raw"
     files = [folder / f"{part}-{what}-ubyte" for part in ("train", "t10k") for what in ("images-idx3", "labels-idx1")]
@@ -189,7 +190,7 @@ def _idx_parts(name: str, root: Path, download: bool) -> tuple[Part, Part]:
     if not all(file.is_file() or its_gz.is_file() for file, its_gz in zip(files, packed, strict=True)):
         _download(name, root, download, packed)
     arrays = [_read_idx(file if file.is_file() else its_gz) for file, its_gz in zip(files, packed, strict=True)]
-    return (arrays[0][:, None], arrays[1].long()), (arrays[2][:, None], arrays[3].long())
+    return [(arrays[0][:, None], arrays[1].long()), (arrays[2][:, None], arrays[3].long())]
 
 
 def _read_idx(path: Path) -> Tensor:
