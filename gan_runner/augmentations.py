@@ -69,6 +69,8 @@ class InputNoise:
     Source: Sønderby et al. 2016, arXiv:1610.04490 (instance noise); Arjovsky and Bottou 2017, arXiv:1701.04862.
     """
 
+    capturable = True  # in a CUDA graph: the step's number goes to the schedule alone
+
     def __init__(self, *, sd: Annotated[float, Ge(0)], schedule: Callable[[int], float] | None = None):
         self.sd, self.schedule = sd, schedule
 

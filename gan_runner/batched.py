@@ -53,7 +53,8 @@ class StackedGame:
             self.game.moving_average = MovingAverage(source, stacked, first.moving_average.rate)
         if isinstance(self.game, Adversarial) and isinstance(first, Adversarial):
             others = [game.augmentations for game in games if isinstance(game, Adversarial)]
-            self.game.augmentations = [stacked_augmentation(same) for same in zip(*others, strict=True)]
+            like = next(networks["discriminator"].parameters())
+            self.game.augmentations = [stacked_augmentation(same, like) for same in zip(*others, strict=True)]
             self.game.last_logits = {}
 
     def step(self, step: int) -> None:
@@ -136,12 +137,12 @@ def stacked_term(terms: Sequence[Term], like: Tensor) -> Term:
     return made
 
 
-def stacked_augmentation(augmentations: Sequence[Any]) -> Any:
+def stacked_augmentation(augmentations: Sequence[Any], like: Tensor) -> Any:
     """An augmentation of all runs, which may differ in the numbers of its schedule."""
     made = augmentations[0]
     if getattr(made, "schedule", None):
         made = copy.copy(made)
-        made.schedule = stacked_schedule([augmentation.schedule for augmentation in augmentations], torch.empty(()))
+        made.schedule = stacked_schedule([augmentation.schedule for augmentation in augmentations], like)
     return made
 
 

@@ -349,7 +349,8 @@ def optimizer(node: dict[str, Any], player: str, network: nn.Module, trust: list
     made: torch.optim.Optimizer = component(merged, key, trust, params=parameters)
     device = parameters[0].device.type
     for group in made.param_groups:
-        if "fused" in group and device in ("cpu", "cuda"):
+        is_counted = bool(made.state)  # on the host, and from the start: Adagrad
+        if "fused" in group and (device == "cpu" or (device == "cuda" and not is_counted)):
             group["fused"] = True  # all weights in one pass
         if "capturable" in group and device == "cuda":
             group["capturable"] = True  # the number of the update on the device, where a CUDA graph finds it

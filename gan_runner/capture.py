@@ -6,13 +6,15 @@ schedules' values likewise, the noise by seeding the device's generator. Each se
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FunctionType
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from gan_runner.games.game import Batch, Game
-from gan_runner.optimizers import FiniteDifference, Subgradient
+from gan_runner.randomness import default_generator
 from gan_runner.terms import Schedule
 
 WARM_UP = 3  # steps before a recording, as the libraries choose and set up their kernels at the first calls
@@ -37,9 +39,17 @@ class CudaGraph:
 
     def record(self, work: Callable[[], None]) -> None:
         """Raises RuntimeError for work that waits for the device, or moves data to it from the host."""
-        # Other threads may go on, such as the one that pins batches of a dataset that streams.
-        with torch.cuda.graph(self.graph, self.pool, self.stream, capture_error_mode="thread_local"):
-            work()
+        before = torch.cuda.current_stream(self.stream.device)
+        try:
+            # Other threads may go on, such as the one that pins batches of a dataset that streams.
+            with torch.cuda.graph(self.graph, self.pool, self.stream, capture_error_mode="thread_local"):
+                work()
+        except BaseException:
+            # Older versions of torch leave the stream current, and the generator recording.
+            torch.cuda.set_stream(before)
+            generator = default_generator(self.stream.device)
+            generator.graphsafe_set_state(generator.clone_state())
+            raise
 
     def replay(self) -> None:
         """One launch."""
@@ -66,11 +76,14 @@ class HeldSchedule:
 
 
 class Recording(NamedTuple):
-    """A graph, and what the recorded step left behind, where the statistics look for it."""
+    """A graph, and what the recorded step left behind, where the statistics look for it.
+
+    Graphs share their memory: what is kept here no later one takes for its own.
+    """
 
     graph: Graph
     gradients: dict[nn.Parameter, Tensor | None]
-    attributes: list[tuple[Any, str, Any]]  # (object, name, tensors)
+    others: list[tuple[dict[str, Any], str, Any]]  # (attributes of an object, or a dictionary; name; tensors)
 
 
 class CapturedStep:
@@ -107,18 +120,19 @@ class CapturedStep:
         recording.graph.replay()
         for parameter, gradient in recording.gradients.items():
             parameter.grad = gradient
-        for owner, name, value in recording.attributes:
-            setattr(owner, name, value)
+        for place, name, value in recording.others:
+            place[name] = value
         self.game.last_step = step
 
     def warm_up(self, step: int, batches: list[Batch]) -> None:
         """A step one operator after another, on the stream that steps are recorded on."""
         if self.stream is None:
-            self.game.step_on(step, batches)
+            with at_home(self.game):
+                self.game.step_on(step, batches)
             return
         current = torch.cuda.current_stream(self.stream.device)
         self.stream.wait_stream(current)
-        with torch.cuda.stream(self.stream):
+        with torch.cuda.stream(self.stream), at_home(self.game):
             self.game.step_on(step, batches)
         current.wait_stream(self.stream)
 
@@ -128,22 +142,18 @@ class CapturedStep:
             self.refuse(f"the terms are due in more than {MOST_GRAPHS} combinations")
             return
         self.game.randomness.start_step(step)
-        buffers = [(module._buffers, name, buffer) for module, name, buffer in all_buffers(self.game)]
         graph = self.make_graph()
 
         def work() -> None:
-            self.game.work(step, self.inputs)
-            for place, name, buffer in buffers:
-                if (found := place[name]) is not buffer and found is not None:  # a graph finds it at its old address
-                    buffer.copy_(found)
-                    place[name] = buffer
+            with at_home(self.game):
+                self.game.work(step, self.inputs)
 
         try:
             graph.record(work)
         except Exception as error:  # what is wrong with the step itself, it will say again, not recorded
-            self.refuse(str(error).strip().partition("\n")[0] or type(error).__name__)
-            for place, name, buffer in buffers:
-                place[name] = buffer
+            cause = error.__context__ or error  # CUDA's own says no more than that there was one
+            self.refuse(str(cause).strip().partition("\n")[0] or type(cause).__name__)
+            self.recordings.clear()  # their noise comes from the generator as it was
             return
         self.recordings[due] = Recording(graph, *left_behind(self.game))
 
@@ -175,8 +185,13 @@ def hindrance(game: Game) -> str | None:
     if device.type != "cuda":
         return f"CUDA graphs need a CUDA device, and this run is on the {device.type}"
     for name, player in game.players.items():
-        if isinstance(player.optimizer, FiniteDifference | Subgradient):
-            return f"the {type(player.optimizer).__name__} optimizer of the {name} computes on the host"
+        optimizer = player.optimizer
+        is_on_device = all(group.get("capturable") or group.get("fused") for group in optimizer.param_groups)
+        if hasattr(optimizer, "estimate_gradient") or not is_on_device:
+            return f"the {type(optimizer).__name__} optimizer of the {name} computes on the host"
+    for augment in getattr(game, "augmentations", ()):
+        if not (isinstance(augment, FunctionType) or getattr(augment, "capturable", False)):
+            return f"{type(augment).__name__} may read the step's number, which a graph would not change"
     return None
 
 
@@ -193,21 +208,35 @@ def hold_schedules(game: Game) -> list[HeldSchedule]:
     return held
 
 
-def all_buffers(game: Game) -> Iterator[tuple[nn.Module, str, Tensor]]:
-    """Those of networks and terms: (module, name, buffer)."""
-    for player in game.players.values():
-        for root in (player.network, *player.terms.values()):
-            for module in root.modules():
-                for name, buffer in module._buffers.items():
-                    if buffer is not None:
-                        yield module, name, buffer
+@contextmanager
+def at_home(game: Game) -> Iterator[None]:
+    """Buffers of networks and terms that a step replaces are put back, with the new values: graphs find them there."""
+    modules = [
+        m
+        for player in game.players.values()
+        for root in (player.network, *player.terms.values())
+        for m in root.modules()
+    ]
+    buffers = [(m._buffers, name, buffer) for m in modules for name, buffer in m._buffers.items() if buffer is not None]
+    try:
+        yield
+    except BaseException:
+        for place, name, buffer in buffers:
+            place[name] = buffer
+        raise
+    for place, name, buffer in buffers:
+        if (found := place[name]) is not buffer and found is not None:
+            with torch.no_grad():
+                buffer.copy_(found)
+            place[name] = buffer
 
 
-def left_behind(game: Game) -> tuple[dict[nn.Parameter, Tensor | None], list[tuple[Any, str, Any]]]:
+def left_behind(game: Game) -> tuple[dict[nn.Parameter, Tensor | None], list[tuple[dict[str, Any], str, Any]]]:
     """The gradients and what else the last step left for the statistics."""
     players = game.players.values()
     gradients = {parameter: parameter.grad for player in players for parameter in player.parameters}
-    attributes: list[tuple[Any, str, Any]] = [(player, "unclipped_norm", player.unclipped_norm) for player in players]
+    places = [(vars(player), "unclipped_norm") for player in players]
+    places += [(group, "lr") for player in players for group in player.optimizer.param_groups]
     if hasattr(game, "last_logits"):
-        attributes.append((game, "last_logits", game.last_logits))
-    return gradients, attributes
+        places.append((vars(game), "last_logits"))
+    return gradients, [(place, name, place[name]) for place, name in places]

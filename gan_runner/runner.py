@@ -168,8 +168,13 @@ def drive(start: Start) -> float | None:
 
 def stepper(built: Built) -> Callable[[int], None]:
     """What takes the training steps: CUDA graphs of them where there can be some."""
-    is_captured = built.settings.capture and not hindrance(built.game)
-    return CapturedStep(built.game) if is_captured else built.game.step
+    if not built.settings.capture:
+        return built.game.step
+    if reason := hindrance(built.game):
+        if built.game.randomness.device.type == "cuda":
+            built.game.remarks.append(f"capture: {reason}; steps without a CUDA graph")
+        return built.game.step
+    return CapturedStep(built.game)
 
 
 def course(start: Start, stop: StopRequest, *, is_alone: bool = True) -> Course:
@@ -243,7 +248,7 @@ def explain(error: Exception) -> str | None:
     if isinstance(error, OSError) and error.errno:
         what = f"cannot write {error.filename}" if error.filename else "cannot write"
         return f"{what}: {errno.errorcode.get(error.errno, '')} ({error.strerror})"
-    if "DataLoader worker" in first:
+    if "DataLoader worker" in first or "Pin memory thread" in first:
         return f"a process that reads the dataset died ({first}); workers=0 reads it without any"
     return first if isinstance(error, OSError | UnreadableError) else None
 
