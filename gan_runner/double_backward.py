@@ -27,33 +27,20 @@ def gradient_at(samples: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor
     The samples' own graph is left behind: it cannot be differentiated in what made them.
     """
     samples = samples.detach().requires_grad_()
-    with Layers() as layers:
+    with Layers():
         values = function(samples)
-    layers.backward.is_towards_samples = True
     (gradient,) = torch.autograd.grad(values.sum(), samples, create_graph=True)
-    layers.backward.is_towards_samples = False
     return gradient
-
-
-class Backward:
-    """What the layers know of the backward pass that reaches them."""
-
-    is_towards_samples = False  # and towards no weights: the first pass, which will be differentiated
 
 
 class Layers(TorchFunctionMode):
     """While it is entered, the layers below take the place of PyTorch's, whoever calls them."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.backward = Backward()
-
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Called for every function of torch."""
-        layer = LAYERS.get(func)
-        return layer(self, *args, **kwargs or {}) if layer else func(*args, **kwargs or {})
+        return LAYERS.get(func, func)(*args, **kwargs or {})
 
 
 # --- in the place of torch's functions, with their arguments
@@ -62,19 +49,14 @@ class Layers(TorchFunctionMode):
 # with x in the gradient's place, that function is the activation itself, and the slope a constant.
 
 
-def relu(layers: Layers, input: Tensor, inplace: bool = False) -> Tensor:  # noqa: A002 -- its name there
+def relu(input: Tensor, inplace: bool = False) -> Tensor:  # noqa: A002 -- its name there
     """`F.relu`."""
     if inplace:
         return F.relu(input, inplace)
     return aten.threshold_backward(input, input.detach(), 0)
 
 
-def leaky_relu(
-    layers: Layers,
-    input: Tensor,  # noqa: A002 -- its name there
-    negative_slope: float = 0.01,
-    inplace: bool = False,
-) -> Tensor:
+def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:  # noqa: A002
     """`F.leaky_relu`."""
     if inplace:
         return F.leaky_relu(input, negative_slope, inplace)
@@ -82,8 +64,7 @@ def leaky_relu(
 
 
 def conv2d(  # noqa: PLR0917 -- as many as `F.conv2d` has
-    layers: Layers,
-    input: Tensor,  # noqa: A002 -- its name there
+    input: Tensor,  # noqa: A002
     weight: Tensor,
     bias: Tensor | None = None,
     stride: int | Sequence[int] = 1,
@@ -98,7 +79,7 @@ def conv2d(  # noqa: PLR0917 -- as many as `F.conv2d` has
     kind = input.device.type
     if torch.is_autocast_enabled(kind):  # what it does to a convolution, which must not be done within a layer of ours
         tensors = [None if each is None else each.to(torch.get_autocast_dtype(kind)) for each in tensors]
-    return Convolution.apply(*tensors, Grid(pair(stride), pair(padding), pair(dilation), groups), layers.backward)
+    return Convolution.apply(*tensors, Grid(pair(stride), pair(padding), pair(dilation), groups))
 
 
 class Grid(NamedTuple):
@@ -124,12 +105,12 @@ LAYERS: dict[Callable[..., Any], Callable[..., Tensor]] = {
 
 
 class Convolution(Function):
-    """A convolution (N, C, H, W) -> (N, C', H', W') whose backward pass towards the samples spares the weights."""
+    """A convolution (N, C, H, W) -> (N, C', H', W') whose backward pass is, towards the input, a layer of its own."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, grid: Grid, its_pass: Backward) -> Tensor:
+    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, grid: Grid) -> Tensor:
         """The convolution itself."""
         with torch.autocast(x.device.type, enabled=False):
             return F.conv2d(x, weight, bias, *grid)
@@ -137,25 +118,38 @@ class Convolution(Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         """Keep all that the gradients need."""
-        x, weight, bias, ctx.grid, ctx.its_pass = inputs
+        x, weight, bias, ctx.grid = inputs
         ctx.bias_size = None if bias is None else bias.shape
         ctx.save_for_backward(x, weight)
         ctx.set_materialize_grads(False)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor | None) -> tuple[Any, ...]:
-        """Towards the samples a layer, to be differentiated as any other; after that what every convolution has."""
+        """Those that are wanted; that of the input alone as a transposed convolution, to be differentiated as any."""
         if gradient is None:
-            return (None,) * 5
+            return None, None, None, None
         x, weight = ctx.saved_tensors
         stride, padding, dilation, groups = ctx.grid
-        if ctx.its_pass.is_towards_samples:
+        wanted = [is_wanted(node) for node, _ in ctx.next_functions] + [False] * (ctx.bias_size is None)
+        if torch.is_grad_enabled() and wanted == [True, False, False]:
             sides = zip(x.shape[2:], gradient.shape[2:], weight.shape[2:], stride, padding, dilation, strict=True)
             left_over = [n + 2 * p - d * (k - 1) - 1 - (m - 1) * s for n, m, k, s, p, d in sides]
             its = F.conv_transpose2d(gradient, weight, None, stride, padding, left_over, groups, dilation)
-            return its, *(None,) * 4
-        wanted = ctx.needs_input_grad[:3]
-        its = aten.convolution_backward(
+            return its, None, None, None
+        return *aten.convolution_backward(
             gradient, x, weight, ctx.bias_size, stride, padding, dilation, False, [0, 0], groups, wanted
-        )
-        return *its, *(None,) * 2
+        ), None
+
+
+def is_wanted(node: torch.autograd.graph.Node | None) -> bool:
+    """Whether the backward pass under way goes on to a node; PyTorch's own layers ask the same.
+
+    A function of Python is told what requires grad, not what is asked for: towards the samples it would compute the
+    gradients of all weights as well.
+    """
+    if node is None:
+        return False
+    try:
+        return torch._C._will_engine_execute_node(node)
+    except RuntimeError:  # it is a leaf that the gradient is asked for
+        return True

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gan_runner import penalties
@@ -137,3 +138,39 @@ def test_in_bfloat16() -> None:
         rounded = weight_gradients(gradient_at, network, samples)
     for one, other in zip(rounded, exact, strict=True):
         assert (one - other).norm() < 0.15 * other.norm()
+
+
+class Dynamic(nn.Module):
+    """Its kernels and biases depend on the samples, as in attention over kernels, and are used twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernels = nn.Parameter(torch.randn(2, 3, 3, 3, 3))
+        self.frozen = nn.Parameter(torch.randn(3, 3, 1, 1), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        share = x.mean().sigmoid()
+        kernel = share * self.kernels[0] + (1 - share) * self.kernels[1]
+        once = F.relu(F.conv2d(x, weight=kernel, bias=kernel.sum((1, 2, 3)), padding=[1, 1]))
+        again = F.leaky_relu(F.conv2d(once, kernel / kernel.norm(), stride=2), 0.1)
+        return F.conv2d(again, self.frozen, padding="valid").square().flatten(1).sum(1)
+
+
+def test_kernels_that_depend_on_the_samples() -> None:
+    torch.manual_seed(0)
+    network, samples = Dynamic().double(), torch.randn(3, 3, 7, 6).double()
+    ours, theirs = (weight_gradients(how, network, samples) for how in (gradient_at, pytorchs))
+    torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
+
+
+def test_gradients_of_a_higher_order() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 2), nn.Tanh(), nn.Flatten()).double()
+    samples, weights = torch.randn(3, 2, 6, 6).double(), list(network.parameters())
+    found = []
+    for how in (gradient_at, pytorchs):
+        penalty = how(samples, network).square().sum()
+        second = torch.autograd.grad(penalty, weights, create_graph=True, materialize_grads=True)
+        squares = torch.stack([each.square().sum() for each in second]).sum()
+        found.append(torch.autograd.grad(squares, weights, materialize_grads=True))
+    torch.testing.assert_close(*found, rtol=1e-9, atol=1e-12)
