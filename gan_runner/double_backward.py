@@ -40,27 +40,29 @@ class Layers(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Called for every function of torch."""
-        return LAYERS.get(func, func)(*args, **kwargs or {})
+        layer = func if torch.compiler.is_compiling() else LAYERS.get(func, func)
+        return layer(*args, **kwargs or {})
 
 
 # --- in the place of torch's functions, with their arguments
 #
 # An activation of straight pieces is x times the slope at x, as its backward function is the gradient times that slope:
-# with x in the gradient's place, that function is the activation itself, and the slope a constant.
+# with x in the gradient's place, that function is the activation itself, and the slope a constant. What is kept for the
+# backward pass is what PyTorch keeps, the result of a ReLU and the input of a LeakyReLU: the other may be overwritten.
 
 
 def relu(input: Tensor, inplace: bool = False) -> Tensor:  # noqa: A002 -- its name there
     """`F.relu`."""
     if inplace:
         return F.relu(input, inplace)
-    return aten.threshold_backward(input, input.detach(), 0)
+    return aten.threshold_backward(input, F.relu(input.detach()), 0)
 
 
 def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:  # noqa: A002
     """`F.leaky_relu`."""
     if inplace:
         return F.leaky_relu(input, negative_slope, inplace)
-    return aten.leaky_relu_backward(input, input.detach(), negative_slope, False)
+    return aten.leaky_relu_backward(input, input.detach(), float(negative_slope), False)
 
 
 def conv2d(  # noqa: PLR0917 -- as many as `F.conv2d` has
@@ -73,12 +75,13 @@ def conv2d(  # noqa: PLR0917 -- as many as `F.conv2d` has
     groups: int = 1,
 ) -> Tensor:
     """`F.conv2d`."""
-    if isinstance(padding, str) or input.ndim != 4:
+    kind, is_complex = input.device.type, input.is_complex() or weight.is_complex()
+    if isinstance(padding, str) or input.ndim != 4 or is_complex or not torch.amp.is_autocast_available(kind):
         return F.conv2d(input, weight, bias, stride, padding, dilation, groups)
     tensors = [input, weight, bias]
-    kind = input.device.type
     if torch.is_autocast_enabled(kind):  # what it does to a convolution, which must not be done within a layer of ours
-        tensors = [None if each is None else each.to(torch.get_autocast_dtype(kind)) for each in tensors]
+        dtype = torch.get_autocast_dtype(kind)
+        tensors = [each if each is None or each.dtype == torch.float64 else each.to(dtype) for each in tensors]
     return Convolution.apply(*tensors, Grid(pair(stride), pair(padding), pair(dilation), groups))
 
 
@@ -92,8 +95,9 @@ class Grid(NamedTuple):
 
 
 def pair(size: int | Sequence[int]) -> Sequence[int]:
-    """Rows and columns."""
-    return (size, size) if isinstance(size, int) else size
+    """Rows and columns, of one number for both or of two."""
+    sizes = tuple(size) if isinstance(size, Sequence) else (size,)
+    return sizes * 2 if len(sizes) == 1 else sizes
 
 
 LAYERS: dict[Callable[..., Any], Callable[..., Tensor]] = {
@@ -134,7 +138,8 @@ class Convolution(Function):
         if torch.is_grad_enabled() and wanted == [True, False, False]:
             sides = zip(x.shape[2:], gradient.shape[2:], weight.shape[2:], stride, padding, dilation, strict=True)
             left_over = [n + 2 * p - d * (k - 1) - 1 - (m - 1) * s for n, m, k, s, p, d in sides]
-            its = F.conv_transpose2d(gradient, weight, None, stride, padding, left_over, groups, dilation)
+            with torch.autocast(x.device.type, enabled=False):  # the types are those of the forward pass
+                its = F.conv_transpose2d(gradient, weight, None, stride, padding, left_over, groups, dilation)
             return its, None, None, None
         return *aten.convolution_backward(
             gradient, x, weight, ctx.bias_size, stride, padding, dilation, False, [0, 0], groups, wanted

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,7 @@ CONVOLUTIONS = {
     "dilation": {"kernel_size": 3, "stride": 2, "dilation": 2, "padding": 1},
     "groups": {"kernel_size": (3, 2), "stride": (3, 1), "groups": 2, "padding": 1},
     "same": {"kernel_size": 3, "padding": "same"},
+    "one number": {"kernel_size": 3, "stride": (2,), "padding": [1], "dilation": np.int64(1)},
     "reflect": {"kernel_size": 3, "padding": 1, "padding_mode": "reflect", "bias": False},
 }
 ACTIVATIONS = {"relu": nn.ReLU(), "leaky": nn.LeakyReLU(0.2), "in place": nn.LeakyReLU(0.2, True), "tanh": nn.Tanh()}
@@ -161,6 +163,54 @@ def test_kernels_that_depend_on_the_samples() -> None:
     network, samples = Dynamic().double(), torch.randn(3, 3, 7, 6).double()
     ours, theirs = (weight_gradients(how, network, samples) for how in (gradient_at, pytorchs))
     torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
+
+
+class Overwriting(nn.Module):
+    """What ReLU and a residual connection may overwrite, and a complex convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolutions = nn.ModuleList(nn.Conv2d(3, 3, 3, padding=1) for _ in range(2))
+        self.spectral = nn.Parameter(torch.randn(3, 3, 1, 1, dtype=torch.complex128))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.convolutions[0](x)
+        h += self.convolutions[1](F.relu(h))
+        waves = F.conv2d(torch.fft.fft2(h), self.spectral)
+        return F.leaky_relu(waves.abs(), np.float32(0.1)).flatten(1).sum(1)  # type: ignore[arg-type]
+
+
+def test_layers_that_overwrite_and_complex_ones() -> None:
+    torch.manual_seed(0)
+    network, samples = Overwriting().double(), torch.randn(3, 3, 7, 6).double()
+    ours, theirs = (weight_gradients(how, network, samples) for how in (gradient_at, pytorchs))
+    torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
+
+
+class InFullPrecision(nn.Module):
+    """A discriminator, or a part of one, that keeps out of autocast."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", enabled=False):
+            return self.network(x)
+
+
+@pytest.mark.parametrize("how_exact", ["without autocast", "float64"])
+def test_what_autocast_leaves_alone(how_exact: str) -> None:
+    torch.manual_seed(0)
+    network: nn.Module = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Flatten())
+    samples = torch.randn(8, 3, 8, 8)
+    if how_exact == "float64":
+        network, samples = network.double(), samples.double()
+    exact = weight_gradients(pytorchs, network, samples)
+    with torch.autocast("cpu", torch.bfloat16):
+        wrapped = network if how_exact == "float64" else InFullPrecision(network)
+        found = weight_gradients(gradient_at, wrapped, samples)
+    torch.testing.assert_close(found, exact, rtol=1e-4, atol=1e-5)
 
 
 def test_gradients_of_a_higher_order() -> None:
