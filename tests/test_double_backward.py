@@ -158,13 +158,6 @@ class Dynamic(nn.Module):
         return F.conv2d(again, self.frozen, padding="valid").square().flatten(1).sum(1)
 
 
-def test_kernels_that_depend_on_the_samples() -> None:
-    torch.manual_seed(0)
-    network, samples = Dynamic().double(), torch.randn(3, 3, 7, 6).double()
-    ours, theirs = (weight_gradients(how, network, samples) for how in (gradient_at, pytorchs))
-    torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
-
-
 class Overwriting(nn.Module):
     """What ReLU and a residual connection may overwrite, and a complex convolution."""
 
@@ -180,9 +173,10 @@ class Overwriting(nn.Module):
         return F.leaky_relu(waves.abs(), np.float32(0.1)).flatten(1).sum(1)  # type: ignore[arg-type]
 
 
-def test_layers_that_overwrite_and_complex_ones() -> None:
+@pytest.mark.parametrize("make", [Dynamic, Overwriting])
+def test_is_pytorchs_gradient_of_unusual_networks(make: Callable[[], nn.Module]) -> None:
     torch.manual_seed(0)
-    network, samples = Overwriting().double(), torch.randn(3, 3, 7, 6).double()
+    network, samples = make().double(), torch.randn(3, 3, 7, 6).double()
     ours, theirs = (weight_gradients(how, network, samples) for how in (gradient_at, pytorchs))
     torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
 
