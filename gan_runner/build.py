@@ -348,8 +348,8 @@ def optimizer(node: dict[str, Any], player: str, network: nn.Module, trust: list
     parameters = list(network.parameters())
     made: torch.optim.Optimizer = component(merged, key, trust, params=parameters)
     device = parameters[0].device.type
+    is_counted = bool(made.state)  # on the host, and from the start: Adagrad
     for group in made.param_groups:
-        is_counted = bool(made.state)  # on the host, and from the start: Adagrad
         if "fused" in group and (device == "cpu" or (device == "cuda" and not is_counted)):
             group["fused"] = True  # all weights in one pass
         if "capturable" in group and device == "cuda":

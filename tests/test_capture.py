@@ -28,10 +28,8 @@ CONFIGS = {
     "vae": ["model=vae", "loss=elbo", "dataset.normalization=unit"],
 }
 IN_TURN = ["loss=hinge", "regularizer=[lecam,iterative_gradient_penalty,r1]", "regularizer.r1.every=2"]
-ON_A_GPU = CONFIGS | {
-    "in turn": IN_TURN,
-    "rmsprop": ["loss=wgan", "optimizer=rmsprop"],
-}  # whose rate a CPU's host reads
+# RMSprop reads its rate on the host where the weights are on a CPU.
+ON_A_GPU = CONFIGS | {"in turn": IN_TURN, "rmsprop": ["loss=wgan", "optimizer=rmsprop"]}
 STEPS = 14
 
 
@@ -101,6 +99,25 @@ def test_what_cannot_be_recorded_goes_on_without(monkeypatch):
     assert step.game.remarks == [
         "capture: operation not permitted when stream is capturing; steps without a CUDA graph from here on"
     ]
+
+
+def test_a_later_recording_that_fails(monkeypatch):
+    """The graphs before it are given up, and the log has the cause, not CUDA's remark on it."""
+    record = TapedGraph.record
+
+    def fail_later(graph, work):
+        if not graph.graphs:
+            record(graph, work)
+            return
+        try:
+            raise RuntimeError("the host waits")
+        except RuntimeError:
+            raise RuntimeError("operation failed due to a previous error during capture") from None
+
+    monkeypatch.setattr(TapedGraph, "record", fail_later)
+    step = agree(CONFIGS["lazy"])
+    assert not step.recordings
+    assert step.game.remarks == ["capture: the host waits; steps without a CUDA graph from here on"]
 
 
 @pytest.mark.parametrize("is_recorded", [True, False])

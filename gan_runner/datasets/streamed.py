@@ -20,7 +20,7 @@ from gan_runner.datasets.memory import SHARE, free_memory, size
 from gan_runner.datasets.on_disk import UnreadableError
 
 PREFETCHED = 2  # batches that each worker is ahead: all of them lie in /dev/shm, of which a container has 64 MiB
-# A worker is a fork where that is sound: nothing is copied or pickled, and a start takes milliseconds. It only copies
+# A worker is a fork where that is sound: nothing is copied or pickled, and a start takes milliseconds. It only reads
 # rows, on one thread, and uses neither CUDA nor a lock that another thread of its parent might have held.
 CONTEXT = "fork" if sys.platform == "linux" else "spawn"
 PR_SET_PDEATHSIG = 1  # of Linux' prctl
