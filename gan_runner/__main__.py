@@ -4,7 +4,7 @@
 def main() -> None:
     """The command line, with SIGINT as soon as may be."""
     try:
-        from gan_runner.cli import main
+        from gan_runner.cli.main import main
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     main()

@@ -12,7 +12,7 @@ import torch
 from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn, optim
 
-from gan_runner.stack import Copies
+from gan_runner.torch_utils.stacked_network import Copies
 
 Count = Annotated[int, Ge(1)]
 Positive = Annotated[float, Gt(0)]

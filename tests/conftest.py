@@ -15,7 +15,8 @@ import pytest
 import torch
 from hydra.core.global_hydra import GlobalHydra
 
-from gan_runner.config import conf_directory, to_plain
+from gan_runner.config.compose import to_plain
+from gan_runner.config.schema import conf_directory
 
 CONF = conf_directory()
 
@@ -53,7 +54,7 @@ def run_cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     """Call the command line in this process: (exit code, standard output, standard error)."""
 
     def call(*arguments: str) -> tuple[int, str, str]:
-        from gan_runner.cli import main
+        from gan_runner.cli.main import main
 
         monkeypatch.setattr("sys.argv", ["gan-runner", *arguments])
         monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)

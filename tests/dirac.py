@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gan_runner import losses, penalties
+from gan_runner import losses
 from gan_runner.datasets.data import Data
 from gan_runner.games.adversarial import Adversarial, Augmentation
-from gan_runner.player import LOSS, Player
-from gan_runner.randomness import Randomness
-from gan_runner.terms import Term
+from gan_runner.games.player import LOSS, Player
+from gan_runner.games.term import Term
+from gan_runner.regularizers import penalties
+from gan_runner.torch_utils.randomness import Randomness
 
 
 class Origin(Data):

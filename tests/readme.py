@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from gan_runner.config import conf_directory
+from gan_runner.config.schema import conf_directory
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 BEGIN, END = "<!-- groups: written by `python -m tests.readme` -->\n", "<!-- end of groups -->\n"

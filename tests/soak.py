@@ -147,17 +147,18 @@ class Process:
 
     def watch(self, run: Path, fatal_operation: int | None) -> None:
         """Note the phases; die at the n-th file operation on the run's directory."""
-        from gan_runner import checkpoint, runner
-        from gan_runner.evaluation import Evaluator
         from gan_runner.games.game import Game
-        from gan_runner.log import RunLog
-        from gan_runner.preview import Preview
-        from gan_runner.run_directory import RunDirectory
+        from gan_runner.runs import run as runner
+        from gan_runner.runs.evaluation import Evaluator
+        from gan_runner.runs.log import RunLog
+        from gan_runner.runs.preview import Preview
+        from gan_runner.storage import checkpoint
+        from gan_runner.storage.run_directory import RunDirectory
 
         owners: list[tuple[Any, str, str]] = [
             (runner, "build", "preparing"), (Game, "step", "training"), (RunLog, "scalars", "logging"),
             (Evaluator, "evaluate", "evaluating"), (Preview, "draw", "drawing"), (checkpoint, "save", "saving"),
-            (checkpoint, "give_second_name", "saving"), (RunDirectory, "go_on", "cutting back"),
+            (checkpoint, "hard_link", "saving"), (RunDirectory, "go_on", "cutting back"),
             (RunLog, "__exit__", "ending"),
         ]  # fmt: skip
         for owner, name, phase in owners:
@@ -212,7 +213,7 @@ class Process:
 
 def call(arguments: list[str]) -> int:
     """`gan-runner ARGUMENTS` in this process: its exit code."""
-    from gan_runner.cli import main
+    from gan_runner.cli.main import main
 
     sys.argv = ["gan-runner", *arguments]
     code = 0
@@ -235,7 +236,7 @@ def import_everything() -> None:
     for name in (
         "matplotlib.pyplot", "scipy.optimize", "sklearn.datasets", "tensorboard.compat.proto.event_pb2",
         "tensorboard.summary.writer.record_writer", "torch._dynamo", "torch.utils.tensorboard.summary",
-        "torch_fidelity", "gan_runner.cli", "gan_runner.resume", "gan_runner.runner",
+        "torch_fidelity", "gan_runner.cli.main", "gan_runner.cli.resume", "gan_runner.runs.run",
     ):  # fmt: skip
         importlib.import_module(name)
     torch.set_num_threads(1)

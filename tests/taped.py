@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from gan_runner.capture import CapturedStep
+from gan_runner.games.cuda_graph import CapturedStep
 from gan_runner.games.game import Game
 
 

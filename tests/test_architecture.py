@@ -1,46 +1,46 @@
 """The house: who may import whom."""
 
 import ast
+from collections import defaultdict
 from pathlib import Path
 
 import gan_runner
 
 PACKAGE = Path(gan_runner.__file__).parent
 
-# A module imports only from floors below its own, or from its own floor where there is no circle.
-FLOORS = {
-    6: ["sweeps.grid", "sweeps.jobs", "sweeps.search", "_plugins"],
-    5: ["cli", "__main__"],
-    4: [
-        "runner", "sample", "evaluate", "resume", "verbs", "build", "components", "sweeps.batched",
-        "sweeps.launchers", "sweeps.sweep",
-    ],
-    3: [
-        "batched", "capture", "train", "report", "preview", "evaluation", "reporting", "games.adversarial",
-        "games.autoencoder", "games.game",
-    ],
-    2: ["player", "penalties"],
-    1: [
-        "arguments", "augmentations", "budgets", "cache", "checkpoint", "config", "datasets", "determinism",
-        "divergence", "double_backward", "ema", "features", "files", "gradients", "guard", "latents", "log", "losses",
-        "metrics", "models", "monitors", "optimizers", "parameters", "pictures", "projections", "randomness",
-        "run_directory", "schedules", "signals", "stack", "status", "terms", "views", "wrappers",
-    ],
-}  # fmt: skip
-FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}
-# May import hydra and omegaconf.
-CONFIGURES = {
-    "cli", "build", "config", "guard", "sweeps.grid", "sweeps.jobs", "sweeps.search", "_plugins",
-}  # fmt: skip
-ALONE = {"losses", "schedules", "augmentations", "models"}  # import nothing of the house
+# The folders and modules of the package, from the top: each imports only from those below it.
+LAYERS = [
+    "__main__", "cli", "_plugins", "sweeps", "runs", "reporting", "regularizers", "metrics", "features", "games",
+    "datasets", "models", "losses", "augmentations", "schedules", "optimizers", "config", "storage", "torch_utils",
+]  # fmt: skip
+# They may import hydra and omegaconf.
+CONFIGURES = ("cli.", "sweeps.", "runs.build", "config.", "_plugins.")
+# They import nothing of the house but torch_utils.
+FORMULAS = ("losses", "schedules", "augmentations", "models")
+# Nothing in them waits for a value.
+BELOW_THE_LOOP = (
+    "games.adversarial",
+    "games.autoencoder",
+    "games.game",
+    "games.player",
+    "games.term",
+    "games.view",
+    "regularizers",
+    "losses",
+    "augmentations",
+    "models",
+    "torch_utils.ema",
+)
 
 
 def modules() -> dict[str, Path]:
+    """Dotted name without the package's -> file."""
     found = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}
     return {name.removesuffix(".__init__"): path for name, path in found.items() if name != "__init__"}
 
 
-def imports(path: Path) -> set[str]:
+def imported(path: Path) -> set[str]:
+    """The dotted names that a file imports, wherever in it."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -50,67 +50,68 @@ def imports(path: Path) -> set[str]:
     return names
 
 
-def place(name: str) -> str | None:
-    """The entry of FLOORS that a dotted name of the package belongs to."""
-    parts = name.split(".")
-    return next((".".join(parts[:end]) for end in (2, 1) if ".".join(parts[:end]) in FLOOR), None)
+def arrows() -> dict[str, set[str]]:
+    """Module -> the modules of the package that it imports."""
+    known = modules()
+    found: dict[str, set[str]] = defaultdict(set)
+    for name, path in known.items():
+        for other in imported(path):
+            parts = other.removeprefix("gan_runner.").split(".") if other.startswith("gan_runner.") else []
+            ends = (".".join(parts[:end]) for end in range(len(parts), 0, -1))
+            if found_name := next((end for end in ends if end in known), None):
+                found[name].add(found_name)
+    return found
 
 
-def house(path: Path) -> set[str]:
-    """The entries of FLOORS that a file imports."""
-    within = [name.removeprefix("gan_runner.") for name in imports(path) if name.startswith("gan_runner.")]
-    return {found for name in within if (found := place(name))}
+def layer(name: str) -> int:
+    return LAYERS.index(name.partition(".")[0])
 
 
-def test_every_module_has_a_floor():
-    assert {name for name in modules() if place(name) is None} <= {"games", "sweeps"}
-    assert {place(name) for name in modules()} - {None} == set(FLOOR)
+def test_every_module_is_in_a_layer():
+    assert {name.partition(".")[0] for name in modules()} == set(LAYERS)
 
 
-def test_imports_run_downward_only():
-    for name, path in modules().items():
-        own = place(name)
-        for other in house(path) - {own}:
-            assert own is None or FLOOR[other] <= FLOOR[own], f"{name} imports {other}"
+def test_a_layer_imports_only_from_those_below():
+    for name, others in arrows().items():
+        for other in others:
+            assert layer(name) <= layer(other), f"{name} imports {other}"
 
 
 def test_no_circles():
-    edges: dict[str, set[str]] = {}
-    for name, path in modules().items():
-        if own := place(name):
-            edges.setdefault(own, set()).update(house(path) - {own})
-    done: set[str] = set()
+    edges, done = arrows(), set()
 
     def visit(name: str, above: tuple[str, ...]) -> None:
         assert name not in above, f"circle: {' -> '.join((*above, name))}"
         if name not in done:
-            for other in edges.get(name, ()):
+            for other in edges[name] - {name}:
                 visit(other, (*above, name))
             done.add(name)
 
-    for name in edges:
+    for name in list(edges):
         visit(name, ())
+
+
+def test_no_two_files_of_one_name():
+    stems = [name.rpartition(".")[2] for name, path in modules().items() if path.name != "__init__.py"]
+    assert sorted(stems) == sorted(set(stems))
 
 
 def test_only_a_few_modules_know_hydra():
     for name, path in modules().items():
-        if any(found.split(".")[0] in ("hydra", "omegaconf") for found in imports(path)):
-            assert place(name) in CONFIGURES, name
+        if any(found.split(".")[0] in ("hydra", "omegaconf") for found in imported(path)):
+            assert f"{name}.".startswith(CONFIGURES), name
 
 
-def test_formulas_import_nothing_of_the_house():
-    for name, path in modules().items():
-        if place(name) in ALONE:
-            assert house(path) - {place(name)} == set(), name
+def test_formulas_import_only_torch_utils():
+    for name, others in arrows().items():
+        own = name.partition(".")[0]
+        if own in FORMULAS:
+            assert {other.partition(".")[0] for other in others} <= {own, "torch_utils"}, name
 
 
 def test_nothing_below_the_loop_reads_a_value():
     for name, path in modules().items():
-        if FLOOR.get(place(name) or "", 0) <= 3 and place(name) in {
-            "games.adversarial", "games.autoencoder", "games.game", "player", "penalties", "terms", "losses", "views",
-            "projections", "gradients", "ema", "wrappers", "augmentations", "models",
-        }:  # fmt: skip
-            calls = [node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
-            for call in calls:
+        if f"{name}.".startswith(tuple(f"{each}." for each in BELOW_THE_LOOP)):
+            for call in (node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)):
                 assert not (isinstance(call, ast.Attribute) and call.attr in ("item", "tolist", "cpu")), name
-                assert not (isinstance(call, ast.Name) and call.id in ("print",)), name
+                assert not (isinstance(call, ast.Name) and call.id == "print"), name

@@ -11,9 +11,9 @@ import pytest
 import torch
 import yaml
 
-from gan_runner.build import build
-from gan_runner.config import ConfigError
+from gan_runner.config.errors import ConfigError
 from gan_runner.games.game import Game
+from gan_runner.runs.build import build
 from tests.conftest import CONF, TINY, TINY_MODEL, compose, options
 
 GROUPS = ("model", "loss", "regularizer", "augmentation", "optimizer", "lr_schedule")

@@ -9,15 +9,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gan_runner.build import build
-from gan_runner.config import ConfigError
+from gan_runner.config.errors import ConfigError
 from gan_runner.games.adversarial import Adversarial
+from gan_runner.games.term import Term, held
 from gan_runner.optimizers import FiniteDifference, Subgradient
-from gan_runner.parameters import kernels
-from gan_runner.randomness import Randomness
-from gan_runner.stack import Copies
-from gan_runner.terms import Term, held
-from gan_runner.wrappers import spectral_norm
+from gan_runner.regularizers.spectral_norm import spectral_norm
+from gan_runner.runs.build import build
+from gan_runner.torch_utils.parameters import kernels
+from gan_runner.torch_utils.randomness import Randomness
+from gan_runner.torch_utils.stacked_network import Copies
 from tests.conftest import CONF, TINY, compose, options
 
 DIFFERENCES = ["optimizer=finite_difference", "optimizer.directions=null"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gan_runner.cli import VERBS
+from gan_runner.cli.main import VERBS
 from tests.conftest import compose
 from tests.readme import README, with_table
 

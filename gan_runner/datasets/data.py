@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gan_runner.datasets.on_disk import OnDisk
-from gan_runner.randomness import derive
+from gan_runner.torch_utils.randomness import derive
 
 Normalization = Literal["symmetric", "unit", "standard"]
 OutputActivation = Literal["tanh", "sigmoid", "linear"]

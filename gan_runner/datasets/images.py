@@ -19,7 +19,7 @@ from gan_runner.datasets.data import CHUNK, seeded
 from gan_runner.datasets.memory import SHARE, available_memory
 from gan_runner.datasets.memory import size as readable
 from gan_runner.datasets.on_disk import OnDisk, UnreadableError
-from gan_runner.randomness import derive
+from gan_runner.torch_utils.randomness import derive
 
 Pixels = Annotated[int, Ge(1)]
 ImageSize = Pixels | Annotated[list[Pixels], Len(2, 2)] | None

@@ -14,7 +14,7 @@ from annotated_types import Ge, Gt
 from torch import Tensor
 
 from gan_runner.datasets.data import Data, Endless, Labelled, Samples, seeded
-from gan_runner.randomness import derive
+from gan_runner.torch_utils.randomness import derive
 
 Count = Annotated[int, Ge(1)]
 Positive = Annotated[float, Gt(0)]

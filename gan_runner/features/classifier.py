@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from gan_runner.cache import cache_directory, cached, content_key
 from gan_runner.datasets.data import CHUNK, Data, seeded
 from gan_runner.features.network import FeatureNetwork, require_images
-from gan_runner.randomness import derive
+from gan_runner.storage.cache import cache_directory, cached, content_key
+from gan_runner.torch_utils.randomness import derive
 
 RECIPE = 1  # raise it with every change of the network or of its training: weights of another recipe are not reused
 TRAINING_BATCH = 128

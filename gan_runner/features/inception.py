@@ -9,9 +9,9 @@ from textwrap import shorten
 import torch
 from torch import Tensor
 
-from gan_runner.cache import cache_directory
 from gan_runner.datasets.data import Data
 from gan_runner.features.network import FeatureNetwork, load_weights, require_images
+from gan_runner.storage.cache import cache_directory
 
 AT_ONCE = 50  # images: at 299x299 the first layers need 15 MB for each
 

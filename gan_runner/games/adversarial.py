@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from gan_runner.games.game import Batch, Game, evaluating
-from gan_runner.parameters import mixes_samples, over_copies, run_axes
-from gan_runner.player import LOSS, Player
-from gan_runner.randomness import Randomness
-from gan_runner.stack import alongside
-from gan_runner.views import AdversarialView, full_precision
+from gan_runner.games.player import LOSS, Player
+from gan_runner.games.view import AdversarialView, full_precision
+from gan_runner.torch_utils.parameters import mixes_samples, over_copies, run_axes
+from gan_runner.torch_utils.randomness import Randomness
+from gan_runner.torch_utils.stacked_network import alongside
 
 Augmentation = Callable[[Tensor, Randomness, int], Tensor]  # (samples, randomness, step) -> samples
 HELD_OUT = 256  # samples that the discriminator is asked about at a log point

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from gan_runner.games.game import Batch, Game, evaluating
+from gan_runner.games.player import Player
+from gan_runner.games.view import AutoencoderView, full_precision
 from gan_runner.losses import Elbo
-from gan_runner.parameters import over_copies, run_axes
-from gan_runner.player import Player
-from gan_runner.views import AutoencoderView, full_precision
+from gan_runner.torch_utils.parameters import over_copies, run_axes
 
 
 @dataclass(kw_only=True)

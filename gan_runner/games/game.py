@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from gan_runner.datasets.data import Data
-from gan_runner.ema import MovingAverage
-from gan_runner.player import LOSS, Player
-from gan_runner.randomness import Randomness
-from gan_runner.terms import Term
+from gan_runner.games.player import LOSS, Player
+from gan_runner.games.term import Term
+from gan_runner.torch_utils.ema import MovingAverage
+from gan_runner.torch_utils.randomness import Randomness
 
 Batch = tuple[Tensor, Tensor | None]
 """Real samples (N, *sample), and their labels (N,) where the networks are told them."""

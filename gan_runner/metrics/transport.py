@@ -13,7 +13,7 @@ from torch import Tensor
 from gan_runner.datasets.data import Data, seeded
 from gan_runner.features.network import FeatureNetwork
 from gan_runner.metrics.metric import EvaluationView, Metric, images_only, points_only
-from gan_runner.randomness import derive
+from gan_runner.torch_utils.randomness import derive
 
 PATCH = 7  # height and width of a patch
 SMALLEST = 16  # height or width below which the pyramid is not halved again

@@ -25,8 +25,8 @@ from gan_runner.reporting.plots import (
     learning_curves,
     look,
 )
-from gan_runner.reporting.runs import Run, clean
 from gan_runner.reporting.settings import MISSING, Quantity, Setting, Study, show
+from gan_runner.reporting.stored_runs import Run, clean
 
 THUMBNAIL = 320  # pixels
 LARGE = 800  # pixels, of a single run's samples

@@ -17,7 +17,6 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
-from gan_runner.reporting.runs import Curve, Run, thin
 from gan_runner.reporting.settings import (
     MISSING,
     Quantity,
@@ -30,6 +29,7 @@ from gan_runner.reporting.settings import (
     sort_key,
     spread,
 )
+from gan_runner.reporting.stored_runs import Curve, Run, thin
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito: for any colour vision
 GREY = "#888888"

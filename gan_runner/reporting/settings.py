@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from gan_runner.reporting.runs import LARGEST, Run
+from gan_runner.reporting.stored_runs import LARGEST, Run
 
 # Keys in which runs of one setting may differ: repetitions, where a run is, and how often it says something.
 IGNORED = {

@@ -12,8 +12,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from gan_runner.reporting.runs import Run, clean
 from gan_runner.reporting.settings import MISSING, Quantity, Spread, Study, show, value_of
+from gan_runner.reporting.stored_runs import Run, clean
 
 WIDE = 3  # columns of keys that a terminal has room for
 IN_TERMINAL = 40  # settings

@@ -14,8 +14,9 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from gan_runner.cli import trusted_packages
-from gan_runner.config import ConfigError, difference
+from gan_runner.config.compose import trusted_packages
+from gan_runner.config.errors import ConfigError
+from gan_runner.config.keys import difference
 from gan_runner.sweeps.jobs import (
     NOT_OF_IDENTITY,
     Composer,
@@ -103,7 +104,7 @@ def check(jobs: list[Job], trust: list[str], *, is_here: bool) -> list[str]:
     Where they are to run on another machine, or on a GPU, their networks are built on the CPU all the same. Raises
     ConfigError.
     """
-    from gan_runner.build import build, choose_device, load_data
+    from gan_runner.runs.build import build, choose_device, load_data
 
     data = DataCache(lambda node: load_data(node, trust))
     seen: set[str] = set()

@@ -18,8 +18,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from gan_runner.cli import check_before_torch, describe, explain, refuse_shapes, settle_preset
-from gan_runner.config import ConfigError, to_plain
+from gan_runner.config.compose import check_before_torch, describe, refuse_shapes, settle_preset, to_plain
+from gan_runner.config.errors import ConfigError
+from gan_runner.config.explain import explain
 from gan_runner.sweeps.sweep import Job
 
 OF_THE_SWEEP = ("sweep", "retry_failed")  # and of none of its jobs

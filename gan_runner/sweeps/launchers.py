@@ -65,7 +65,7 @@ def run_sequentially(sweep: Sweep, jobs: list[Job], trust: list[str]) -> None:
 
 def data_cache(trust: list[str]) -> DataCache:
     """Of datasets that the config of a job names."""
-    from gan_runner.build import load_data
+    from gan_runner.runs.build import load_data
 
     return DataCache(lambda node: load_data(node, trust))
 
@@ -107,7 +107,7 @@ def run_in_processes(
     count = min(processes or len(gpus) or max(1, cores() // 2), len(jobs))
     threads = threads or max(1, cores() // count)
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["__main__", "gan_runner.cli", "gan_runner.runner"])
+    context.set_forkserver_preload(["__main__", "gan_runner.cli.main", "gan_runner.runs.run"])
     documents = sweep.documents()
     waiting = list(reversed(list(enumerate(jobs, start=1))))
     slots = list(reversed(range(count)))

@@ -28,15 +28,17 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from gan_runner.cli import explain, one_line, trusted_packages
-from gan_runner.config import ConfigError, Stopped, check_arguments
-from gan_runner.evaluation import Objective, tags
-from gan_runner.randomness import derive
-from gan_runner.sweeps.batched import run_batched
+from gan_runner.config.check import check_arguments
+from gan_runner.config.compose import trusted_packages
+from gan_runner.config.errors import ConfigError, Stopped
+from gan_runner.config.explain import explain, one_line
+from gan_runner.runs.evaluation import Objective, tags
+from gan_runner.sweeps.batched_launcher import run_batched
 from gan_runner.sweeps.grid import launch_of, sweep_directory
 from gan_runner.sweeps.jobs import LONGEST_NAME, NOT_OF_IDENTITY, OF_THE_SWEEP, Composer, identity, shorten, tidy
 from gan_runner.sweeps.launchers import Launch, cores, run_in_processes, run_sequentially, visible_gpus
 from gan_runner.sweeps.sweep import DONE, FAILED, DataCache, Job, Sweep, finish, row
+from gan_runner.torch_utils.randomness import derive
 
 STUDY = "search.db"
 TRIALS_AT_ONCE = 8  # of batched trials: more would be drawn before any is known, fewer would leave the device idle
@@ -188,7 +190,7 @@ def check(space: Space, composer: Composer, trust: list[str]) -> Objective:
 
     Raises ConfigError.
     """
-    from gan_runner.build import build, load_data
+    from gan_runner.runs.build import build, load_data
 
     data = DataCache(lambda node: load_data(node, trust))
     drawn = space.draw(optuna.create_study()).params

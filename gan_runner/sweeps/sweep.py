@@ -16,13 +16,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from filelock import FileLock, Timeout
 
-from gan_runner.config import ConfigError, Stopped, TrainingFailed, flatten, to_yaml
-from gan_runner.files import named, write_bytes
-from gan_runner.log import write_experiment
-from gan_runner.status import run_status
+from gan_runner.config.compose import to_yaml
+from gan_runner.config.errors import ConfigError, Stopped, TrainingFailed
+from gan_runner.config.keys import flatten
+from gan_runner.runs.log import write_experiment
+from gan_runner.storage.atomic_files import json_safe, write_bytes
+from gan_runner.storage.status import run_status
 
 if TYPE_CHECKING:
-    from gan_runner.runner import Start
+    from gan_runner.runs.run import PreparedRun
 
 PLAN, ROWS, DOCUMENT = "jobs.jsonl", "sweep.jsonl", "multirun.yaml"
 RETRIED = ".retried"
@@ -163,7 +165,7 @@ class Sweep:
             if file.tell():
                 file.seek(-1, 2)
             broken = file.read(1) not in (b"", b"\n")
-            file.write((b"\n" if broken else b"") + json.dumps(named(row)).encode() + b"\n")
+            file.write((b"\n" if broken else b"") + json.dumps(json_safe(row)).encode() + b"\n")
 
 
 def read_job(line: str) -> Job:
@@ -193,23 +195,25 @@ def execute(job: Job, directory: Path, trust: list[str], documents: dict[str, st
 
 def attempt(job: Job, path: Path, trust: list[str], documents: dict[str, str], data: "DataCache") -> str | None:
     """Run a job, or go on with it; why it failed. The error itself is gone then: it would keep the networks alive."""
-    from gan_runner.runner import drive
+    from gan_runner.runs.run import train
 
     try:
-        if start := begin(job, path, trust, documents, data):
-            drive(start)
+        if prepared := prepare_job(job, path, trust, documents, data):
+            train(prepared)
     except Exception as error:
         return why_failed(error, path, documents)
     return None
 
 
-def begin(job: Job, path: Path, trust: list[str], documents: dict[str, str], data: "DataCache") -> "Start | None":
+def prepare_job(
+    job: Job, path: Path, trust: list[str], documents: dict[str, str], data: "DataCache"
+) -> "PreparedRun | None":
     """The job's run, built and with its directory; None where there is nothing to do. Raises ConfigError.
 
     One whose checkpoints are all damaged starts anew.
     """
-    from gan_runner.checkpoint import DamagedError
-    from gan_runner.runner import build_run, claim, reopen
+    from gan_runner.runs.run import build_run, create_run, restore_run
+    from gan_runner.storage.checkpoint import DamagedError
 
     status = run_status(path)
     if status in (*DONE, "running"):  # another process was faster
@@ -217,7 +221,7 @@ def begin(job: Job, path: Path, trust: list[str], documents: dict[str, str], dat
     if status in GOING_ON:
         own = {name: text for name, text in documents.items() if name == ".hydra/config.yaml"}
         try:
-            return reopen(job.config, trust, path, documents=own, data=data.of(job.config))
+            return restore_run(job.config, trust, path, documents=own, data=data.of(job.config))
         except ConfigError as error:
             if not isinstance(error.__cause__, DamagedError):
                 raise
@@ -225,12 +229,12 @@ def begin(job: Job, path: Path, trust: list[str], documents: dict[str, str], dat
     if path.exists():
         set_aside(path)
     built = build_run(job.config, trust, data.of(job.config))
-    return claim(built, flatten(job.config), path, documents=documents, title=job.title, notes=job.notes)
+    return create_run(built, flatten(job.config), path, documents=documents, title=job.title, notes=job.notes)
 
 
 def why_failed(error: Exception, path: Path, documents: dict[str, str]) -> str:
     """Why a job ended by an error, which a directory says too where the run had none yet."""
-    from gan_runner.runner import explain, fail
+    from gan_runner.runs.run import explain, fail
 
     cause = error.__cause__ if isinstance(error, TrainingFailed) else error
     known = str(cause) if isinstance(cause, ConfigError | Stopped) else explain(cause)  # type: ignore[arg-type]
@@ -338,7 +342,7 @@ def data_key(config: dict[str, Any]) -> str:
 def finish(sweep: Sweep) -> None:
     """Write the report, and print its table. What hinders that is no reason to lose the sweep's own end."""
     try:
-        from gan_runner.reporting.verb import print_report
+        from gan_runner.reporting.writer import print_report
 
         print_report(sweep.directory)
     except Exception as error:

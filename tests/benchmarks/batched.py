@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from gan_runner.batched import StackedGame
-from gan_runner.build import build
 from gan_runner.games.game import Game
+from gan_runner.games.stacked_game import StackedGame
+from gan_runner.runs.build import build
 from gan_runner.sweeps.launchers import cores
 from tests.benchmarks.timing import medians
 from tests.conftest import compose

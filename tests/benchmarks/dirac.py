@@ -25,8 +25,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from gan_runner import losses, penalties
+from gan_runner import losses
 from gan_runner.augmentations import InputNoise
+from gan_runner.regularizers import penalties
 from tests.dirac import alternating_map, axis_crossings, fitted_map, gradient_penalty_orbit, path, rate_of
 
 H = 0.02  # of a step

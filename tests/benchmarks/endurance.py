@@ -11,7 +11,7 @@ from unittest import mock
 
 import torch
 
-from gan_runner import cli
+from gan_runner.cli.main import main as cli
 from gan_runner.games.game import Game
 
 PARTS = 10
@@ -64,7 +64,7 @@ def endurance(steps: int, words: list[str]) -> Flatness:
             f"hydra.run.dir={folder}/run", *words,
         ]  # fmt: skip
         with mock.patch.object(sys, "argv", command):
-            cli.main()
+            cli()
     on_gpu = torch.cuda.is_available() and torch.cuda.memory_allocated() > 0
     print(f"\n{steps:,} steps, mlp of width 8 on the ring, batch 4; {' '.join(words)}")
     for number, part in enumerate(parts, 1):

@@ -16,7 +16,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from gan_runner.files import named
+from gan_runner.storage.atomic_files import json_safe
 from tests.conftest import compose
 
 VALUES = {"wasserstein": False, "covered": True, "high_quality": True, "reverse_kl": False}
@@ -24,7 +24,7 @@ VALUES = {"wasserstein": False, "covered": True, "high_quality": True, "reverse_
 CHILD = """
 import sys, time
 start = time.perf_counter()
-from gan_runner.reporting.verb import main
+from gan_runner.cli.report import main
 main(sys.argv[1:])
 peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]
 print(time.perf_counter() - start, time.process_time(), int(peak) / 2**10)
@@ -63,7 +63,7 @@ def write_run(path: Path, config: dict, words: list[str], points: int, draw: np.
             row |= dict(zip(tags, values, strict=True))
             if index % 10 == 0:
                 row |= {f"metric/modes/{name}": level + values[0] / index for name in VALUES}
-            file.write(json.dumps(named(row)) + "\n")
+            file.write(json.dumps(json_safe(row)) + "\n")
     record = {"step": 50 * points, "metrics": {"modes": {"values": {}, "higher_is_better": VALUES}}}
     (path / "evaluations.jsonl").write_text(f"{json.dumps(record)}\n" * (points // 10))
     best = {"objective": "metric/modes/wasserstein", "value": level, "step": 50 * points}

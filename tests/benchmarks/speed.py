@@ -9,9 +9,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from gan_runner.build import build, choose_device
-from gan_runner.config import ConfigError, known_keys
+from gan_runner.config.errors import ConfigError
+from gan_runner.config.schema import known_keys
 from gan_runner.games.adversarial import Adversarial
+from gan_runner.runs.build import build, choose_device
 from tests.benchmarks.bare import BareLoop, Loss, Problem, leanest
 from tests.benchmarks.naive import NaiveLoop
 from tests.benchmarks.roofline import count_flops, matrix_rate, synchronize

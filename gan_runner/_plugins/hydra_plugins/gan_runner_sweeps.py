@@ -47,8 +47,8 @@ class SearchSweeper(GridSweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Run the trials of a search. Raises ConfigError where Optuna is not installed."""
-        from gan_runner.cli import interruptible_imports
-        from gan_runner.config import ConfigError
+        from gan_runner.config.errors import ConfigError
+        from gan_runner.runs.signals import interruptible_imports
 
         try:
             with interruptible_imports():
@@ -73,7 +73,7 @@ class ComposedLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Raises ConfigError: another sweeper composes its jobs as they start."""
-        from gan_runner.config import ConfigError
+        from gan_runner.config.errors import ConfigError
 
         raise ConfigError("hydra/launcher=pool and batched go with hydra/sweeper=grid and search")
 
@@ -99,8 +99,8 @@ class BatchedLauncher(ComposedLauncher):
 
     def of_composed_jobs(self) -> Any:
         """Stacked. Raises ConfigError."""
-        from gan_runner.config import ConfigError
-        from gan_runner.sweeps.batched import MAX_GROUP, run_batched
+        from gan_runner.config.errors import ConfigError
+        from gan_runner.sweeps.batched_launcher import MAX_GROUP, run_batched
         from gan_runner.sweeps.launchers import Launch
 
         max_group = MAX_GROUP if self.max_group is None else self.max_group

@@ -1,0 +1,108 @@
+"""`gan-runner evaluate DIR`: the metrics of a run's checkpoint, and the training samples nearest to what it makes."""
+
+import json
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from gan_runner.cli.parser import RunParser, checkpoint_path, positive, refuse_links
+from gan_runner.config.errors import ConfigError
+from gan_runner.config.stored import stored_config
+from gan_runner.games.game import Game
+from gan_runner.runs import image_grid as pictures
+from gan_runner.runs.evaluation import Evaluator, generate
+from gan_runner.runs.load import load_trained
+from gan_runner.storage.atomic_files import json_safe, write_bytes
+
+NEAREST = 7  # training samples beside each generated one
+
+
+def parser() -> RunParser:
+    """The verb's flags."""
+    parser = RunParser(
+        "evaluate", "Measure samples of a run's generator; metric=NAME measures by others than the run's."
+    )
+    parser.add_weights()
+    parser.add_argument(
+        "--neighbors",
+        nargs="?",
+        type=positive,
+        const=12,
+        metavar="N",
+        help="a picture of N generated samples (default: 12) and the training samples nearest to each, instead",
+    )
+    return parser
+
+
+def main(arguments: list[str]) -> None:
+    """The verb. Raises ConfigError where the directory, the checkpoint or an override does not fit."""
+    options = parser().parse_intermixed_args(arguments)
+    refuse_links(options.directory, "generated", "evaluations.jsonl")
+    config, trust = stored_config(options.directory, options.overrides)
+    trained = load_trained(checkpoint_path(options), config, trust, raw=options.raw, with_data=True)
+    game, evaluator = trained.built.game, trained.built.evaluator
+    console = Console(highlight=False, soft_wrap=True)
+    if options.neighbors:
+        path = options.directory / "generated" / f"neighbors_{trained.checkpoint.stem}.png"
+        write_bytes(path, draw_neighbors(game, options.neighbors, console))
+        console.print(path, markup=False)
+        return
+    if not evaluator.metrics:
+        raise ConfigError(f"{options.directory}: this run has no metric; say metric=NAME")
+    evaluator.prepare(game.data, lambda line: console.print(line, markup=False))
+    record = {"step": trained.step, "checkpoint": str(trained.checkpoint), **evaluator.evaluate(game)}
+    with (options.directory / "evaluations.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(json_safe(record)) + "\n")
+    console.print(table(record, evaluator), markup=False)
+
+
+def table(record: dict[str, Any], evaluator: Evaluator) -> Table:
+    """A record for people."""
+    table = Table(title=f"step {record['step']:,}, {record['weights']} weights", title_justify="left")
+    table.add_column("metric")
+    table.add_column("value", justify="right")
+    table.add_column("better")
+    table.add_column("of samples")
+    for name, measured in record["metrics"].items():
+        for key, value in measured["values"].items():
+            direction = "higher" if evaluator.metrics[name].higher_is_better[key] else "lower"
+            real = f" and {measured['real']:,} real" if measured["real"] else ""
+            table.add_row(f"{name}.{key}", f"{value:.5g}", direction, f"{measured['generated']:,}{real}")
+    return table
+
+
+def draw_neighbors(game: Game, count: int, console: Console) -> bytes:
+    """A PNG with a row for each of `count` samples: it, and the training images nearest to it in pixels, from the left.
+
+    A generator that has learnt its data by heart draws the second column in the first. The medians of the distances to
+    the nearest one, of samples and of held-out images, are printed.
+    """
+    if len(game.data.shape) != 3:
+        raise ConfigError("--neighbors: it shows images, and this run generates points")
+    training = game.data.training(None if game.data.size else 10_000)[0]
+    samples = generate(game, count, seed=0)[0]
+    distances, rows = nearest(samples, training, NEAREST)
+    line = f"median distance to the nearest training image, per pixel of 255: {distances[:, 0].median():.1f}"
+    held_out = game.data.held_out(count)
+    if held_out is not None:
+        of_held_out, _ = nearest(game.data.to_pixels(held_out[0]).cpu(), training, 1)
+        line += f"; of held-out images {of_held_out[:, 0].median():.1f}"
+    console.print(line, markup=False)
+    shown = torch.cat([samples[:, None], training[rows]], dim=1)  # (count, 1 + NEAREST, C, H, W)
+    return pictures.png(pictures.grid(shown.flatten(0, 1), columns=1 + NEAREST))
+
+
+def nearest(images: Tensor, training: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Root mean squared distances (N, count) of uint8 images (N, C, H, W) to the nearest, and the rows of these."""
+    flat = images.flatten(1).float()
+    best = torch.full((len(images), 0), 0.0), torch.zeros(len(images), 0, dtype=torch.long)
+    for start in range(0, len(training), 10_000):
+        some = torch.cdist(flat, training[start : start + 10_000].flatten(1).float()) / flat.shape[1] ** 0.5
+        rows = torch.arange(start, start + some.shape[1]).expand_as(some)
+        both, numbers = torch.cat([best[0], some], 1), torch.cat([best[1], rows], 1)
+        chosen = both.topk(min(count, both.shape[1]), largest=False)
+        best = chosen.values, numbers.gather(1, chosen.indices)
+    return best

@@ -1,0 +1,216 @@
+"""The command line: Hydra for runs, verbs for what acts on a run directory, and one short message for each error.
+
+Neither torch nor numpy is imported here before a run starts, so that --help, --cfg and completion answer at once.
+"""
+
+import importlib
+import os
+import re
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn, TextIO
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
+
+from gan_runner.config import guard
+from gan_runner.config.compose import (
+    check_before_torch,
+    describe,
+    refuse_shapes,
+    settle_preset,
+    to_plain,
+    trusted_packages,
+)
+from gan_runner.config.errors import ConfigError, TrainingFailed, suggest
+from gan_runner.config.explain import Refused, explain, one_line
+from gan_runner.config.schema import GROUPS, conf_directory, known_keys
+from gan_runner.runs.signals import interruptible_imports
+
+REFUSED = {
+    "--experimental-rerun": "it reads a pickle, which can run any code",
+    "hydra.output_subdir": "the run writes its own .hydra/",
+    "hydra/job_logging": "the run writes its own gan_runner.log",
+}
+VERBS = {  # verb -> module with main(arguments), imported when it is called
+    "sample": "gan_runner.cli.sample",
+    "evaluate": "gan_runner.cli.evaluate",
+    "resume": "gan_runner.cli.resume",
+    "report": "gan_runner.cli.report",
+}
+
+
+def main() -> None:
+    """The console script."""
+    arguments = sys.argv[1:]
+    wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    # OpenMP threads wait for each other by spinning. Where another program holds a core, its default count made a step
+    # 10 times slower than one thread alone; with this one it costs 3 % on an idle machine.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors, instead of printing them its way
+    guard.install()
+    with patient_output():
+        obey(arguments, wants_traceback)
+
+
+def obey(arguments: list[str], wants_traceback: bool) -> None:
+    """Do what the words say. Raises SystemExit, with one line on standard error, where that cannot be."""
+    if any(word.startswith("trust=") for word in arguments):
+        sys.path.append(os.getcwd())  # a user's own package, as with `python -m`; behind all that is installed
+    try:
+        if arguments and re.fullmatch(r"\w[\w.-]*", arguments[0]):
+            run_verb(arguments[0], arguments[1:])
+        else:
+            sys.argv[1:] = check_flags(arguments)
+            run()
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    except TrainingFailed as failure:  # no mistake in the words: the traceback is the message
+        traceback.print_exception(failure.__cause__)
+        raise SystemExit(1) from None
+    except (Refused, Exception) as error:
+        if wants_traceback:
+            raise
+        if "COMP_LINE" in os.environ:  # a shell that completes a word wants no message
+            raise SystemExit(1) from None
+        print(f"gan-runner: {one_line(explain(error, arguments))}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+class Output:
+    """Standard output, whose reader may go away: that ends the printing, and neither training nor a sweep."""
+
+    def __init__(self, stream: TextIO):
+        self.stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        """As much as there is a reader for."""
+        try:
+            return self.stream.write(text)
+        except BrokenPipeError:
+            self.give_up()
+            return len(text)
+
+    def flush(self) -> None:
+        """Likewise."""
+        try:
+            self.stream.flush()
+        except BrokenPipeError:
+            self.give_up()
+
+    def give_up(self) -> None:
+        """Nothing that is written arrives any more."""
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
+
+
+@contextmanager
+def patient_output() -> Iterator[None]:
+    """Print to an `Output`, whoever prints."""
+    stream = sys.stdout
+    sys.stdout = Output(stream)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stdout = stream
+
+
+def run_verb(verb: str, arguments: list[str]) -> None:
+    """`gan-runner VERB ...`."""
+    if verb not in VERBS:
+        if verb.partition(".")[0] in (*known_keys(), *GROUPS):
+            raise ConfigError(f"{verb}: a setting wants a value: {verb}=VALUE")
+        verbs = f"verbs: {', '.join(VERBS)}; a setting is key=value"
+        raise ConfigError(f"{verb}: no such verb{suggest(verb, VERBS)} ({verbs})")
+    with interruptible_imports():
+        module = importlib.import_module(VERBS[verb])
+    module.main(arguments)
+
+
+def check_flags(arguments: list[str]) -> list[str]:
+    """The arguments, flags first. Refuses what argparse would answer with a page of usage, as settings with dashes."""
+    parser = get_args_parser()
+    flags = [flag for action in parser._actions for flag in action.option_strings]
+    for argument in arguments:
+        word = argument.split("=")[0]
+        if word.startswith("--") and word not in flags:
+            setting = argument.lstrip("-").replace("-", "_")
+            is_setting = "=" in argument or setting in (*known_keys(), *GROUPS)
+            hint = f"; a setting has no dashes: {setting.split('=')[0]}=VALUE" if is_setting else suggest(word, flags)
+            raise ConfigError(f"{argument}: no such flag{hint}")
+        if word in REFUSED and argument not in ("hydra.output_subdir=null", "hydra/job_logging=none"):
+            raise ConfigError(f"{word}: not here: {REFUSED[word]}")
+
+    def refuse(message: str) -> NoReturn:
+        raise ConfigError(f"{message}; gan-runner --hydra-help lists the flags")
+
+    parser.error = refuse  # type: ignore[method-assign]
+    found = parser.parse_args(flags_first(arguments))
+    if found.multirun and (found.cfg or found.info):
+        raise ConfigError(f"--{'cfg' if found.cfg else 'info'} shows one job: leave out -m")
+    return flags_first(arguments)
+
+
+def flags_first(arguments: list[str]) -> list[str]:
+    """Flags before settings: argparse takes no setting behind a flag that stands behind another."""
+    settings = [word for word in arguments if ("=" in word and not word.startswith("-")) or word.startswith("~")]
+    return [word for word in arguments if word not in settings] + settings
+
+
+# --- a run ------------------------------------------------------------------------------------------------------------
+
+
+@hydra.main(config_path=str(conf_directory()), config_name="config", version_base="1.3")
+def run(config: DictConfig) -> float | None:
+    """Train one run, in the directory that Hydra made for it; the best value of the objective is returned."""
+    hydra_config = HydraConfig.get()
+    path = Path(hydra_config.runtime.output_dir)
+    try:
+        overrides = OverridesParser.create().parse_overrides(list(hydra_config.overrides.task))
+        refuse_shapes(overrides)
+        notes = settle_preset(config, overrides)
+        plain = to_plain(config)
+        check_before_torch(plain)
+        with interruptible_imports(lambda: remove_empty(path)):
+            from gan_runner.runs.run import prepare
+
+        train = prepare(plain, trusted_packages(sys.argv[1:]))
+        return train(
+            path, documents=documents(config), title=describe(plain, hydra_config.runtime.choices), notes=notes
+        )
+    except TrainingFailed:
+        raise
+    except Exception as error:
+        raise Refused(explain(error, [])) from error
+    finally:
+        if not any(word.startswith(("hydra.run", "hydra.sweep")) for word in hydra_config.overrides.hydra):
+            remove_empty(path)  # but a directory of the user's choice may have been there before
+
+
+def documents(config: DictConfig) -> dict[str, str]:
+    """What Hydra would write into .hydra/ before it is known that the directory is free."""
+    hydra_config = HydraConfig.get()
+    return {
+        ".hydra/config.yaml": OmegaConf.to_yaml(config, resolve=True),
+        ".hydra/overrides.yaml": OmegaConf.to_yaml(hydra_config.overrides.task),
+        ".hydra/hydra.yaml": OmegaConf.to_yaml({"hydra": hydra_config}),
+    }
+
+
+def remove_empty(path: Path) -> None:
+    """The directory that Hydra made for a run that never began, and those above it, as far as they are empty."""
+    while path.is_dir() and path != Path.cwd() and not any(path.iterdir()):
+        path.rmdir()
+        path = path.parent
+
+
+# --- errors -----------------------------------------------------------------------------------------------------------

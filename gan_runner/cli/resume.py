@@ -1,0 +1,84 @@
+"""`gan-runner resume DIR`: go on with a run, from its own directory alone."""
+
+import argparse
+import re
+from typing import Any
+
+from gan_runner.cli.parser import RunParser, positive, refuse_links
+from gan_runner.config.compose import to_yaml
+from gan_runner.config.errors import ConfigError
+from gan_runner.config.keys import difference
+from gan_runner.config.stored import stored_config
+from gan_runner.runs.run import resume
+from gan_runner.sweeps.launchers import Launch, run_in_processes, run_jobs, run_sequentially
+from gan_runner.sweeps.sweep import PLAN, Sweep
+
+# Of these keys a run's state does not depend.
+FREE = re.compile(
+    r"(steps|epochs|device|log_every|sample_every|sample_count|evaluate_every|checkpoint_every|objective|deterministic"
+    r"|on_divergence|prune|trust|stream|workers|capture|dataset\.(root|path|download)|(monitor|divergence|metric|features)\..*"
+    r"|(lr_schedule|.*\.schedule)\.steps)"
+)
+
+
+def parser() -> RunParser:
+    """The verb's flags."""
+    parser = RunParser(
+        "resume",
+        "Go on with a run that was killed, interrupted or is to be longer, in its own directory; or with a sweep.",
+    )
+    parser.add_argument(
+        "--any-version", action="store_true", help="even where gan_runner or PyTorch is another than it began with"
+    )
+    parser.add_argument("--retry-failed", action="store_true", help="of a sweep: start what failed or diverged anew")
+    parser.add_argument("--processes", type=positive, metavar="N", help="of a sweep: so many jobs at once")
+    parser.add_argument(
+        "--batched", action="store_true", help="of a sweep: as one program, what differs in numbers only"
+    )
+    return parser
+
+
+def main(arguments: list[str]) -> None:
+    """The verb. Raises ConfigError where the directory or an override does not fit."""
+    options = parser().parse_intermixed_args(arguments)
+    refuse_links(options.directory, ".")
+    if (options.directory / PLAN).exists():
+        resume_sweep(options)
+        return
+    stored, _ = stored_config(options.directory, [])
+    config, trust = stored_config(options.directory, options.overrides)
+    check_changes(stored, config)
+    documents = {".hydra/config.yaml": to_yaml(config)} if config != stored else {}
+    resume(config, trust, options.directory, documents=documents, any_version=options.any_version)
+
+
+def resume_sweep(options: argparse.Namespace) -> None:
+    """Go on with the jobs of a sweep, by the configs that they were planned with.
+
+    Raises ConfigError for a change to these, Stopped where some jobs are not done in the end.
+    """
+    trust: list[str] = []
+    for word in options.overrides:
+        key, _, value = word.partition("=")
+        if key != "trust":
+            raise ConfigError(
+                f"{word}: a sweep goes on as it was planned; -m ... sweep={options.directory.name} adds to it"
+            )
+        trust = [name.strip() for name in value.strip("[]").split(",")]
+    launch = Launch(run_sequentially)
+    if options.batched and options.processes:
+        raise ConfigError("--batched is one process, and --processes=N are several: choose one")
+    if options.batched:
+        from gan_runner.sweeps.batched_launcher import MAX_GROUP, run_batched
+
+        launch = Launch(run_batched, max_group=MAX_GROUP)
+    if options.processes:
+        launch = Launch(run_in_processes, processes=options.processes, threads=None)
+    with Sweep(options.directory) as sweep:
+        run_jobs(sweep, sweep.jobs(), launch, trust, retry_failed=options.retry_failed)
+
+
+def check_changes(stored: dict[str, Any], config: dict[str, Any]) -> None:
+    """Refuse changes that would make it another run, and show them."""
+    if changes := difference(stored, config, FREE.fullmatch):
+        raise ConfigError(f"that would be another run, not this one going on: {changes}")

@@ -1,0 +1,115 @@
+"""`gan-runner sample DIR`: images from the generator of a run."""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gan_runner.cli.parser import RunParser, checkpoint_path, positive, refuse_links
+from gan_runner.config.errors import ConfigError
+from gan_runner.config.stored import stored_config
+from gan_runner.games.game import Game
+from gan_runner.runs import image_grid as pictures
+from gan_runner.runs.load import load_trained
+from gan_runner.storage.atomic_files import write_atomically, write_bytes
+from gan_runner.torch_utils.randomness import fixed_randomness
+
+BATCH = 256  # samples generated at once
+
+
+def parser() -> RunParser:
+    """The verb's flags."""
+    parser = RunParser("sample", "Draw samples from the generator of a run, into DIR/generated/.")
+    parser.add_weights()
+    parser.add_argument("--count", type=positive, default=64, metavar="N", help="how many (default: 64)")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--images", action="store_true", help="one PNG for each sample, instead of a grid")
+    form.add_argument("--out", type=npz, metavar="FILE.npz", help="an array `samples` in this file, instead of a grid")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the latents (default: 0)")
+    parser.add_argument(
+        "--interpolate", action="store_true", help="each row of the grid walks from one latent to another, in 8 samples"
+    )
+    parser.add_argument(
+        "--labels", type=whole_numbers, metavar="N,N,...", help="classes, in turn, of a conditional run (default: all)"
+    )
+    return parser
+
+
+def npz(text: str) -> Path:
+    """A path that ends in .npz, for argparse."""
+    if not text.endswith(".npz"):
+        raise argparse.ArgumentTypeError(f"must end in .npz, not {text}")
+    return Path(text)
+
+
+def whole_numbers(text: str) -> list[int]:
+    """Ints between commas, for argparse."""
+    return [int(part) for part in text.split(",")]
+
+
+def main(arguments: list[str]) -> None:
+    """The verb. Raises ConfigError where the directory, the checkpoint or an override does not fit."""
+    options = parser().parse_intermixed_args(arguments)
+    refuse_links(options.directory, "generated")
+    config, trust = stored_config(options.directory, options.overrides)
+    game = load_trained(checkpoint_path(options), config, trust, raw=options.raw, with_data=False).built.game
+    latents = draw_latents(game, options.seed, options.count, options.interpolate)
+    labels = choose_labels(game, options.labels, options.count).to(latents.device)
+    chunks = zip(latents.split(BATCH), labels.split(BATCH), strict=True)
+    samples = torch.cat([game.sample(some, their_labels) for some, their_labels in chunks])
+    for path in save(game, samples, options):
+        print(path)
+
+
+def draw_latents(game: Game, seed: int, count: int, interpolate: bool) -> Tensor:
+    """(count, latent_size); in rows of 8 on a great circle from one latent to another, if asked."""
+    randomness = fixed_randomness(seed, "sample", game.randomness.device)
+    if not interpolate:
+        return game.draw_latents(randomness, count)
+    rows = -(-count // 8)
+    start, end = game.draw_latents(randomness, 2 * rows).unsqueeze(1).chunk(2)  # (rows, 1, latent_size)
+    # A straight line would pass through latents shorter than any the generator has seen (White 2016, arXiv:1609.04468).
+    angle = torch.arccos(torch.nn.functional.cosine_similarity(start, end, dim=-1)).unsqueeze(-1)
+    position = torch.linspace(0, 1, 8, device=start.device).view(1, -1, 1)
+    walk = (torch.sin((1 - position) * angle) * start + torch.sin(position * angle) * end) / torch.sin(angle)
+    return walk.flatten(0, 1)[:count]
+
+
+def choose_labels(game: Game, wanted: list[int] | None, count: int) -> Tensor:
+    """(count,): the wanted classes in turn, or all of them. Raises ConfigError where the run has no such class."""
+    classes = game.data.num_classes if game.is_conditional else 0
+    if wanted and not classes:
+        raise ConfigError("--labels: this run is not conditional: its generator knows no classes")
+    for label in wanted or []:
+        if not 0 <= label < classes:
+            raise ConfigError(f"--labels {label}: the classes are 0 to {classes - 1}")
+    cycle = torch.tensor(wanted or list(range(max(1, classes))))
+    return cycle.repeat(-(-count // len(cycle)))[:count]
+
+
+def save(game: Game, samples: Tensor, options: argparse.Namespace) -> list[Path]:
+    """Write what was asked for, and return where."""
+    is_images = len(game.data.shape) == 3
+    content = (game.data.to_pixels(samples) if is_images else samples).cpu()
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(options.out, lambda file: np.savez(file, samples=content.numpy()))
+        return [options.out]
+    stem = f"seed_{options.seed}{'_interpolation' if options.interpolate else ''}{'_raw' if options.raw else ''}"
+    if is_images and options.images:
+        drawn = {f"{stem}_{number:05d}": pictures.image(single) for number, single in enumerate(content)}
+    elif is_images:
+        drawn = {stem: pictures.grid(content, columns=8 if options.interpolate else None)}
+    elif options.images:
+        raise ConfigError(
+            "--images: this run generates points; without it they are plotted, with --out FILE.npz written"
+        )
+    else:
+        limits = game.data.limits or (float(content.min()), float(content.max()))
+        drawn = {stem: pictures.scatter(content[:0], content, limits)}
+    paths = {options.directory / "generated" / f"{name}.png": picture for name, picture in drawn.items()}
+    for path, picture in paths.items():
+        write_bytes(path, pictures.png(picture))
+    return list(paths)

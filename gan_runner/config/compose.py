@@ -1,0 +1,142 @@
+"""From the words of a command line to a plain config."""
+
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from gan_runner.config.check import active, load_settings
+from gan_runner.config.errors import ConfigError
+from gan_runner.config.schema import GROUPS, LIST_GROUPS, conf_directory
+
+sys.path.append(str(Path(__file__).parents[1] / "_plugins"))  # where Hydra finds those of this package
+
+# Hydra closes a config against new keys. The two slots stay open, so that `optimizer.discriminator.lr=1e-5` needs no
+# `+`: which keys they may hold depends on the optimizer, and is checked against its signature.
+_OPEN = {"struct": False}
+ConfigStore.instance().store(
+    name="optimizer_slots",
+    node=OmegaConf.create(
+        {"optimizer": {"generator": DictConfig({}, flags=_OPEN), "discriminator": DictConfig({}, flags=_OPEN)}}
+    ),
+    provider="gan_runner",
+)
+
+
+def to_plain(config: DictConfig) -> dict[str, Any]:
+    """A composed config as plain dicts and lists with every interpolation resolved."""
+    try:
+        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        missing = sorted(OmegaConf.missing_keys(config))[0]
+        raise ConfigError(f"{missing} is not set: add {missing}=...") from error
+    except OmegaConfBaseException as error:
+        raise ConfigError(str(error).splitlines()[0]) from error
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def to_yaml(plain: Mapping[str, Any]) -> str:
+    """A plain config, as .hydra/config.yaml has it."""
+    return OmegaConf.to_yaml(OmegaConf.create(dict(plain)))
+
+
+def check_before_torch(plain: Mapping[str, Any]) -> None:
+    """Find most mistakes before torch is imported, which takes a second. Raises ConfigError."""
+    load_settings(plain)
+    for group in LIST_GROUPS:
+        active(plain, group)
+    for group in GROUPS:
+        if group not in LIST_GROUPS and not isinstance(plain.get(group), dict):
+            options = sorted(path.stem for path in (conf_directory() / group).glob("*.yaml"))
+            raise ConfigError(f"{group} is not set: {group}=OPTION, one of {', '.join(options)}")
+
+
+def describe(plain: Mapping[str, Any], choices: Mapping[str, Any]) -> str:
+    """The essentials of a config, for the first line of a run."""
+    terms = []
+    for name, node in (plain.get("regularizer") or {}).items():
+        weight = node.get("weight")
+        terms.append(f"{name} {weight:g}" if isinstance(weight, int | float) else name)
+    parts = [
+        f"{choices.get('model', 'model')} on {choices.get('dataset', 'data')}",
+        " + ".join([str(choices.get("loss", "loss")), *terms]),
+        *(plain.get("augmentation") or {}),
+        f"{choices.get('optimizer', 'optimizer')} {plain['optimizer'].get('lr', '')}",
+        f"batch {plain['batch_size']}",
+        f"seed {plain['seed']}",
+    ]
+    return ", ".join(parts)
+
+
+def trusted_packages(words: list[str]) -> list[str]:
+    """The packages that the command line itself trusts; what a config file says, even of its words, does not count."""
+    chosen = [word for word in words if word.startswith("trust=")]
+    value = OverridesParser.create().parse_override(chosen[-1]).value() if chosen else []
+    return [str(name) for name in (value if isinstance(value, list) else [value])]
+
+
+def refuse_shapes(overrides: list[Override]) -> None:
+    """What Hydra would merge, drop or take silently: two options of one group, one named twice, a key taken out."""
+    for override in overrides:
+        group, value = override.key_or_group, override.value()
+        if override.is_delete():
+            raise ConfigError(f"~{group}: nothing can be taken out; another option or null may be what you want")
+        if group in (*GROUPS, "experiment") and not isinstance(value, str | list) and group != "experiment":
+            raise ConfigError(f"{group}={value}: a group wants the name of an option")
+        if isinstance(value, list) and group in (*GROUPS, "experiment"):
+            if group not in LIST_GROUPS:
+                raise ConfigError(
+                    f"{override.input_line}: {group} is one option; for a sweep over several, -m {group}=A,B"
+                )
+            for name in value:
+                if value.count(name) > 1:
+                    raise ConfigError(f"{group}: '{name}' is named twice")
+
+
+def settle_preset(config: DictConfig, overrides: list[Override]) -> list[str]:
+    """Let a group that the command line chose be that option, and not a mixture with the preset's own.
+
+    A preset (experiment=NAME) sets keys of the options that it chooses. Hydra lays these keys over whatever option is
+    chosen in the end: Adam's betas over RMSprop, a list of widths over a network that takes one. So a group that the
+    command line chose otherwise than the preset is composed again without it, and the nodes that the preset left
+    behind in a list group, weights of penalties that are not there, go. Returns a line for each that went.
+    """
+    chosen = {override.key_or_group: override.value() for override in overrides if not override.is_delete()}
+    if chosen.get("experiment") is None:
+        return []
+    words = [override.input_line or "" for override in overrides]
+    notes = []
+    for group in GROUPS:
+        if group not in chosen or group in LIST_GROUPS:
+            continue
+        preset = compose([word for word in words if not word.startswith(f"{group}=")])
+        if preset.hydra.runtime.choices[group] != chosen[group]:
+            own = [word for word in words if re.match(rf"\+*{group}[=.]|[^=]*@{group}\.", word)]
+            config[group] = compose(own)[group]
+            notes.append(f"{group}={chosen[group]} replaces the preset's, with the settings that were for it")
+    for group in LIST_GROUPS:
+        if group not in chosen and "loss" not in chosen:
+            continue
+        for name, node in list((config.get(group) or {}).items()):
+            is_addressed = any(word.lstrip("+").startswith(f"{group}.{name}.") for word in words)
+            if "_target_" not in node and not is_addressed:
+                with open_dict(config):
+                    del config[group][name]
+                notes.append(f"{group}.{name} of the preset is not in use")
+    return notes
+
+
+def compose(words: list[str]) -> DictConfig:
+    """The config of some words of the command line."""
+    loader = GlobalHydra.instance().config_loader()
+    return loader.load_configuration(config_name="config", overrides=words, run_mode=RunMode.RUN)

@@ -1,0 +1,242 @@
+"""CUDA graphs: a training step recorded once, double backward pass, optimizer and moving average included; replayed.
+
+A small network's step is bound by the launches of its operators; a replay is one launch for all of them. What differs
+from step to step reaches a graph from outside: the batches through tensors that are filled before a replay, the
+schedules' values likewise, the noise by seeding the device's generator. Each set of due terms has a graph of its own.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FunctionType
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from gan_runner.games.game import Batch, Game
+from gan_runner.games.term import Schedule
+from gan_runner.torch_utils.randomness import default_generator
+
+WARM_UP = 3  # steps before a recording, as the libraries choose and set up their kernels at the first calls
+MOST_GRAPHS = 32  # sets of due terms; each graph costs some memory, and half a second to record
+
+
+class Graph(Protocol):
+    """What records the work of a function without doing it, and does it at a replay: a CUDA graph, or a test's."""
+
+    def record(self, work: Callable[[], None]) -> None:
+        """Call the function once."""
+
+    def replay(self) -> None:
+        """Do what was recorded, on what the tensors hold now."""
+
+
+class CudaGraph:
+    """PyTorch's, recorded on a stream into the memory pool of those before."""
+
+    def __init__(self, pool: Any, stream: torch.cuda.Stream):
+        self.graph, self.pool, self.stream = torch.cuda.CUDAGraph(), pool, stream
+
+    def record(self, work: Callable[[], None]) -> None:
+        """Raises RuntimeError for work that waits for the device, or moves data to it from the host."""
+        before = torch.cuda.current_stream(self.stream.device)
+        try:
+            # Other threads may go on, such as the one that pins batches of a dataset that streams.
+            with torch.cuda.graph(self.graph, self.pool, self.stream, capture_error_mode="thread_local"):
+                work()
+        except BaseException:
+            # Older versions of torch leave the stream current, and the generator recording.
+            torch.cuda.set_stream(before)
+            generator = default_generator(self.stream.device)
+            generator.graphsafe_set_state(generator.clone_state())
+            raise
+
+    def replay(self) -> None:
+        """One launch."""
+        self.graph.replay()
+
+
+class DeviceSchedule:
+    """A schedule whose value is a tensor, which `hold` fills before each step: a graph reads it where it lies."""
+
+    def __init__(self, schedule: Schedule, device: torch.device):
+        self.schedule, self.value = schedule, torch.ones((), device=device)
+        self.last: float | None = None
+
+    def hold(self, step: int) -> None:
+        """Fill in the value at a step; most stay as they are."""
+        value = float(self.schedule(step))
+        if value != self.last:
+            self.value.fill_(value)
+            self.last = value
+
+    def __call__(self, step: int) -> Tensor:
+        """The tensor, whatever the step."""
+        return self.value
+
+
+class Recording(NamedTuple):
+    """A graph, and what the recorded step left behind, where the statistics look for it.
+
+    Graphs share their memory: what is kept here no later one takes for its own.
+    """
+
+    graph: Graph
+    gradients: dict[nn.Parameter, Tensor | None]
+    others: list[tuple[dict[str, Any], str, Any]]  # (attributes of an object, or a dictionary; name; tensors)
+
+
+class CapturedStep:
+    """A game's step, replayed from graphs after a few steps of warm-up.
+
+    Where one cannot be recorded the game's remarks say why, and steps are then taken one operator after another.
+    """
+
+    def __init__(self, game: Game, make_graph: Callable[[], Graph] | None = None):
+        self.game = game
+        device = game.randomness.device
+        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self.make_graph = make_graph or cuda_graphs(self.stream)
+        self.schedules = put_schedules_on_device(game)
+        self.inputs: list[Batch] = []
+        self.recordings: dict[tuple[Any, ...], Recording] = {}
+        self.taken = 0
+        self.is_refused = False
+
+    def __call__(self, step: int) -> None:
+        """Training step number `step`, counted from 0, as `Game.step` takes it."""
+        for schedule in self.schedules:
+            schedule.hold(step)
+        self.taken += 1
+        due, batches = self.game.due(step), self.game.batches(step)
+        self.fill(batches)
+        if self.taken > WARM_UP and due not in self.recordings and not self.is_refused:
+            self.record(due, step)
+        if due not in self.recordings:
+            self.warm_up(step, batches)
+            return
+        self.game.randomness.start_step(step)
+        recording = self.recordings[due]
+        recording.graph.replay()
+        for parameter, gradient in recording.gradients.items():
+            parameter.grad = gradient
+        for place, name, value in recording.others:
+            place[name] = value
+        self.game.last_step = step
+
+    def warm_up(self, step: int, batches: list[Batch]) -> None:
+        """A step one operator after another, on the stream that steps are recorded on."""
+        if self.stream is None:
+            with at_home(self.game):
+                self.game.step_on(step, batches)
+            return
+        current = torch.cuda.current_stream(self.stream.device)
+        self.stream.wait_stream(current)
+        with torch.cuda.stream(self.stream), at_home(self.game):
+            self.game.step_on(step, batches)
+        current.wait_stream(self.stream)
+
+    def record(self, due: tuple[Any, ...], step: int) -> None:
+        """Record a step of a set of due terms, or say why there are to be no recordings."""
+        if len(self.recordings) == MOST_GRAPHS:
+            self.refuse(f"the terms are due in more than {MOST_GRAPHS} combinations")
+            return
+        self.game.randomness.start_step(step)
+        graph = self.make_graph()
+
+        def work() -> None:
+            with at_home(self.game):
+                self.game.work(step, self.inputs)
+
+        try:
+            graph.record(work)
+        except Exception as error:  # what is wrong with the step itself, it will say again, not recorded
+            cause = error.__context__ or error  # CUDA's own says no more than that there was one
+            self.refuse(str(cause).strip().partition("\n")[0] or type(cause).__name__)
+            self.recordings.clear()  # their noise comes from the generator as it was
+            return
+        self.recordings[due] = Recording(graph, *left_behind(self.game))
+
+    def refuse(self, reason: str) -> None:
+        """No more recordings."""
+        self.is_refused = True
+        self.game.remarks.append(f"capture: {reason}; steps without a CUDA graph from here on")
+
+    def fill(self, batches: list[Batch]) -> None:
+        """Put a step's batches where the graphs read them."""
+        if not self.inputs:
+            self.inputs = [(real.clone(), None if labels is None else labels.clone()) for real, labels in batches]
+        for (real, labels), (new, new_labels) in zip(self.inputs, batches, strict=True):
+            real.copy_(new)
+            if labels is not None and new_labels is not None:
+                labels.copy_(new_labels)
+
+
+def cuda_graphs(stream: torch.cuda.Stream | None) -> Callable[[], Graph]:
+    """What makes the graphs of one game, which share their memory."""
+    assert stream is not None, "on a GPU there is one"
+    pool = torch.cuda.graph_pool_handle()
+    return lambda: CudaGraph(pool, stream)
+
+
+def why_not_capturable(game: Game) -> str | None:
+    """Why a game's steps cannot be recorded, as far as that is known beforehand; None if they can."""
+    device = game.randomness.device
+    if device.type != "cuda":
+        return f"CUDA graphs need a CUDA device, and this run is on the {device.type}"
+    for name, player in game.players.items():
+        optimizer = player.optimizer
+        is_on_device = all(group.get("capturable") or group.get("fused") for group in optimizer.param_groups)
+        if hasattr(optimizer, "estimate_gradient") or not is_on_device:
+            return f"the {type(optimizer).__name__} optimizer of the {name} computes on the host"
+    for augment in getattr(game, "augmentations", ()):
+        if not (isinstance(augment, FunctionType) or getattr(augment, "capturable", False)):
+            return f"{type(augment).__name__} may read the step's number, which a graph would not change"
+    return None
+
+
+def put_schedules_on_device(game: Game) -> list[DeviceSchedule]:
+    """Put a held schedule in the place of each one that the game has."""
+    owners: list[tuple[Any, str]] = [(player, "lr_schedule") for player in game.players.values()]
+    owners += [(term, "schedule") for player in game.players.values() for term in player.terms.values()]
+    owners += [(augment, "schedule") for augment in getattr(game, "augmentations", ())]
+    held = []
+    for owner, name in owners:
+        if schedule := getattr(owner, name, None):
+            held.append(DeviceSchedule(schedule, game.randomness.device))
+            setattr(owner, name, held[-1])
+    return held
+
+
+@contextmanager
+def at_home(game: Game) -> Iterator[None]:
+    """Buffers of networks and terms that a step replaces are put back, with the new values: graphs find them there."""
+    modules = [
+        m
+        for player in game.players.values()
+        for root in (player.network, *player.terms.values())
+        for m in root.modules()
+    ]
+    buffers = [(m._buffers, name, buffer) for m in modules for name, buffer in m._buffers.items() if buffer is not None]
+    try:
+        yield
+    except BaseException:
+        for place, name, buffer in buffers:
+            place[name] = buffer
+        raise
+    for place, name, buffer in buffers:
+        if (found := place[name]) is not buffer and found is not None:
+            with torch.no_grad():
+                buffer.copy_(found)
+            place[name] = buffer
+
+
+def left_behind(game: Game) -> tuple[dict[nn.Parameter, Tensor | None], list[tuple[dict[str, Any], str, Any]]]:
+    """The gradients and what else the last step left for the statistics."""
+    players = game.players.values()
+    gradients = {parameter: parameter.grad for player in players for parameter in player.parameters}
+    places = [(vars(player), "unclipped_norm") for player in players]
+    places += [(group, "lr") for player in players for group in player.optimizer.param_groups]
+    if hasattr(game, "last_logits"):
+        places.append((vars(game), "last_logits"))
+    return gradients, [(place, name, place[name]) for place, name in places]

@@ -1,0 +1,336 @@
+"""The games of many runs as one game, in which everything has a leading axis for the runs.
+
+The runs differ in numbers alone: seeds, weights of terms, learning rates, the numbers of schedules. Their networks are
+stacked, and whatever else holds a number for each run holds a tensor (M,); so the game, the players and the terms are
+the ordinary ones. The games of the single runs stay, with views of the stacked tensors, so that they are logged,
+evaluated and saved as if each had been trained alone.
+"""
+
+import copy
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn, optim
+
+from gan_runner.datasets.data import Data, Labelled
+from gan_runner.datasets.streamed import Streamed
+from gan_runner.games.adversarial import Adversarial
+from gan_runner.games.game import Game
+from gan_runner.games.player import Player
+from gan_runner.games.term import Schedule, Term
+from gan_runner.optimizers import Subgradient
+from gan_runner.torch_utils.ema import MovingAverage
+from gan_runner.torch_utils.randomness import Randomness, derive
+from gan_runner.torch_utils.stacked_network import Runs, stack
+
+# Each moves every weight by its rate times something that does not depend on the rate.
+LINEAR_IN_RATE = (
+    optim.Adam, optim.AdamW, optim.RMSprop, optim.SGD, optim.Adagrad, optim.Adamax, optim.NAdam, optim.RAdam,
+    Subgradient,
+)  # fmt: skip
+
+
+class StackedGame:
+    """Games of one structure, after equally many steps, and `game`, which trains all of them at once."""
+
+    def __init__(self, games: Sequence[Game]):
+        first = games[0]
+        self.games = games
+        self.game = copy.copy(first)
+        networks = {name: Runs([game.players[name].network for game in games]) for name in first.players}
+        self.game.players = {
+            name: stacked_player([game.players[name] for game in games], network) for name, network in networks.items()
+        }
+        seeds = [game.randomness.seed for game in games]
+        self.game.data = StackedData(first.data, seeds)
+        self.game.randomness = StackedRandomness(seeds, first.randomness.device)
+        averages = [game.moving_average for game in games]
+        if first.moving_average:
+            source = networks[next(name for name, player in first.players.items() if player.network is first.sampler)]
+            stacked = Runs([average.network for average in averages if average])
+            self.game.moving_average = MovingAverage(source, stacked, first.moving_average.rate)
+        if isinstance(self.game, Adversarial) and isinstance(first, Adversarial):
+            others = [game.augmentations for game in games if isinstance(game, Adversarial)]
+            like = next(networks["discriminator"].parameters())
+            self.game.augmentations = [stacked_augmentation(same, like) for same in zip(*others, strict=True)]
+            self.game.last_logits = {}
+
+    def step(self, step: int) -> None:
+        """Training step number `step` of all runs."""
+        self.game.step(step)
+
+    def show(self) -> None:
+        """Put into the single games what the last step left elsewhere than in their networks, to be logged or saved."""
+        for name, player in self.game.players.items():
+            singles = [game.players[name] for game in self.games]
+            norms = player.gradient_norm()
+            for run, single in enumerate(singles):
+                single.unclipped_norm = norms[run]
+                for term_name, term in player.terms.items():
+                    hand_out(term, single.terms[term_name], run)
+            assert isinstance(player.optimizer, StackedOptimizer)
+            player.optimizer.hand_out([single.optimizer for single in singles])
+            for single in singles:
+                for group in single.optimizer.param_groups:
+                    group["lr"] = group["initial_lr"] * single.lr_schedule(self.game.last_step)
+        for run, game in enumerate(self.games):
+            game.last_step = self.game.last_step
+            if isinstance(game, Adversarial) and isinstance(self.game, Adversarial):
+                game.last_logits = {kind: logits[run] for kind, logits in self.game.last_logits.items()}
+
+
+def hand_out(stacked: nn.Module, single: nn.Module, run: int) -> None:
+    """Make the buffers of one run's module those of the stacked one, which may have assigned others."""
+    for module, its in zip(stacked.modules(), single.modules(), strict=True):
+        for name, buffer in module._buffers.items():
+            its._buffers[name] = None if buffer is None else buffer[run]
+
+
+# --- numbers ----------------------------------------------------------------------------------------------------------
+
+
+def numbers(values: Sequence[float], like: Tensor) -> float | Tensor:
+    """A number for each run, (M,); the number itself where all have the same, which then costs nothing."""
+    if all(value == values[0] for value in values):
+        return values[0]
+    made = torch.tensor(values, dtype=like.dtype)
+    # A copy from pageable memory would wait for the device.
+    return made.pin_memory().to(like.device, non_blocking=True) if like.is_cuda else made.to(like.device)
+
+
+def stacked_schedule(schedules: Sequence[Schedule | None], like: Tensor) -> Schedule | None:
+    """The multipliers of all runs, as one schedule."""
+    made = [schedule for schedule in schedules if schedule]
+    return (lambda step: numbers([float(schedule(step)) for schedule in made], like)) if made else None
+
+
+# --- players ----------------------------------------------------------------------------------------------------------
+
+
+def stacked_player(players: Sequence[Player], network: Runs) -> Player:
+    """One player of all runs."""
+    first, like = players[0], next(network.parameters())
+    schedule = stacked_schedule([player.lr_schedule for player in players], like)
+    assert schedule is not None, "every player has one"
+    return Player(
+        network,
+        {name: stacked_term([player.terms[name] for player in players], like) for name in first.terms},
+        StackedOptimizer([player.optimizer for player in players], network, like),
+        schedule,
+        first.gradient_transforms,
+        first.projections,
+    )
+
+
+def stacked_term(terms: Sequence[Term], like: Tensor) -> Term:
+    """One term of all runs, with what each remembers."""
+    first = terms[0]
+    made = copy.deepcopy(first) if isinstance(first.of, nn.Module) else copy.copy(first)
+    made._buffers = dict(made._buffers)  # which a shallow copy shares
+    made.weight = numbers([float(term.weight) for term in terms], like)
+    made.schedule = stacked_schedule([term.schedule for term in terms], like)
+    for module, *its in zip(made.modules(), *(term.modules() for term in terms), strict=True):
+        for name, buffer in module._buffers.items():
+            module._buffers[name] = None if buffer is None else stack([each._buffers[name] for each in its])
+    return made
+
+
+def stacked_augmentation(augmentations: Sequence[Any], like: Tensor) -> Any:
+    """An augmentation of all runs, which may differ in the numbers of its schedule."""
+    made = augmentations[0]
+    if getattr(made, "schedule", None):
+        made = copy.copy(made)
+        made.schedule = stacked_schedule([augmentation.schedule for augmentation in augmentations], like)
+    return made
+
+
+class StackedOptimizer(optim.Optimizer):
+    """The optimizers of M runs as one of their kind, over stacked weights and with a learning rate for each run.
+
+    Where the rates differ, torch's own take none of more than one element: they step at the rate 1, and each run's
+    change is multiplied by its rate, which for those in LINEAR_IN_RATE is the same.
+    """
+
+    def __init__(self, optimizers: Sequence[optim.Optimizer], network: Runs, like: Tensor):
+        super().__init__(list(network.parameters()), {})
+        first = optimizers[0]
+        mine = dict(zip(first.param_groups[0]["params"], network.parameters(), strict=True))
+        self.rule = copy.copy(first)
+        self.rule.state = defaultdict(dict)
+        self.rule.param_groups = [
+            {**group, "params": [mine[weight] for weight in group["params"]], "run_axes": 1}
+            for group in first.param_groups
+        ]
+        (group,) = self.rule.param_groups
+        group["initial_lr"] = numbers([o.param_groups[0]["initial_lr"] for o in optimizers], like)
+        is_fused = isinstance(first, optim.Adam) and like.device.type in ("cpu", "cuda")
+        if is_fused := is_fused and not any(group[name] for name in ("differentiable", "foreach", "capturable")):
+            group["fused"] = True  # one pass over the weights instead of ten
+        for weights in zip(*(o.param_groups[0]["params"] for o in optimizers), strict=True):
+            states = [optimizer.state[weight] for optimizer, weight in zip(optimizers, weights, strict=True)]
+            stacked = mine[weights[0]]
+            for key, value in states[0].items():
+                made = stack([state[key] for state in states]) if is_of_each_run(key, value) else copy.copy(value)
+                if key == "step" and isinstance(value, Tensor):
+                    is_there = is_fused or group.get("fused") or group.get("capturable")
+                    made = value.clone().to(stacked.device if is_there else value.device)
+                self.rule.state[stacked][key] = made
+        self.param_groups, self.state, self.defaults = self.rule.param_groups, self.rule.state, self.rule.defaults
+        self.hand_out(optimizers)
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        """One update of all runs."""
+        differing = [group for group in self.param_groups if isinstance(group["lr"], Tensor)]
+        before = [[weight.clone() for weight in group["params"]] for group in differing]
+        rates = [group["lr"] for group in differing]
+        for group in differing:
+            group["lr"] = 1.0
+        self.rule.step()
+        for group, rate, old in zip(differing, rates, before, strict=True):
+            group["lr"] = rate
+            for weight, start in zip(group["params"], old, strict=True):
+                weight.copy_(start.lerp_(weight, rate.reshape(-1, *[1] * (weight.ndim - 1))))
+
+    def hand_out(self, optimizers: Sequence[optim.Optimizer]) -> None:
+        """Make the states of the single runs' optimizers views of this one's."""
+        for run, optimizer in enumerate(optimizers):
+            for group, its in zip(self.param_groups, optimizer.param_groups, strict=True):
+                for stacked, weight in zip(group["params"], its["params"], strict=True):
+                    optimizer.state[weight] = {
+                        key: value[run] if is_of_each_run(key, value) else on_host(value)
+                        for key, value in self.state.get(stacked, {}).items()
+                    }
+
+
+def is_of_each_run(key: str, value: Any) -> bool:
+    """Whether an entry of an optimizer's state is of a weight; the number of steps is of all."""
+    return isinstance(value, Tensor) and key != "step"
+
+
+def on_host(value: Any) -> Any:
+    """The number of steps where a single run's optimizer has it."""
+    return value.detach().cpu().clone() if isinstance(value, Tensor) else value
+
+
+# --- randomness -------------------------------------------------------------------------------------------------------
+
+
+class StackedRandomness(Randomness):
+    """The random numbers of M runs, each as it would draw them alone; runs of one seed share their draws.
+
+    Who knows of the runs asks for shapes (M, ...) of `shared(1)`; the others for shapes without, and get (M, ...).
+    """
+
+    def __init__(self, seeds: Sequence[int], device: torch.device):
+        super().__init__(seeds[0], device)
+        self.runs = OfSeeds(seeds)
+        self.generators = [torch.Generator(device) for _ in self.runs.seeds]
+
+    def shared(self, axes: int) -> Randomness:
+        """The same, asked for shapes that have so many leading axes."""
+        made = copy.copy(self)
+        made.shared_axes = axes
+        return made
+
+    def start_step(self, step: int) -> None:
+        """Seed all draws of training step `step`."""
+        for seed, generator in zip(self.runs.seeds, self.generators, strict=True):
+            generator.manual_seed(derive(seed, "step", step))
+
+    def normal(self, *shape: int) -> Tensor:
+        """N(0, 1)."""
+        return self.draw(torch.randn, shape)
+
+    def uniform(self, *shape: int) -> Tensor:
+        """U[0, 1)."""
+        return self.draw(torch.rand, shape)
+
+    def draw(self, make: Callable[..., Tensor], shape: tuple[int, ...]) -> Tensor:
+        """(M, ...)."""
+        own = shape[self.shared_axes :]
+        return self.runs.spread([make(own, generator=each, device=self.device) for each in self.generators])
+
+
+class OfSeeds:
+    """What follows from a run's seed is made once for each seed there is, and spread over the runs."""
+
+    def __init__(self, seeds: Sequence[int]):
+        self.seeds = list(dict.fromkeys(seeds))
+        self.which = [self.seeds.index(seed) for seed in seeds]
+
+    def spread(self, values: list[Tensor]) -> Tensor:
+        """One tensor for each seed -> (M, *shape)."""
+        if len(values) == 1:
+            return values[0].expand(len(self.which), *values[0].shape)
+        return torch.stack([values[number] for number in self.which])
+
+
+class StackedData(Data):
+    """The training batches of M runs; nothing else is asked of it."""
+
+    def __init__(self, data: Data, seeds: Sequence[int]):
+        self.data, self.runs = data, OfSeeds(seeds)
+        data.keep_orders(2 * len(self.runs.seeds))  # of this epoch and the next
+
+    def batch(self, index: int, batch_size: int, seed: int) -> Labelled:
+        """Batch number `index` of each run: (M, N, *sample), (M, N)."""
+        batches = [self.data.batch(index, batch_size, seed) for seed in self.runs.seeds]
+        labels = [labels for _, labels in batches if labels is not None]
+        return self.runs.spread([samples for samples, _ in batches]), self.runs.spread(labels) if labels else None
+
+    def held_out(self, count: int) -> Labelled | None:
+        """The data's."""
+        return self.data.held_out(count)
+
+    def fixed(self, count: int) -> Labelled:
+        """The data's."""
+        return self.data.fixed(count)
+
+    def training(self, count: int | None) -> Labelled:
+        """The data's."""
+        return self.data.training(count)
+
+
+# --- what can be stacked ----------------------------------------------------------------------------------------------
+
+
+def why_not_stackable(game: Game) -> str | None:
+    """Why a game cannot be stacked, as far as one sees without trying; None if nothing is seen."""
+    if isinstance(game.data, Streamed):
+        return "the dataset streams, to one run at a time"
+    for name, player in game.players.items():
+        if any(isinstance(module, nn.modules.dropout._DropoutNd) and module.p for module in player.network.modules()):
+            return "the networks have dropout, whose draws would be those of another run"
+        if type(player.optimizer) not in LINEAR_IN_RATE:
+            return f"the {name}'s optimizer, {type(player.optimizer).__name__}, takes no stacked weights"
+        if len(player.optimizer.param_groups) > 1:
+            return f"the {name}'s optimizer has several groups of weights"
+    return None
+
+
+def difference(alone: Sequence[Game], together: StackedGame, steps: int = 2) -> str | None:
+    """What the stacked games make otherwise than equal ones alone, in so many steps; None if all is the same.
+
+    A network, penalty or projection of a user's may reduce over the leading axis, unaware of it.
+    """
+    for step in range(steps):
+        together.step(step)
+        for game in alone:
+            game.step(step)
+        together.show()
+        for one, other in zip(alone, together.games, strict=True):
+            for tag, value in training_statistics(one):
+                found = dict(training_statistics(other))[tag]
+                if not torch.allclose(value, found.to(value.dtype), rtol=1e-2, atol=1e-4, equal_nan=True):
+                    return f"stacked, {tag} would be {float(found):.4g} and not {float(value):.4g}"
+    return None
+
+
+def training_statistics(game: Game) -> Iterator[tuple[str, Tensor]]:
+    """The values of a game's terms, and the norms of its gradients."""
+    for name, player in game.players.items():
+        yield from ((f"{term_name} of the {name}", term.value) for term_name, term in player.terms.items())
+        yield f"the norm of the {name}'s gradient", player.gradient_norm()

@@ -1,0 +1,86 @@
+"""What a player sees in one turn. Views are lazy: a turn pays only for what its terms look at."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gan_runner.torch_utils.parameters import run_axes
+from gan_runner.torch_utils.randomness import Randomness
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdversarialView:
+    """One turn of the adversarial game, over N samples.
+
+    Shapes: leading axes (...) are the runs of a sweep trained as one program, none for a single run; N samples; then
+    the axes of a sample, (C, H, W) for images and (D,) for points.
+    """
+
+    learner: nn.Module  # the network whose weights this turn changes
+    discriminator: nn.Module  # the network itself; `discriminate` is what the terms ask
+    augment: Callable[[Tensor], Tensor]  # what it sees of samples
+    loss: Callable[[Any], Tensor]  # the learner's side of the loss, of a view's logits: (..., N)
+    real: Tensor  # (..., N, *sample); in the discriminator's turn a leaf that requires grad
+    fake: Tensor  # (..., N, *sample); likewise; in the generator's turn attached to the generator
+    labels: Tensor | None  # (..., N), of the real and of the generated samples alike
+    randomness: Randomness
+    is_joined: bool = False  # whether one forward pass is for the real and the generated samples
+
+    @property
+    def outputs(self) -> Tensor:
+        """What the generator makes, (..., N, *sample)."""
+        return self.fake
+
+    def discriminate(self, samples: Tensor) -> Tensor:
+        """D(augmented samples): (..., N, *sample) -> logits (..., N)."""
+        return self.ask(self.discriminator, self.augment(samples), self.labels)
+
+    def features(self, samples: Tensor) -> Tensor:
+        """What the discriminator's last layer sees of augmented samples: (..., N, *sample) -> (..., N, F)."""
+        return self.ask(self.discriminator.features, self.augment(samples))  # type: ignore[arg-type]
+
+    def ask(self, function: Callable[..., Tensor], samples: Tensor, *labels: Tensor | None) -> Tensor:
+        """A function of the discriminator; where it has fewer leading axes than the samples, it sees one long batch."""
+        extra = run_axes(self.learner) - run_axes(self.discriminator)
+        flat = [x if x is None else x.flatten(0, extra) for x in (samples, *labels)]
+        return full_precision(function(*flat)).unflatten(0, samples.shape[: extra + 1])
+
+    @cached_property
+    def real_logits(self) -> Tensor:
+        """D(real), (..., N)."""
+        return self.both_logits[0] if self.is_joined else self.discriminate(self.real)
+
+    @cached_property
+    def fake_logits(self) -> Tensor:
+        """D(fake), (..., N)."""
+        return self.both_logits[1] if self.is_joined else self.discriminate(self.fake)
+
+    @cached_property
+    def both_logits(self) -> tuple[Tensor, Tensor]:
+        """D(real) and D(fake), (..., N) each, of one forward pass."""
+        axis = run_axes(self.learner)
+        samples = torch.cat([self.augment(self.real), self.augment(self.fake)], axis)
+        labels = None if self.labels is None else torch.cat([self.labels, self.labels], axis)
+        real, fake = self.ask(self.discriminator, samples, labels).chunk(2, axis)
+        return real, fake
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderView:
+    """The turn of an autoencoder, over N samples; axes as above, Z latents."""
+
+    learner: nn.Module
+    real: Tensor  # (..., N, *sample)
+    mean: Tensor  # (..., N, Z), of each sample's code
+    log_variance: Tensor  # (..., N, Z)
+    outputs: Tensor  # (..., N, Z): the codes drawn
+    decoded: Tensor  # (..., N, *sample): what the decoder makes of them
+
+
+def full_precision(values: Tensor) -> Tensor:
+    """What autocast made bfloat16 as float32; float64 stays."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))

@@ -1,0 +1,287 @@
+"""Metrics of images that look through the feature network.
+
+Numbers are comparable only between evaluations with the same network, `samples` and `real_samples`.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, ClassVar
+
+import numpy as np
+import torch
+from annotated_types import Ge
+from torch import Tensor
+
+from gan_runner.datasets.data import Data
+from gan_runner.features.network import FeatureNetwork
+from gan_runner.metrics.metric import EvaluationView, Metric, Moments, images_only, real_count
+from gan_runner.torch_utils.randomness import derive
+
+Count = Annotated[int, Ge(2)]
+BLOCK = 1000  # rows of features that are handled at once, to bound the memory
+
+
+class FeatureMetric(Metric):
+    """A metric that compares features of images."""
+
+    name: ClassVar[str]
+
+    def needs_features(self, data: Data) -> bool:
+        """Always."""
+        return True
+
+    def check(self, data: Data, network: FeatureNetwork | None) -> list[str]:
+        """Raises ValueError for points."""
+        images_only(self.name, data)
+        return []
+
+    def generated(self, view: EvaluationView) -> Tensor:
+        """Features of the generated images (N, F), float64."""
+        return view.seen[0][: self.samples].double()
+
+    def real(self, view: EvaluationView) -> Tensor:
+        """Features of the real images (M, F), float64."""
+        return view.features_of_real(self.real_samples).double()
+
+
+# --- distances of distributions ---------------------------------------------------------------------------------------
+
+
+class Frechet(FeatureMetric):
+    """|μ - m|² + tr(Σ + S - 2 (Σ S)^1/2): the Fréchet distance of two Gaussians, with the moments of the features.
+
+    distance: 0 for equal moments, up to rounding; FID where the network is Inception. It is biased upward, the more so
+    the fewer the samples, and more so still where they are not more than the features.
+    Raises: ValueError for points, and for all of an endless dataset.
+    Heusel et al. 2017, arXiv:1706.08500; Dowson & Landau 1982.
+    """
+
+    name = "frechet"
+    higher_is_better: Mapping[str, bool] = {"distance": False}
+
+    def __init__(self, *, samples: Count, real_samples: Count | None):
+        self.samples, self.real_samples = samples, real_samples
+
+    def check(self, data: Data, network: FeatureNetwork | None) -> list[str]:
+        """Warns of covariances without full rank. Raises ValueError for points, and for all of an endless dataset."""
+        super().check(data, network)
+        real = real_count(self.name, self.real_samples, data)
+        if network is None:
+            return []
+        counts = {"generated": (self.samples, "samples"), "real": (real, "real_samples")}
+        return [
+            f"metric=frechet: {count} {kind} images for {network.dimension} features: so few make the distance mostly "
+            f"bias; raise metric.frechet.{key}, or take metric=kernel_distance, which has none"
+            for kind, (count, key) in counts.items()
+            if count <= network.dimension
+        ]
+
+    def __call__(self, view: EvaluationView) -> dict[str, float]:
+        """distance."""
+        ours = moments(view.seen[0][: self.samples])
+        return {"distance": frechet(ours, view.moments_of_real(self.real_samples))}
+
+
+def moments(features: Tensor) -> Moments:
+    """Mean (F,) and covariance (F, F), by N - 1, of features (N, F), in float64."""
+    mean = features.mean(0, dtype=torch.float64)
+    covariance = torch.zeros(len(mean), len(mean), dtype=torch.float64)
+    for block in features.split(BLOCK):
+        centred = block - mean
+        covariance += centred.T @ centred
+    return mean.numpy(), (covariance / (len(features) - 1)).numpy()
+
+
+def frechet(ours: Moments, theirs: Moments) -> float:
+    """|μ - m|² + tr(Σ + S - 2 (Σ S)^1/2)."""
+    from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric
+
+    statistics = [{"mu": mean, "sigma": covariance} for mean, covariance in (ours, theirs)]
+    return float(fid_statistics_to_metric(*statistics, verbose=False)[KEY_METRIC_FID])
+
+
+class KernelDistance(FeatureMetric):
+    """Squared maximum mean discrepancy with k(x, y) = (x·y / F + 1)³, unbiased, a mean over random subsets.
+
+    distance: KID where the network is Inception. For equal distributions its expectation is 0 whatever the number of
+    samples, so that it can be below 0.
+    Raises: ValueError for points, for all of an endless dataset, and for a `subset_size` above the samples there are.
+    Bińkowski et al. 2018, arXiv:1801.01401.
+    """
+
+    name = "kernel_distance"
+    higher_is_better: Mapping[str, bool] = {"distance": False}
+
+    def __init__(
+        self, *, samples: Count, real_samples: Count | None, subsets: Annotated[int, Ge(1)], subset_size: Count
+    ):
+        self.samples, self.real_samples, self.subsets, self.subset_size = samples, real_samples, subsets, subset_size
+
+    def check(self, data: Data, network: FeatureNetwork | None) -> list[str]:
+        """Raises ValueError for points, for all of an endless dataset, and for a `subset_size` that is too large."""
+        super().check(data, network)
+        counts = {"generated": self.samples, "real": real_count(self.name, self.real_samples, data)}
+        kind, count = min(counts.items(), key=lambda item: item[1])
+        if self.subset_size > count:
+            raise ValueError(
+                f"metric.kernel_distance.subset_size={self.subset_size}: there are {count} {kind} images; "
+                f"set {count} or less"
+            )
+        return []
+
+    def __call__(self, view: EvaluationView) -> dict[str, float]:
+        """distance."""
+        from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
+
+        found = kid_features_to_metric(
+            self.generated(view),
+            self.real(view),
+            kid_subsets=self.subsets,
+            kid_subset_size=self.subset_size,
+            rng_seed=numpy_seed(view.seed, self.name),
+            verbose=False,
+        )
+        return {"distance": found[KEY_METRIC_KID_MEAN]}
+
+
+def numpy_seed(seed: int, purpose: str) -> int:
+    """Below 2^32, as numpy's older generator wants."""
+    return derive(seed, purpose) % 2**32
+
+
+# --- neighbours -------------------------------------------------------------------------------------------------------
+
+
+class Prdc(FeatureMetric):
+    """Improved precision and recall, density and coverage, by the distance of features.
+
+    The ball of a sample reaches to the k-th neighbour of its own kind, k = `nearest`. Of M real and N generated images:
+
+        precision  fraction of the generated ones that lie in the ball of some real one
+        recall     fraction of the real ones that lie in the ball of some generated one
+        density    real balls that a generated one lies in, a mean over these, / k; may be above 1
+        coverage   fraction of the real ones whose ball holds some generated one
+
+    A ball does not hold its border. Recall and precision trust outliers, which have large balls; density and coverage
+    do not. The cost grows as (M + N)².
+    Raises: ValueError for points, for all of an endless dataset, and where there are not more than k images.
+    Kynkäänniemi et al. 2019, arXiv:1904.06991; Naeem et al. 2020, arXiv:2002.09797.
+    """
+
+    name = "prdc"
+    higher_is_better: Mapping[str, bool] = {"coverage": True, "density": True, "precision": True, "recall": True}
+
+    def __init__(self, *, samples: Count, real_samples: Count | None, nearest: Annotated[int, Ge(1)]):
+        self.samples, self.real_samples, self.nearest = samples, real_samples, nearest
+
+    def check(self, data: Data, network: FeatureNetwork | None) -> list[str]:
+        """Raises ValueError for points, for all of an endless dataset, and where there are not more than k images."""
+        super().check(data, network)
+        count = min(self.samples, real_count(self.name, self.real_samples, data))
+        if self.nearest >= count:
+            raise ValueError(f"metric.prdc.nearest={self.nearest}: of {count} images none has so many neighbours")
+        return []
+
+    def __call__(self, view: EvaluationView) -> dict[str, float]:
+        """coverage, density, precision, recall."""
+        return prdc(self.real(view), self.generated(view), self.nearest)
+
+
+def prdc(real: Tensor, fake: Tensor, nearest: int) -> dict[str, float]:
+    """Precision, recall, density and coverage of features (M, F) and (N, F), float64, as `Prdc` defines them."""
+    real_radii, fake_radii = radii(real, nearest), radii(fake, nearest)
+    balls = torch.zeros(len(fake))  # of real ones, that hold each generated one
+    covered = recalled = 0.0
+    for some, their_radii in zip(real.split(BLOCK), real_radii.split(BLOCK), strict=True):
+        distance = torch.cdist(some, fake)
+        held = distance < their_radii.unsqueeze(1)
+        balls += held.sum(0)
+        covered += float(held.any(1).sum())
+        recalled += float((distance < fake_radii).any(1).sum())
+    return {
+        "coverage": covered / len(real),
+        "density": float(balls.double().mean()) / nearest,
+        "precision": float((balls > 0).double().mean()),
+        "recall": recalled / len(real),
+    }
+
+
+def radii(features: Tensor, nearest: int) -> Tensor:
+    """The distance of each (N, F) from its k-th neighbour among the others, (N,)."""
+    blocks = (torch.cdist(some, features) for some in features.split(BLOCK))
+    return torch.cat([block.topk(nearest + 1, largest=False).values[:, -1] for block in blocks])  # it is its own first
+
+
+# --- classes ----------------------------------------------------------------------------------------------------------
+
+
+class InceptionScore(FeatureMetric):
+    """exp(mean of KL(p(class | image) || p(class))), a mean over `splits` parts of the samples.
+
+    score: from 1 to the number of classes: high where the network is sure of each image and the classes are even. It
+    knows nothing of the real images.
+    Raises: ValueError for points, and for more splits than samples.
+    Salimans et al. 2016, arXiv:1606.03498, section 4.
+    """
+
+    name = "inception_score"
+    higher_is_better: Mapping[str, bool] = {"score": True}
+
+    def __init__(self, *, samples: Count, splits: Annotated[int, Ge(1)]):
+        self.samples, self.splits = samples, splits
+
+    def check(self, data: Data, network: FeatureNetwork | None) -> list[str]:
+        """Raises ValueError for points, and for more splits than samples."""
+        super().check(data, network)
+        if self.splits > self.samples:
+            raise ValueError(f"metric.inception_score.splits={self.splits}: above samples={self.samples}")
+        return []
+
+    def __call__(self, view: EvaluationView) -> dict[str, float]:
+        """score."""
+        from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, isc_features_to_metric
+
+        logits = view.seen[1][: self.samples].double()
+        # A probability that rounds to 0 would make 0 (log 0 - log 0).
+        logits = (logits - logits.amax(1, keepdim=True)).clamp(min=-700)
+        found = isc_features_to_metric(logits, splits=self.splits, rng_seed=numpy_seed(view.seed, self.name))
+        return {"score": found[KEY_METRIC_ISC_MEAN]}
+
+
+class Classes(FeatureMetric):
+    """How the generated images spread over the dataset's classes, as the network tells them.
+
+        entropy    -Σ p log p, p the fraction of samples by predicted class, in nats; at most log(number of classes)
+        covered    classes with at least `least` samples; a network's mistakes fill classes that are not there
+        agreement  fraction of samples of the class that was asked for; only of a conditional generator
+
+    Higher is better up to what the real images have, which of even classes is the most there can be.
+    Raises: ValueError for points, and where the network does not know the dataset's classes.
+    """
+
+    name = "classes"
+    higher_is_better: Mapping[str, bool] = {"entropy": True, "covered": True, "agreement": True}
+
+    def __init__(self, *, samples: Count, least: Annotated[int, Ge(1)]):
+        self.samples, self.least = samples, least
+
+    def check(self, data: Data, network: FeatureNetwork | None) -> list[str]:
+        """Raises ValueError for points, and where the network does not know the dataset's classes."""
+        super().check(data, network)
+        if not data.num_classes:
+            raise ValueError("metric=classes: it counts classes, and this dataset has none")
+        if network is not None and not network.knows_classes_of(data):
+            raise ValueError("metric=classes: it wants a network that knows the dataset's classes: features=classifier")
+        return []
+
+    def __call__(self, view: EvaluationView) -> dict[str, float]:
+        """entropy, covered, and agreement of a conditional generator."""
+        predicted = view.seen[1][: self.samples].argmax(1)
+        counts = predicted.bincount(minlength=view.data.num_classes)
+        values = {
+            "entropy": float(torch.special.entr(counts.double() / len(predicted)).sum()),
+            "covered": float((counts >= self.least).sum()),
+        }
+        if view.labels is not None:
+            agree = predicted == view.labels[: self.samples].cpu()
+            values["agreement"] = float(np.mean(agree.numpy()))
+        return values

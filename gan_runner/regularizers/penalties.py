@@ -1,0 +1,381 @@
+"""Penalties: what a regularizer adds to a player's loss, as a function of its view.
+
+A penalty returns one value per sample, (..., N), or, when it looks at weights, one per run, (..., 1). Its own weight
+and schedule are the term's business. Write a function when it keeps nothing between updates, an `nn.Module` with
+buffers when it does.
+
+Gradient penalties factor into *where* the slope of the discriminator is taken and what *shape* it is pushed to. The
+gradient is taken at the sample as it is before augmentation; norms are over one sample, never over the batch.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Annotated, Literal, TypeVar
+
+import torch
+from annotated_types import Ge, Gt, Interval
+from torch import Tensor, nn
+
+from gan_runner.augmentations import Fraction, flip_and_translate
+from gan_runner.games.view import AdversarialView, AutoencoderView
+from gan_runner.torch_utils.double_backward import gradient_at
+from gan_runner.torch_utils.parameters import kernels, per_run, run_axes
+
+View = AdversarialView
+Penalty = TypeVar("Penalty", bound=Callable[..., Tensor])
+
+
+def of_each_sample(penalty: Penalty) -> Penalty:
+    """Marks a penalty on the gradient of each sample's own logit.
+
+    BatchNorm in the discriminator would make that logit depend on the other samples (arXiv:1704.00028, section 4), so
+    the two are refused together.
+    """
+    penalty.of_each_sample = True  # type: ignore[attr-defined]
+    return penalty
+
+
+def at_samples(penalty: Penalty) -> Penalty:
+    """Marks a penalty that differentiates the logits of the real, or of the generated, samples that the loss has."""
+    penalty.at_samples = True  # type: ignore[attr-defined]
+    return penalty
+
+
+def only_on(*players: str) -> Callable[[Penalty], Penalty]:
+    """Marks a penalty that says something to these players alone: any other would get no gradient, or a wrong one."""
+
+    def mark(penalty: Penalty) -> Penalty:
+        penalty.only_on = players  # type: ignore[attr-defined]
+        return penalty
+
+    return mark
+
+
+# --- where ------------------------------------------------------------------------------------------------------------
+
+
+def squared_slope(view: View, samples: Tensor) -> Tensor:
+    """|∇D|² at the samples, differentiable again: (..., N, *sample) -> (..., N)."""
+    if samples is view.real or samples is view.fake:  # of the forward pass that the loss has made, or will
+        logits = view.real_logits if samples is view.real else view.fake_logits
+        (gradient,) = torch.autograd.grad(logits.sum(), samples, create_graph=True)
+    else:
+        gradient = gradient_at(samples, view.discriminate)
+    return gradient.flatten(len(batch_shape(view))).square().sum(-1)
+
+
+def slope(view: View, samples: Tensor) -> Tensor:
+    """|∇D| at the samples, (..., N); the root is kept away from 0, where it has no derivative."""
+    return squared_slope(view, samples).add(1e-12).sqrt()
+
+
+def between(view: View) -> Tensor:
+    """A uniform point on the line from each generated sample to a real one: (..., N, *sample)."""
+    position = view.randomness.uniform(*batch_shape(view))
+    return torch.lerp(view.fake, view.real, like_samples(position, view.real))
+
+
+def around_real(view: View, scale: float) -> Tensor:
+    """A uniform point on the line from each real sample to a noisy copy of it: (..., N, *sample).
+
+    The noise is uniform in [0, `scale` x standard deviation of the batch], per entry.
+    """
+    deviation = view.real.flatten(len(batch_shape(view)) - 1).std(-1)  # (...,)
+    noise = view.randomness.uniform(*view.real.shape)
+    position = view.randomness.uniform(*batch_shape(view))
+    return view.real + scale * like_samples(deviation.unsqueeze(-1) * position, view.real) * noise
+
+
+def batch_shape(view: View) -> torch.Size:
+    """(..., N): the shape of the logits, known without computing them."""
+    return view.real.shape[: run_axes(view.learner) + 1]
+
+
+def like_samples(values: Tensor, samples: Tensor) -> Tensor:
+    """Values per sample, (..., N), with trailing axes that broadcast over a sample's own."""
+    return values.reshape(*values.shape, *[1] * (samples.ndim - values.ndim))
+
+
+# --- shape ------------------------------------------------------------------------------------------------------------
+
+
+@of_each_sample
+def gradient_penalty(view: View, *, target: Annotated[float, Gt(0)]) -> Tensor:
+    """(|∇D| - target)² between real and generated samples. Gulrajani et al. 2017, arXiv:1704.00028."""
+    return (slope(view, between(view)) - target).square()
+
+
+@of_each_sample
+def gradient_penalty_one_sided(view: View, *, target: Annotated[float, Gt(0)]) -> Tensor:
+    """max(0, |∇D| - target)² between real and generated samples. Gulrajani et al. 2017, arXiv:1704.00028."""
+    return (slope(view, between(view)) - target).relu().square()
+
+
+@of_each_sample
+def zero_centered_gradient_penalty(view: View) -> Tensor:
+    """1/2 |∇D|² between real and generated samples. Thanh-Tung et al. 2019, arXiv:1902.03984."""
+    return squared_slope(view, between(view)) / 2
+
+
+@of_each_sample
+@at_samples
+def r1(view: View) -> Tensor:
+    """1/2 |∇D|² at the real samples. Mescheder et al. 2018, arXiv:1801.04406."""
+    return squared_slope(view, view.real) / 2
+
+
+@of_each_sample
+@at_samples
+def r2(view: View) -> Tensor:
+    """1/2 |∇D|² at the generated samples. Mescheder et al. 2018, arXiv:1801.04406."""
+    return squared_slope(view, view.fake) / 2
+
+
+@of_each_sample
+def dragan(view: View, *, target: Annotated[float, Gt(0)], scale: Annotated[float, Gt(0)]) -> Tensor:
+    """(|∇D| - target)² around the real samples. Kodali et al. 2017, arXiv:1705.07215.
+
+    The perturbation is that of the authors' code: a uniform point on the line from the sample to itself plus noise,
+    which is uniform in [0, scale x standard deviation of the batch] per entry.
+    """
+    return (slope(view, around_real(view, scale)) - target).square()
+
+
+# --- under small changes of the samples -------------------------------------------------------------------------------
+
+
+@only_on("discriminator")
+@at_samples
+def adversarial_perturbation(view: View, *, epsilon: Annotated[float, Gt(0)]) -> Tensor:
+    """The discriminator's loss at x - ε sign(∇D(x)) and G(z) + ε sign(∇D(G(z))): (..., N).
+
+    Each entry of a sample moves by ε, in the units of the data, to where the logit is worst for the discriminator; the
+    move itself is not differentiated. It costs a backward and a forward pass of both batches.
+    Goodfellow et al. 2014, arXiv:1412.6572, section 5; with weight 1 the two losses count alike, as there.
+    """
+
+    def moved(samples: Tensor, logits: Tensor, distance: float) -> Tensor:
+        (gradient,) = torch.autograd.grad(logits.sum(), samples, retain_graph=True)  # the loss has the same graph
+        return (samples + distance * gradient.sign()).detach()
+
+    real, fake = moved(view.real, view.real_logits, -epsilon), moved(view.fake, view.fake_logits, epsilon)
+    return view.loss(replace(view, real=real, fake=fake))
+
+
+@only_on("discriminator")
+def consistency(view: View, *, flip: bool, translation: Fraction) -> Tensor:
+    """(D(x) - D(T(x)))² at the real samples, T a random flip and translation: (..., N).
+
+    `flip` mirrors an image left to right with probability 1/2; `translation` shifts it by whole pixels, uniform up to
+    this fraction of its height and width, padded with zeros.
+    Raises: ValueError for points.
+    Zhang et al. 2019, arXiv:1910.12027.
+    """
+    transform = random_transform(view, "consistency", flip, translation)
+    return (view.real_logits - view.discriminate(transform(view.real))).square()
+
+
+@only_on("discriminator")
+def balanced_consistency(
+    view: View, *, real: Annotated[float, Ge(0)], fake: Annotated[float, Ge(0)], flip: bool, translation: Fraction
+) -> Tensor:
+    """real (D(x) - D(T(x)))² + fake (D(G(z)) - D(T(G(z))))², T as in `consistency`: (..., N).
+
+    `real` and `fake` are relative: the term's weight multiplies both.
+    Raises: ValueError for points.
+    Zhao et al. 2020, arXiv:2002.04724, section 3.1.
+    """
+    transform = random_transform(view, "balanced_consistency", flip, translation)
+    on_real = (view.real_logits - view.discriminate(transform(view.real))).square()
+    on_fake = (view.fake_logits - view.discriminate(transform(view.fake))).square()
+    return real * on_real + fake * on_fake
+
+
+def random_transform(view: View, name: str, flip: bool, translation: float) -> Callable[[Tensor], Tensor]:
+    """T of the consistency penalties: images (..., N, C, H, W) -> new ones without a graph."""
+    shape = tuple(view.real.shape)
+    if len(shape) - run_axes(view.learner) != 4:
+        raise ValueError(f"regularizer={name} flips and moves images (N, C, H, W), not points {shape}")
+    return lambda images: flip_and_translate(images.detach(), view.randomness, flip=flip, translation=translation)
+
+
+# --- on what the player makes -----------------------------------------------------------------------------------------
+
+
+@only_on("generator", "autoencoder")
+def output_l1(view: View | AutoencoderView) -> Tensor:
+    """Σ |outputs| over the entries of what the player makes, samples or codes: (..., N). Tibshirani 1996 (lasso)."""
+    return view.outputs.abs().flatten(run_axes(view.learner) + 1).sum(-1)
+
+
+@only_on("generator")
+def feature_matching(view: View) -> Tensor:
+    """|mean f(x) - mean f(G(z))|², f the discriminator's features, means over the batch: (..., 1).
+
+    BatchNorm in the discriminator takes much of it away: it gives real and generated batches the same means.
+    Salimans et al. 2016, arXiv:1606.03498, section 3.1.
+    """
+    with torch.no_grad():
+        real = view.features(view.real).mean(-2)
+    return (real - view.features(view.fake).mean(-2)).square().sum(-1, keepdim=True)
+
+
+@only_on("generator")
+def reconstruction(view: View, *, norm: Literal["l1", "l2"]) -> Tensor:
+    """The distance of each real sample to the generated one of the batch that is nearest to it: (..., N).
+
+    l1: the mean of |x - G(z)| over the entries of a sample; l2: of (x - G(z))². That every real sample has a generated
+    one near it punishes dropped modes.
+    Li & Malik 2018, arXiv:1809.09087 (implicit maximum likelihood estimation); l2 is theirs.
+    """
+    axes = run_axes(view.learner) + 1
+    real, fake = view.real.detach().flatten(axes), view.fake.flatten(axes)  # (..., N, D)
+    with torch.autocast(fake.device.type, enabled=False):
+        with torch.no_grad():
+            nearest = torch.cdist(real, fake, p=1.0 if norm == "l1" else 2.0).argmin(-1, keepdim=True)
+            chosen = (nearest == torch.arange(fake.shape[-2], device=fake.device)).to(fake.dtype)  # (..., N, N)
+        # A product, where gather would do: several real samples may share a neighbour, and on a GPU the gradient of
+        # gather adds theirs in any order.
+        difference = real - chosen @ fake
+    return (difference.abs() if norm == "l1" else difference.square()).mean(-1)
+
+
+# --- on the weights ---------------------------------------------------------------------------------------------------
+
+
+def l1(view: View, *, biases: bool, reduction: Literal["sum", "mean"]) -> Tensor:
+    """Sum or mean of |w| over the learner's weights, (..., 1)."""
+    return over_weights(view.learner, torch.abs, biases, reduction)
+
+
+def l2(view: View, *, biases: bool, reduction: Literal["sum", "mean"]) -> Tensor:
+    """Sum or mean of w² over the learner's weights, (..., 1)."""
+    return over_weights(view.learner, torch.square, biases, reduction)
+
+
+def over_weights(
+    network: nn.Module, of: Callable[[Tensor], Tensor], biases: bool, reduction: Literal["sum", "mean"]
+) -> Tensor:
+    """The sum or mean of a function of each weight, (..., 1)."""
+    weights = [per_run(weight, network) for weight in (network.parameters() if biases else kernels(network))]
+    total = torch.stack([of(weight).sum(-1) for weight in weights]).sum(0)
+    return (total if reduction == "sum" else total / sum(weight.shape[-1] for weight in weights)).unsqueeze(-1)
+
+
+def orthogonal(view: View) -> Tensor:
+    """Σ |W Wᵀ off its diagonal|² over the learner's weights, each a matrix (outputs, inputs); (..., 1).
+
+    Brock et al. 2018, arXiv:1809.11096, section 3.1 (there on WᵀW, whose columns are the filters). Kernels of
+    transposed convolutions are (inputs, outputs, ...): theirs is taken of that matrix.
+    """
+    axes = run_axes(view.learner)
+    total = []
+    for kernel in kernels(view.learner):
+        matrix = kernel.flatten(axes + 1)
+        with torch.autocast(kernel.device.type, enabled=False):  # near orthogonality, bfloat16 sees only its own error
+            gram = matrix @ matrix.mT
+        off_diagonal = gram - torch.diag_embed(gram.diagonal(dim1=-2, dim2=-1))
+        total.append(off_diagonal.square().sum((-2, -1)))
+    return torch.stack(total).sum(0).unsqueeze(-1)
+
+
+# --- on codes ---------------------------------------------------------------------------------------------------------
+
+
+def kl(view: AutoencoderView) -> Tensor:
+    """KL(N(mean, variance) || N(0, I)) = 1/2 Σ (mean² + variance - 1 - log variance), in nats: (..., N).
+
+    Kingma & Welling 2013, arXiv:1312.6114, appendix B; as `weight`, the beta of Higgins et al. 2017.
+    """
+    return (view.mean.square() + view.log_variance.exp() - 1 - view.log_variance).sum(-1) / 2
+
+
+# --- with a memory ----------------------------------------------------------------------------------------------------
+
+
+class LeCam(nn.Module):
+    """(D(x) - α_fake)² + (D(G(z)) - α_real)², α the running means of the logits: (..., N).
+
+    It bounds how far the discriminator pulls the two apart when data is scarce. The authors' code puts a ReLU around
+    both differences; this is the paper's formula, which has none. Tseng et al. 2021, arXiv:2104.03310.
+    """
+
+    only_on = ("discriminator",)
+    real_mean: Tensor
+    fake_mean: Tensor
+    updates: Tensor
+
+    def __init__(self, *, decay: Annotated[float, Interval(ge=0, lt=1)]):
+        super().__init__()
+        self.decay = decay
+        self.register_buffer("real_mean", torch.zeros(()))
+        self.register_buffer("fake_mean", torch.zeros(()))
+        self.register_buffer("updates", torch.zeros(()))
+
+    def forward(self, view: View) -> Tensor:
+        """(..., N)."""
+        real, fake = view.real_logits, view.fake_logits  # here: computed under no_grad, they would carry no gradient
+        with torch.no_grad():
+            rate = torch.where(self.updates == 0, 1.0, 1 - self.decay)  # the first value is taken as it is
+            self.real_mean = torch.lerp(self.real_mean, real.mean(-1), rate)
+            self.fake_mean = torch.lerp(self.fake_mean, fake.mean(-1), rate)
+            self.updates = self.updates + 1
+        return (real - self.fake_mean.unsqueeze(-1)).square() + (fake - self.real_mean.unsqueeze(-1)).square()
+
+
+class IterativeGradientPenalty(nn.Module):
+    """(|∇D| - target)² at fake + α (real - fake), with an iterated point and a variable weight: (..., N).
+
+    It changes the gradient penalty of WGAN-GP in two ways: α is not drawn but follows the distance d between the two
+    distributions, as the critic estimates it, and the weight fades with that distance:
+
+        d      running mean of |mean D(real) - mean D(fake)|, the first value taken as it is
+        ρ      d / (the largest d so far), in [0, 1]; 0 where that is 0
+        α      <- α + rate ((1 - ρ) - α), starting at 0
+        weight x ρ
+
+    All are updated, from the batch's logits, before the penalty uses them. The value is without ρ: this is `factor`,
+    which the term multiplies in. With `every` = k the penalty sees only every k-th update, and so do the recurrences.
+    Chen, Song & Yu 2019, "Iterative cost function and variable parameter generative adversarial networks", J. Nanjing
+    Univ. Sci. Tech. 43(1); the recurrences are this project's reading of its abstract.
+    """
+
+    of_each_sample = True
+    distance: Tensor
+    peak: Tensor
+    rho: Tensor
+    alpha: Tensor
+    updates: Tensor
+
+    def __init__(
+        self,
+        *,
+        target: Annotated[float, Gt(0)],
+        smoothing: Annotated[float, Interval(ge=0, lt=1)],
+        rate: Annotated[float, Interval(ge=0, le=1)],
+    ):
+        super().__init__()
+        self.target, self.smoothing, self.rate = target, smoothing, rate
+        for name in ("distance", "peak", "rho", "alpha", "updates"):  # (...,) each
+            self.register_buffer(name, torch.zeros(()))
+
+    @property
+    def factor(self) -> Tensor:
+        """What the weight is multiplied by: ρ, (...,)."""
+        return self.rho
+
+    def forward(self, view: View) -> Tensor:
+        """(..., N)."""
+        self.iterate(view.real_logits.detach(), view.fake_logits.detach())
+        alpha = like_samples(self.alpha, view.real)
+        return (slope(view, view.fake + alpha * (view.real - view.fake)) - self.target).square()
+
+    @torch.no_grad()
+    def iterate(self, real: Tensor, fake: Tensor) -> None:
+        """One step of the recurrences, given the batch's logits, (..., N)."""
+        rate = torch.where(self.updates == 0, 1.0, 1 - self.smoothing)
+        self.distance = torch.lerp(self.distance, (real.mean(-1) - fake.mean(-1)).abs(), rate)
+        self.peak = torch.maximum(self.peak, self.distance)
+        self.rho = torch.where(self.peak == 0, 0.0, self.distance / self.peak)
+        self.alpha = self.alpha + self.rate * ((1 - self.rho) - self.alpha)
+        self.updates = self.updates + 1

@@ -1,0 +1,50 @@
+"""Projections: what is done to a network's weights after each of its updates."""
+
+from typing import Annotated
+
+import torch
+from annotated_types import Gt
+from torch import nn
+
+from gan_runner.torch_utils.parameters import kernels, run_axes
+
+
+@torch.no_grad()
+def weight_clip(network: nn.Module, *, bound: Annotated[float, Gt(0)]) -> None:
+    """Every parameter into [-bound, bound]. Arjovsky et al. 2017, arXiv:1701.07875, algorithm 1."""
+    for parameter in network.parameters():
+        parameter.clamp_(-bound, bound)
+
+
+class ValueRange:
+    """Every weight into [min, max], which need not be symmetric: the hard form of what l1 and l2 ask for softly.
+
+    With `biases`, biases and normalization too. Where a wrapper makes the weight from another (spectral_norm), it is
+    that other one.
+    Raises: ValueError unless min < max.
+    """
+
+    def __init__(self, *, min: float, max: float, biases: bool):  # noqa: A002 -- these are the config's keys
+        if min >= max:
+            raise ValueError(f"min={min} must be below max={max}")
+        self.min, self.max, self.biases = min, max, biases
+
+    @torch.no_grad()
+    def __call__(self, network: nn.Module) -> None:
+        """Clamp in place."""
+        for weight in network.parameters() if self.biases else kernels(network):
+            weight.clamp_(self.min, self.max)
+
+
+@torch.no_grad()
+def max_norm(network: nn.Module, *, norm: Annotated[float, Gt(0)]) -> None:
+    """The incoming weights of each unit, scaled to a Euclidean norm of at most `norm` where they have a larger one.
+
+    A unit's weights are a row of a kernel as a matrix (outputs, inputs). Biases and normalization stay as they are.
+    Kernels of transposed convolutions are (inputs, outputs, ...): there it is what leaves each input.
+    Srebro & Shraibman 2005, "Rank, Trace-Norm and Max-Norm"; Srivastava et al. 2014, "Dropout", section 5.1.
+    """
+    for kernel in kernels(network):
+        rows = kernel.flatten(run_axes(network) + 1).norm(dim=-1)  # (..., outputs)
+        scale = norm / rows.clamp(min=norm)
+        kernel.mul_(scale.reshape(*scale.shape, *[1] * (kernel.ndim - scale.ndim)))

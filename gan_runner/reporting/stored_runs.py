@@ -1,0 +1,260 @@
+"""What run directories say, as far as they can be read: a stranger's may hold anything, a running one half a line."""
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import yaml
+
+from gan_runner.config.errors import ConfigError
+from gan_runner.storage.status import is_locked, status_of
+
+POINTS = 200  # of a curve, at most
+LARGEST = 1e100  # of a number that can be drawn and squared; PyTorch's end at 1e38
+LONGEST = 300  # characters of anything that is shown
+PLAN = "jobs.jsonl"  # of a sweep
+MARKS = ("summary.json", ".hydra", "metrics.jsonl", ".lock")  # one of them makes a directory a run's
+COMPARED = ("metric/", "loss/")  # tags that runs are compared by
+NOT_CURVES = ("step", "images", "seconds")
+
+
+class Curve(NamedTuple):
+    """A tag of metrics.jsonl, thinned: steps (N,), ascending, and values (N,), which may be NaN."""
+
+    steps: np.ndarray
+    values: np.ndarray
+
+
+@dataclass(kw_only=True)
+class Run:
+    """One run directory."""
+
+    path: Path
+    status: str  # as in summary.json, or killed, pruned, damaged
+    reason: str = ""
+    step: int | None = None
+    wall_time: float | None = None
+    config: dict[str, Any] = field(default_factory=dict)  # dotted key -> value; empty where it cannot be read
+    words: dict[str, str] | None = None  # those of its command line, key -> value
+    curves: dict[str, Curve] = field(default_factory=dict)
+    last: dict[str, float] = field(default_factory=dict)  # tag -> value; so the next two
+    lowest: dict[str, float] = field(default_factory=dict)
+    highest: dict[str, float] = field(default_factory=dict)
+    higher_is_better: dict[str, bool] = field(default_factory=dict)  # of tags metric/NAME/VALUE
+    objective: str | None = None  # the tag that it is ranked by
+
+    @property
+    def seed(self) -> Any:
+        """What repetitions differ in."""
+        return self.config.get("seed")
+
+    def best(self, tag: str, higher_is_better: bool | None) -> float | None:
+        """The best value of a metric so far, None where it has none or no direction is known; NaN is the worst."""
+        if higher_is_better is None:
+            return None
+        return (self.highest if higher_is_better else self.lowest).get(tag)
+
+
+def find_runs(directory: Path) -> list[Path]:
+    """The runs of a sweep, or a single run alone. Raises ConfigError for a directory of neither."""
+    if not directory.is_dir():
+        raise ConfigError(f"{directory} is no directory")
+    if (directory / "summary.json").exists():
+        return [directory]
+    children = sorted(path for path in directory.iterdir() if path.is_dir() and not path.name.startswith("."))
+    found = [path for path in children if any((path / mark).exists() for mark in MARKS) and not is_starting(path)]
+    if found or (directory / PLAN).exists():
+        return found
+    if any((directory / mark).exists() for mark in MARKS if mark != ".lock"):  # a sweep has a lock too
+        return [directory]
+    raise ConfigError(f"{directory} is neither a run nor a sweep: there is no run directory in it")
+
+
+def is_starting(path: Path) -> bool:
+    """Whether a process is just making a run directory: summary.json comes last."""
+    return not (path / "summary.json").exists() and is_locked(path / ".lock")
+
+
+def missing_jobs(directory: Path, found: list[Path]) -> int:
+    """How many jobs a sweep's plan has that have no directory yet."""
+    names = {row.get("name") for row in json_lines(directory / PLAN)}
+    return len(names - {path.name for path in found})
+
+
+def read_run(path: Path, prefixes: tuple[str, ...] = COMPARED) -> Run:
+    """Of a run directory, with the curves of the tags that begin with one of the prefixes."""
+    status, reason, summary = "damaged", "", {}
+    try:
+        summary = json.loads((path / "summary.json").read_bytes())
+        status, reason = clean(status_of(path, summary)), clean(summary.get("reason") or "")
+        if status == "killed":
+            reason = "its process is gone"
+    except FileNotFoundError:
+        reason = "it has no summary.json"
+    except (OSError, ValueError, RecursionError, TypeError, KeyError, AttributeError):
+        summary, reason = {}, "its summary.json cannot be read"
+    run = Run(path=path, status=status, reason=reason, wall_time=number(summary.get("wall_time")))
+    try:
+        run.config = dict(flatten(load_yaml(path / ".hydra" / "config.yaml")))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        run.status, run.reason = "damaged", run.reason or "its .hydra/config.yaml cannot be read"
+    run.words = read_words(path / ".hydra" / "overrides.yaml")
+    read_log(run, prefixes)
+    read_summary(run, summary)
+    run.higher_is_better = read_directions(path / "evaluations.jsonl")
+    run.objective = run.objective or configured_objective(run)
+    return run
+
+
+def read_summary(run: Run, summary: dict[str, Any]) -> None:
+    """What only summary.json knows, and what a lost metrics.jsonl would have said."""
+    steps = [step for step in (summary.get("step"), run.step) if isinstance(step, int)]
+    run.step = max(steps, default=None)
+    for tag, value in as_dict(summary.get("metrics")).items():
+        if clean(tag).startswith(COMPARED) and (found := number(value)) is not None:
+            run.last.setdefault(clean(tag), found)
+    best = as_dict(summary.get("best"))
+    if isinstance(best.get("objective"), str):
+        run.objective = tag = clean(best["objective"])
+        if (found := number(best.get("value"))) is not None:
+            run.lowest.setdefault(tag, found)
+            run.highest.setdefault(tag, found)
+
+
+def load_yaml(path: Path) -> Any:
+    """A YAML file. Raises OSError, ValueError and yaml.YAMLError; ValueError also for aliases: a few lines could unfold
+    to gigabytes.
+    """
+    text = path.read_bytes().decode()
+    if "*" in text and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.CSafeLoader)):
+        raise ValueError(f"{path} has aliases")
+    return yaml.load(text, yaml.CSafeLoader)
+
+
+def flatten(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The dotted keys of nested dicts; lists are values, and so is an empty dict. Raises ValueError for no dict."""
+    if not isinstance(node, dict):
+        raise ValueError("not a mapping")
+    for key, value in node.items():
+        name = f"{prefix}{clean(key)}"
+        if isinstance(value, dict) and value:
+            yield from flatten(value, f"{name}.")
+        else:
+            yield name, value
+
+
+def read_words(path: Path) -> dict[str, str] | None:
+    """The words of a command line, key -> value; None where they are not known."""
+    try:
+        words = load_yaml(path)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        return None
+    if not isinstance(words, list):
+        return None
+    pairs = [clean(word).lstrip("+").partition("=") for word in words]
+    return {key: value for key, _, value in pairs}
+
+
+def read_log(run: Run, prefixes: tuple[str, ...]) -> None:
+    """The curves of metrics.jsonl: every metric is read, of the rest as many lines as make a curve."""
+    path = run.path / "metrics.jsonl"
+    try:
+        with path.open("rb") as file:
+            count = sum(1 for _ in file)
+    except OSError:
+        return
+    every = max(1, math.ceil(count / POINTS))
+    columns: dict[str, dict[int, float]] = {}
+    with path.open("rb") as file:
+        for index, line in enumerate(file):
+            if index % every and index < count - 2 and b'"metric/' not in line:
+                continue
+            row = json_object(line)
+            step = row.get("step")
+            if type(step) is not int or not 0 <= step < 2**53:
+                continue
+            run.step = max(step, run.step or 0)
+            for tag, value in row.items():
+                if tag.startswith(prefixes) and tag not in NOT_CURVES and (found := number(value)) is not None:
+                    columns.setdefault(tag, {})[step] = found
+    for raw, column in columns.items():
+        tag = clean(raw)
+        steps = np.array(sorted(column))
+        values = np.array([column[step] for step in steps.tolist()])
+        run.last[tag] = float(values[-1])
+        comparable = values if np.isnan(values).all() else values[~np.isnan(values)]
+        run.lowest[tag], run.highest[tag] = float(comparable.min()), float(comparable.max())
+        kept = thin(len(steps))
+        run.curves[tag] = Curve(steps[kept], values[kept])
+
+
+def thin(count: int) -> np.ndarray:
+    """The positions of at most POINTS of `count` points, evenly, with the first and the last."""
+    return np.unique(np.linspace(0, count - 1, min(count, POINTS)).round().astype(int))
+
+
+def read_directions(path: Path) -> dict[str, bool]:
+    """Tag -> whether higher is better, of the metrics of the first evaluation."""
+    for record in json_lines(path):
+        found = {
+            clean(f"metric/{name}/{value}"): higher
+            for name, metric in as_dict(record.get("metrics")).items()
+            for value, higher in as_dict(as_dict(metric).get("higher_is_better")).items()
+            if isinstance(higher, bool)
+        }
+        if found:
+            return found
+    return {}
+
+
+def configured_objective(run: Run) -> str | None:
+    """The tag that a run's config wants to be ranked by, as far as it was evaluated: by default the first."""
+    tags = [tag for tag in run.last if tag.startswith("metric/")]
+    wanted = run.config.get("objective")
+    if isinstance(wanted, str):
+        path = clean(wanted).replace(".", "/", 1)
+        tags = [tag for tag in tags if f"{tag}/".startswith(f"metric/{path}/")]
+    return tags[0] if tags else None
+
+
+def json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects in a file of JSON lines, those that are whole."""
+    try:
+        with path.open("rb") as file:
+            yield from filter(None, map(json_object, file))
+    except OSError:
+        return
+
+
+def json_object(line: bytes) -> dict[str, Any]:
+    """An object from a line, empty where it is none."""
+    try:
+        return as_dict(json.loads(line))
+    except (ValueError, RecursionError):
+        return {}
+
+
+def as_dict(value: Any) -> dict[str, Any]:
+    """The value if it is a dict, or else an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def number(value: Any) -> float | None:
+    """A number as these files have it, NaN and infinities by name; None for anything else."""
+    if value in ("nan", "inf", "-inf"):
+        return float(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return math.copysign(math.inf, value) if abs(value) > LARGEST else float(value)
+
+
+def clean(text: Any) -> str:
+    """Text without what moves a terminal's cursor, and not too long to show."""
+    line = str(text)
+    if not line.isprintable():
+        line = "".join(letter if letter.isprintable() else " " for letter in line[:LONGEST])
+    return line if len(line) <= LONGEST else f"{line[:LONGEST]}..."

@@ -1,0 +1,434 @@
+"""From a config to a game."""
+
+import functools
+import inspect
+import json
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, NamedTuple
+
+import torch
+from annotated_types import Ge, MinLen
+from torch import Tensor, nn
+
+from gan_runner.config.check import active, check_arguments, load_settings, signature
+from gan_runner.config.errors import ConfigError, suggest
+from gan_runner.config.instantiate import component, resolve
+from gan_runner.config.schema import Settings
+from gan_runner.datasets.data import Data
+from gan_runner.datasets.streamed import place
+from gan_runner.features.network import FeatureNetwork
+from gan_runner.games import latents
+from gan_runner.games.adversarial import Adversarial, Augmentation
+from gan_runner.games.autoencoder import Autoencoder
+from gan_runner.games.cuda_graph import why_not_capturable
+from gan_runner.games.game import Game, evaluating
+from gan_runner.games.player import LOSS, Player
+from gan_runner.games.term import Term
+from gan_runner.metrics.metric import Metric
+from gan_runner.models.multi_scale import MultiScale
+from gan_runner.runs.budgets import within_budget
+from gan_runner.runs.evaluation import Evaluator, choose_objective
+from gan_runner.torch_utils.ema import MovingAverage
+from gan_runner.torch_utils.parameters import mixes_samples
+from gan_runner.torch_utils.randomness import Randomness, derive, fixed_randomness
+
+PLAYERS = ("generator", "discriminator", "autoencoder")
+
+
+class Built(NamedTuple):
+    """What a config describes."""
+
+    game: Game
+    settings: Settings
+    steps: int
+    """Training steps, the first limit reached."""
+    notes: list[str]
+    """What had to be changed to fit, for the log."""
+    evaluator: Evaluator
+
+
+def build(config: dict[str, Any], trust: list[str], data: Data | None = None, horizon: int | None = None) -> Built:
+    """The game that a plain config describes, and what goes with it.
+
+    `trust` are the packages that the present command line trusts; the config's own list does not count.
+    `data` stands in for the dataset, where only the networks are wanted. `horizon` is that of schedules which have none
+    of their own: the run's steps by default.
+    Raises ConfigError before any work is done.
+    """
+    return Builder(config, trust, data, horizon).build()
+
+
+class Builder:
+    """Makes one game: what its parts share, and a method for each kind of part."""
+
+    def __init__(self, config: dict[str, Any], trust: list[str], data: Data | None, horizon: int | None):
+        self.config, self.trust = config, trust
+        self.settings = load_settings(config)
+        regularizers, augmentations = active(config, "regularizer"), active(config, "augmentation")
+        self.device = choose_device(self.settings.device)
+        loaded = data or load_data(config["dataset"], trust)
+        self.data, self.notes = place_data(loaded, self.device, self.settings)
+        self.steps = count_steps(self.settings, self.data)
+        self.horizon = horizon or self.steps
+        self.num_classes = count_classes(self.settings, self.data)
+        self.loss = component(config["loss"], "loss", trust)
+        self.names = player_names(config["model"], self.loss)
+        self.draw_latents, self.latent_size = latent_distribution(config["model"])
+        self.regularizers = [
+            Regularizer(name, node, trust, self.horizon, self.names) for name, node in regularizers.items()
+        ]
+        self.augmentations = [augmentation(name, node, trust, self.horizon) for name, node in augmentations.items()]
+
+    def build(self) -> Built:
+        """The game, its checks passed."""
+        settings = self.settings
+        players = {name: self.player(name) for name in self.names}
+        autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=settings.precision == "bf16")
+        make: Callable[..., Game]
+        if "autoencoder" in players:
+            check_autoencoder(settings, self.augmentations, self.loss, self.data)
+            make = functools.partial(Autoencoder, loss=self.loss)
+        else:
+            check_discriminator(players["discriminator"].network, self.regularizers, settings, self.device)
+            check_augmentations(self.augmentations, self.data)
+            make = functools.partial(
+                Adversarial, discriminator_steps=settings.discriminator_steps, augmentations=self.augmentations
+            )
+        game = make(
+            players=players,
+            data=self.data,
+            draw_latents=self.draw_latents,
+            randomness=Randomness(settings.seed, self.device),
+            batch_size=settings.batch_size,
+            autocast=autocast,
+            moving_average=None,
+            is_conditional=settings.conditional,
+        )
+        if settings.capture is True and (reason := why_not_capturable(game)):
+            raise ConfigError(f"capture=true: {reason}; capture=auto takes steps without graphs then")
+        if settings.ema_half_life:
+            game.moving_average = MovingAverage.of(game.sampler, settings.ema_half_life, settings.batch_size)
+        return Built(game, settings, self.steps, self.notes, self.evaluator())
+
+    def evaluator(self) -> Evaluator:
+        """The metrics, and the network that they look through where one of them needs it."""
+        nodes = active(self.config, "metric")
+        metrics: dict[str, Metric] = {}
+        for name, node in nodes.items():
+            metrics[name] = component(node, f"metric.{name}", self.trust, data=self.data)
+        network: FeatureNetwork | None = None
+        if any(metric.needs_features(self.data) for metric in metrics.values()):
+            network = component(self.config["features"], "features", self.trust)
+        objective = choose_objective(self.settings.objective, metrics)
+        return Evaluator(metrics=metrics, network=network, objective=objective, seed=self.settings.seed)
+
+    def player(self, name: str) -> Player:
+        """One player: its network, terms and optimizer."""
+        own = [regularizer for regularizer in self.regularizers if name in regularizer.on]
+        made = self.network(name)
+        for regularizer in own:
+            if regularizer.role == "wrapper":
+                made = regularizer.made(made)
+        # Kernels of convolutions are channels last: up to 1.4 times as fast on a CPU, and what tensor cores want.
+        made.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        check_output(name, made, self.data, self.latent_size, self.num_classes)
+        terms = {LOSS: Term(getattr(self.loss, name))}
+        terms |= {regularizer.name: regularizer.term() for regularizer in own if regularizer.role == "penalty"}
+        descent = optimizer(self.config["optimizer"], name, made, self.trust)
+        if self.settings.precision == "bf16" and hasattr(descent, "estimate_gradient"):
+            raise ConfigError(
+                "precision=bf16: this optimizer estimates gradients from small differences of the loss, which bf16 "
+                "rounds away; precision=fp32 keeps them"
+            )
+        return Player(
+            made,
+            {term_name: term.to(self.device) for term_name, term in terms.items()},
+            descent,
+            schedule(self.config["lr_schedule"], "lr_schedule", self.trust, self.horizon),
+            [regularizer.made for regularizer in own if regularizer.role == "gradient"],
+            [regularizer.made for regularizer in own if regularizer.role == "projection"],
+        )
+
+    def network(self, name: str) -> nn.Module:
+        """A player's network, on the CPU, within its budget; its weights depend on the seed and its name alone."""
+        key, node, limits = f"model.{name}", self.config["model"][name], getattr(self.settings.budget, name)
+        if not isinstance(node, dict) or "_target_" not in node:
+            raise ConfigError(f"{key}: must be keys and values with a _target_")
+        policy = self.settings.budget.policy
+        make = functools.partial(self.unbounded, name)
+        try:
+            made, changes = within_budget(
+                make, node, key, layers=limits.layers, parameters=limits.parameters, policy=policy
+            )
+        except ConfigError:
+            raise
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        self.notes.extend(changes)
+        return made
+
+    def unbounded(self, name: str, node: dict[str, Any]) -> nn.Module:
+        """A network whatever its size; of a discriminator as many as it judges scales."""
+        key = f"model.{name}"
+        given: dict[str, Any] = {"num_classes": self.num_classes, "latent_size": self.latent_size}
+        torch.manual_seed(derive(self.settings.seed, "weights", name))
+        scales = check_arguments(key, multi_scale, {"scales": node.get("scales", 1)})["scales"]
+        node = {key: value for key, value in node.items() if key != "scales"}
+
+        def at(shape: tuple[int, ...]) -> nn.Module:
+            output = self.data.output_activation
+            return component(node, key, self.trust, shape=shape, default_output=output, **given)
+
+        return at(self.data.shape) if scales == 1 else MultiScale(at, self.data.shape, scales)
+
+
+def multi_scale(scales: Annotated[int, Ge(1)]) -> None:
+    """The key that every discriminator has beside those of its own network."""
+
+
+def player_names(model: dict[str, Any], loss: Any) -> list[str]:
+    """The players of a model, which must be those that the loss has a side for."""
+    names = [name for name in PLAYERS if name in model]
+    for name in names:
+        if not hasattr(loss, name):
+            raise ConfigError(
+                f"loss and model do not fit: {type(loss).__name__} has no side for {' and '.join(names)}; an "
+                "autoencoder (model=vae) goes with loss=elbo, a generator and a discriminator go with the other losses"
+            )
+    return names
+
+
+def check_augmentations(augmentations: list[Augmentation], data: Data) -> None:
+    """Refuse an augmentation that the data's samples do not suit."""
+    for augment in augmentations:
+        try:
+            augment(torch.zeros(2, *data.shape, device=data.device), fixed_randomness(0, "check", data.device), 0)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+
+
+@torch.no_grad()
+def check_output(name: str, network: nn.Module, data: Data, latent_size: int, num_classes: int) -> None:
+    """Refuse a network of a user's whose output has another shape than the game wants, before it trains for an hour."""
+    device = next((parameter.device for parameter in network.parameters()), data.device)
+    samples, codes = torch.zeros(2, *data.shape, device=device), torch.zeros(2, latent_size, device=device)
+    labels = torch.zeros(2, dtype=torch.long, device=device) if num_classes else None
+    with evaluating(network):
+        found = network(samples if name == "discriminator" else codes, labels)
+    wanted = (2,) if name == "discriminator" else (2, *data.shape)
+    if tuple(found.shape) != wanted:
+        raise ConfigError(f"model.{name}: of 2 inputs it makes a tensor of shape {tuple(found.shape)}, not {wanted}")
+
+
+def count_classes(settings: Settings, data: Data) -> int:
+    """The number of classes that the networks are told of."""
+    if settings.conditional and not data.num_classes:
+        raise ConfigError("conditional=true: this dataset has no labels; conditional=false needs none")
+    return data.num_classes if settings.conditional else 0
+
+
+def check_autoencoder(settings: Settings, augmentations: list[Any], loss: Any, data: Data) -> None:
+    """Refuse what an autoencoder has no use for."""
+    if settings.discriminator_steps != 1:
+        raise ConfigError(f"discriminator_steps={settings.discriminator_steps}: an autoencoder has no discriminator")
+    if augmentations:
+        raise ConfigError("augmentation: it changes what a discriminator sees, and an autoencoder has none")
+    if getattr(loss, "likelihood", "") == "bernoulli" and data.output_activation != "sigmoid":
+        raise ConfigError(
+            "loss.likelihood=bernoulli: it wants pixels in [0, 1]: dataset.normalization=unit, or likelihood=gaussian"
+        )
+
+
+def check_discriminator(
+    discriminator: nn.Module, regularizers: list["Regularizer"], settings: Settings, device: torch.device
+) -> None:
+    """Refuse a penalty on each sample's own gradient where that would be something else, or wrong."""
+    for regularizer in regularizers:
+        if regularizer.mark("of_each_sample"):
+            refuse_batch_statistics(discriminator, regularizer.key)
+            if regularizer.mark("at_samples") and settings.precision == "bf16" and device.type == "cpu":
+                refuse_wrong_gradients(discriminator, regularizer.key)
+
+
+def choose_device(name: str) -> torch.device:
+    """The device that a name means, with its index; auto is cuda, else mps, else cpu."""
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        name = next(kind for kind in available if available[kind])
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"device={name}: no such device; auto, {', '.join(available)} or cuda:1 are") from None
+    if not available.get(device.type, False):
+        raise ConfigError(f"device={name}: PyTorch finds no such device here; device=auto takes what there is")
+    if device.type == "cuda":
+        index, count = device.index or 0, torch.cuda.device_count()
+        if index >= count:
+            raise ConfigError(f"device={name}: PyTorch finds {count} CUDA devices here, cuda:0 to cuda:{count - 1}")
+        return torch.device("cuda", index)
+    return device
+
+
+def load_data(node: dict[str, Any], trust: list[str]) -> Data:
+    """The dataset, loaded."""
+    try:
+        return component(node, "dataset", trust)()
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(f"dataset: {error}") from error
+
+
+def place_data(data: Data, device: torch.device, settings: Settings) -> tuple[Data, list[str]]:
+    """The data, where they are trained from, and what is to be said of that."""
+    try:
+        return place(data, device, settings.stream, settings.workers)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def count_steps(settings: Settings, data: Data) -> int:
+    """How many steps to train: the first reached of `steps` and `epochs`."""
+    limits = [settings.steps] if settings.steps else []
+    if data.size is not None and settings.batch_size > data.size:
+        raise ConfigError(
+            f"batch_size={settings.batch_size}: the dataset has only {data.size} samples, the most allowed"
+        )
+    if settings.epochs:
+        if data.size is None:
+            raise ConfigError(f"epochs={settings.epochs}: this dataset is endless; say steps=... and epochs=null")
+        samples_per_step = settings.batch_size * settings.discriminator_steps
+        limits.append(settings.epochs * -(-data.size // samples_per_step))
+    return min(limits)
+
+
+def latent_distribution(model: dict[str, Any]) -> tuple[Callable[[Randomness, int], Tensor], int]:
+    """(randomness, count) -> latents (count, latent_size), and the latent_size."""
+    strangers = [key for key in model if key not in (*PLAYERS, *signature(latent)[0])]
+    if strangers:
+        raise ConfigError(f"unknown key 'model.{strangers[0]}'{suggest(strangers[0], model)}")
+    keys = {"latent_distribution": "normal"} | {key: model[key] for key in model if key.startswith("latent_")}
+    size = check_arguments("model", latent, keys)["latent_size"]
+    name = keys["latent_distribution"]
+    if name not in latents.DISTRIBUTIONS:
+        raise ConfigError(
+            f"model.latent_distribution={name}: must be {' or '.join(latents.DISTRIBUTIONS)}"
+            + suggest(str(name), latents.DISTRIBUTIONS)
+        )
+    return lambda randomness, count: latents.DISTRIBUTIONS[name](randomness, count, size), size
+
+
+def latent(latent_size: Annotated[int, Ge(1)], latent_distribution: str) -> None:
+    """The keys of a model that are not a network's."""
+
+
+def schedule(node: dict[str, Any], key: str, trust: list[str], steps: int) -> Callable[[int], float]:
+    """A schedule whose horizon is its own `steps`, or the run's."""
+    target = resolve(node["_target_"], key, trust)
+    if "steps" in inspect.signature(target).parameters:
+        node = {**node, "steps": node.get("steps") or steps}
+    return component(node, key, trust, per_call=1)
+
+
+def optimizer(node: dict[str, Any], player: str, network: nn.Module, trust: list[str]) -> torch.optim.Optimizer:
+    """The optimizer of one player: the shared keys, with the player's slot laid over them.
+
+    A slot with a `_target_` of its own replaces the shared optimizer.
+    """
+    shared = {name: value for name, value in node.items() if name not in PLAYERS}
+    slot = node.get(player) or {}
+    key = f"optimizer.{player}" if slot else "optimizer"
+    merged = slot if "_target_" in slot else {**shared, **slot}
+    parameters = list(network.parameters())
+    made: torch.optim.Optimizer = component(merged, key, trust, params=parameters)
+    device = parameters[0].device.type
+    is_counted = bool(made.state)  # on the host, and from the start: Adagrad
+    for group in made.param_groups:
+        if "fused" in group and (device == "cpu" or (device == "cuda" and not is_counted)):
+            group["fused"] = True  # all weights in one pass
+        if "capturable" in group and device == "cuda":
+            group["capturable"] = True  # the number of the update on the device, where a CUDA graph finds it
+    return made
+
+
+def augmentation(name: str, node: dict[str, Any], trust: list[str], steps: int) -> Augmentation:
+    """(samples, randomness, step) -> samples. Of the package's augmentations only the classes ask for the step."""
+    key = f"augmentation.{name}"
+    if node.get("schedule"):
+        node = {**node, "schedule": schedule(node["schedule"], f"{key}.schedule", trust, steps)}
+    made = component(node, key, trust, per_call=2)
+    if isinstance(made, functools.partial):
+        return lambda samples, randomness, step: made(samples, randomness)
+    return made
+
+
+class Regularizer:
+    """One node of the group: what it makes (`made`), the role it plays, and the players it acts on."""
+
+    def __init__(self, name: str, node: dict[str, Any], trust: list[str], steps: int, players: list[str]):
+        self.name, self.key = name, f"regularizer.{name}"
+        if name == LOSS:
+            raise ConfigError(f"{self.key}: the name {LOSS} is taken, by the loss; choose another")
+        own = {key: node.get(key, default) for key, default in (("role", "penalty"), ("on", ["discriminator"]))}
+        own = check_arguments(self.key, roles, own)
+        self.role, self.on = own["role"], own["on"]
+        if strangers := [player for player in self.on if player not in players]:
+            wanted = f"{self.key}.on=[{','.join(players)}]"
+            raise ConfigError(f"{self.key} is on the {strangers[0]}, which this model does not have: {wanted}")
+        term_keys = ("weight", "every", "schedule") if self.role == "penalty" else ()
+        self.term_arguments = {key: node[key] for key in term_keys if key in node}
+        if self.term_arguments.get("schedule"):
+            self.term_arguments["schedule"] = schedule(node["schedule"], f"{self.key}.schedule", trust, steps)
+        check_arguments(self.key, Term, self.term_arguments, provided={"of"})
+        self.siblings = (*own, *term_keys)
+        self.rest = {key: value for key, value in node.items() if key not in self.siblings}
+        self.trust = trust
+        self.made = self.make()
+        allowed = self.mark("only_on", players)
+        if self.mark("of_each_sample"):
+            allowed = ("discriminator",)
+        if any(player not in allowed for player in self.on):
+            wrong, right = json.dumps(self.on), " and the ".join(allowed)
+            raise ConfigError(f"{self.key}.on={wrong}: this penalty is only for the {right}")
+
+    def make(self) -> Any:
+        """The penalty, projection, wrapper or transform itself."""
+        return component(self.rest, self.key, self.trust, per_call=1, siblings=self.siblings)
+
+    def term(self) -> Term:
+        """A term of its own for each player, since a penalty may remember."""
+        return Term(self.make(), **self.term_arguments)
+
+    def mark(self, name: str, default: Any = False) -> Any:
+        """What the penalty says of itself, by the decorators of `penalties`."""
+        return getattr(getattr(self.made, "func", self.made), name, default)
+
+
+def roles(
+    role: Literal["penalty", "projection", "wrapper", "gradient"],
+    on: Annotated[list[Literal["generator", "discriminator", "autoencoder"]], MinLen(1)],
+) -> None:
+    """The keys that every regularizer has: what it is, and whose."""
+
+
+def refuse_batch_statistics(discriminator: nn.Module, regularizer: str) -> None:
+    """A penalty on each sample's own gradient, and a discriminator that mixes the samples, do not go together."""
+    if mixes_samples(discriminator):
+        raise ConfigError(
+            f"model.discriminator.normalization=batch: it mixes the samples, but {regularizer} needs each "
+            "sample's own gradient; layer, instance and none do not"
+        )
+
+
+def refuse_wrong_gradients(discriminator: nn.Module, regularizer: str) -> None:
+    """On the CPU, oneDNN's bf16 convolutions with kernels of 8 or 16 are wrong (pytorch#163347, torch 2.11 to 2.15).
+
+    PyTorch's double backward pass of a convolution of stride 1 has such kernels, and a penalty at the samples that the
+    loss has seen goes through it (any other: see `double_backward`); the penalty's gradient is off by 40 to 100 %.
+    """
+    for module in discriminator.modules():
+        if isinstance(module, nn.Conv2d) and module.stride == (1, 1) and module.kernel_size != (1, 1):
+            raise ConfigError(
+                f"precision=bf16: on the CPU the gradient of {regularizer} would be wrong through convolutions of "
+                "stride 1, by a bug of oneDNN; fp32 is right, as are a GPU and model=dcgan"
+            )

@@ -1,0 +1,191 @@
+"""Evaluation: what the metrics say of a generator, and how they came to say it."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from gan_runner.config.errors import ConfigError, suggest
+from gan_runner.datasets.data import Data
+from gan_runner.features.network import FeatureNetwork
+from gan_runner.games.game import Game
+from gan_runner.metrics.feature_space import moments
+from gan_runner.metrics.metric import EvaluationView, Metric, Moments
+from gan_runner.storage.cache import cached, content_key
+from gan_runner.storage.run_directory import versions
+from gan_runner.torch_utils.randomness import fixed_randomness
+
+BATCH = 500  # samples generated at once
+KEPT = 10_000  # of so many training samples the cache keeps the features one by one; of more, their moments alone
+
+
+class Objective(NamedTuple):
+    """The value that runs are ranked by."""
+
+    tag: str
+    """Of metrics.jsonl: metric/NAME/VALUE."""
+    higher_is_better: bool
+
+    def is_better(self, value: float, than: float | None) -> bool:
+        """Whether a value beats another, or the first stands against none; NaN beats nothing."""
+        if math.isnan(value):
+            return False
+        return than is None or (value > than if self.higher_is_better else value < than)
+
+
+@dataclass(kw_only=True)
+class Evaluator:
+    """The metrics of one run, and the network that they look through."""
+
+    metrics: dict[str, Metric]
+    network: FeatureNetwork | None  # None where no metric needs one
+    objective: Objective | None  # None where there is no metric
+    seed: int
+
+    def prepare(self, data: Data, say: Callable[[str], None]) -> None:
+        """Have the feature network ready, and check that all goes together. Raises ConfigError; warns by `say`."""
+        try:
+            if self.network:
+                self.network.prepare(data, say)
+            for metric in self.metrics.values():
+                for warning in metric.check(data, self.network):
+                    say(f"warning: {warning}")
+        except ConfigError:
+            raise
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        self.real = RealFeatures(data, self.network) if self.network else None
+
+    def evaluate(self, game: Game) -> dict[str, Any]:
+        """A record of evaluations.jsonl: {"metrics": {NAME: {"values": ..., ...}}, how it was computed ...}.
+
+        Nothing of the game changes: the samples are drawn from numbers of their own.
+        """
+        start = time.perf_counter()
+        generated, labels = generate(game, max(metric.samples for metric in self.metrics.values()), self.seed)
+        view = EvaluationView(
+            data=game.data,
+            network=self.network,
+            seed=self.seed,
+            generated=generated,
+            labels=labels,
+            features_of_real=self.real.features if self.real else no_network,
+            moments_of_real=self.real.moments if self.real else no_network,
+        )
+        metrics = {
+            name: {
+                "values": metric(view),
+                "higher_is_better": dict(metric.higher_is_better),
+                **metric.counts(game.data),
+                "split": "training",
+            }
+            for name, metric in self.metrics.items()
+        }
+        return {
+            "metrics": metrics,
+            "weights": "moving average" if game.moving_average else "raw",
+            "seed": self.seed,
+            "features": describe(self.network) if self.network else None,
+            "versions": versions(),
+            "seconds": time.perf_counter() - start,
+        }
+
+
+def tags(record: dict[str, Any]) -> dict[str, float]:
+    """The values of a record as metrics.jsonl and TensorBoard have them: metric/NAME/VALUE."""
+    return {
+        f"metric/{name}/{key}": value
+        for name, metric in record["metrics"].items()
+        for key, value in metric["values"].items()
+    }
+
+
+def choose_objective(wanted: str | None, metrics: dict[str, Metric]) -> Objective | None:
+    """The objective that METRIC or METRIC.VALUE means; None the first value of the first metric.
+
+    Raises ConfigError where there is no such value.
+    """
+    if wanted is None and not metrics:
+        return None
+    name, _, value = (wanted or next(iter(metrics))).partition(".")
+    if name not in metrics:
+        names = ", ".join(metrics) or "none: say metric=NAME"
+        raise ConfigError(f"objective={wanted}: no such metric in this run{suggest(name, metrics)} (metrics: {names})")
+    values = metrics[name].higher_is_better
+    value = value or next(iter(values))
+    if value not in values:
+        raise ConfigError(f"objective={wanted}: {name} has the values {', '.join(values)}{suggest(value, values)}")
+    return Objective(f"metric/{name}/{value}", values[value])
+
+
+@torch.no_grad()
+def generate(game: Game, count: int, seed: int) -> tuple[Tensor, Tensor | None]:
+    """Samples of the shown network on the CPU, images as uint8, and the classes that were asked for, as in the data."""
+    randomness = fixed_randomness(seed, "evaluation", game.randomness.device)
+    latents = game.draw_latents(randomness, count)
+    labels = requested_labels(game.data, count) if game.is_conditional else torch.zeros(count, dtype=torch.long)
+    parts = []
+    for some, their_labels in zip(latents.split(BATCH), labels.to(latents.device).split(BATCH), strict=True):
+        samples = game.sample(some, their_labels)
+        parts.append((game.data.to_pixels(samples) if samples.dim() == 4 else samples).cpu())
+    return torch.cat(parts), labels if game.is_conditional else None
+
+
+def requested_labels(data: Data, count: int) -> Tensor:
+    """(count,): those of training samples, as often as needed, so that the classes are as frequent as in the data."""
+    labels = data.training(count)[1]
+    assert labels is not None, "a conditional run has labels"
+    return labels.repeat(-(-count // len(labels)))[:count]
+
+
+def describe(network: FeatureNetwork) -> dict[str, Any]:
+    """What a record says of the feature network."""
+    return {
+        "name": network.name,
+        "sha256": network.sha256,
+        "dimension": network.dimension,
+        "resize": network.resize,
+        "accuracy": network.accuracy,
+    }
+
+
+def no_network(count: int | None) -> Any:
+    """In the place of a feature network's view."""
+    raise AssertionError("this metric has no needs_features")
+
+
+class RealFeatures:
+    """Features of training samples: computed once for this data, this network and this count, then cached."""
+
+    def __init__(self, data: Data, network: FeatureNetwork):
+        self.data, self.network = data, network
+        self.memory: dict[tuple[str, int | None], dict[str, Any]] = {}
+
+    def features(self, count: int | None) -> Tensor:
+        """(count, F) float32."""
+        return self.recall("features", count, lambda features: {"features": features})["features"]
+
+    def moments(self, count: int | None) -> Moments:
+        """Mean (F,) and covariance (F, F), float64."""
+        found = self.recall("moments", count, as_tensors)
+        return found["mean"].numpy(), found["covariance"].numpy()
+
+    def recall(self, kind: str, count: int | None, make: Callable[[Tensor], dict[str, Any]]) -> dict[str, Any]:
+        """What `make` makes of the features, from memory, or from a file where it was made before."""
+        if (kind, count) not in self.memory:
+            images, network = self.data.training(count)[0], self.network
+            name = f"{kind}-{content_key(images, network.name, network.sha256, network.resize)[:32]}.pt"
+            look = lambda: make(network.look(images)[0])  # noqa: E731
+            is_large = kind == "features" and len(images) > KEPT
+            self.memory[kind, count] = look() if is_large else cached(name, look)
+        return self.memory[kind, count]
+
+
+def as_tensors(features: Tensor) -> dict[str, Tensor]:
+    """The moments of features (N, F), as a file of the cache holds them."""
+    mean, covariance = moments(features)
+    return {"mean": torch.from_numpy(mean), "covariance": torch.from_numpy(covariance)}

@@ -1,0 +1,49 @@
+"""The networks of a trained run, from its directory alone: without what only training needs."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from gan_runner.config.errors import ConfigError
+from gan_runner.datasets.data import Recorded
+from gan_runner.runs.build import Built, build
+from gan_runner.storage import checkpoint
+
+
+class Trained(NamedTuple):
+    """The networks of a checkpoint."""
+
+    built: Built
+    checkpoint: Path
+    step: int
+
+
+def load_trained(path: Path, config: dict[str, Any], trust: list[str], *, raw: bool, with_data: bool) -> Trained:
+    """The networks of the checkpoint at `path`, of its run's config; `raw` leaves out the moving average.
+
+    `with_data` loads the dataset too, and keeps the metrics.
+    Raises ConfigError where checkpoint and config do not fit.
+    """
+    try:
+        saved = checkpoint.load(path)
+        needed = networks_alone(config) | ({} if with_data else {"metric": {}, "objective": None})
+        built = build(needed, trust, None if with_data else Recorded(saved["data"]))
+    except ConfigError:
+        raise
+    except (ValueError, KeyError) as error:
+        raise ConfigError(f"{path}: it has no {error}" if isinstance(error, KeyError) else str(error)) from error
+    try:
+        built.game.load_networks(saved["game"])
+    except Exception as error:  # whatever PyTorch stumbles over
+        first = (str(error).splitlines() or [""])[-1].strip()
+        raise ConfigError(f"{path}: its weights are not those of this config: {first}") from error
+    if raw:
+        built.game.moving_average = None
+    return Trained(built, path, saved["step"])
+
+
+def networks_alone(config: dict[str, Any]) -> dict[str, Any]:
+    """The config without what only training needs: a penalty of the user's own package need not be at hand."""
+    wrappers = {name: node for name, node in (config.get("regularizer") or {}).items() if node.get("role") == "wrapper"}
+    loss = config["loss"] if "autoencoder" in config["model"] else {"_target_": "gan_runner.losses.Wasserstein"}
+    optimizer = {"_target_": "torch.optim.SGD", "lr": 0.0}
+    return config | {"regularizer": wrappers, "augmentation": {}, "loss": loss, "optimizer": optimizer}

@@ -1,0 +1,67 @@
+"""The pictures of a run, the same latents at every step."""
+
+import torch
+from torch import Tensor
+
+from gan_runner.config.schema import Settings
+from gan_runner.games.game import Game
+from gan_runner.runs import image_grid as pictures
+from gan_runner.runs.health import mean_distance
+from gan_runner.runs.log import RunLog
+from gan_runner.storage.atomic_files import write_bytes
+from gan_runner.storage.run_directory import RunDirectory
+from gan_runner.torch_utils.randomness import fixed_randomness
+
+MOST_COLUMNS = 16  # classes that a grid has a column for
+POINTS = 1000  # a cloud of points takes more samples than a grid
+DIVERSITY_OF = 64  # samples that the diversity is measured on
+
+
+class Preview:
+    """The pictures of a run: the same latents at every step, the same real samples beside them."""
+
+    def __init__(self, game: Game, settings: Settings, directory: RunDirectory, log: RunLog):
+        self.game, self.data, self.directory, self.log = game, game.data, directory, log
+        self.is_images = len(game.data.shape) == 3
+        self.columns = game.data.num_classes if game.is_conditional and game.data.num_classes <= MOST_COLUMNS else None
+        count = settings.sample_count if self.is_images else max(settings.sample_count, POINTS)
+        if self.columns:  # a column for each class
+            count = self.columns * max(1, count // self.columns)
+        device = game.randomness.device
+        self.latents = game.draw_latents(fixed_randomness(settings.seed, "preview", device), count)
+        self.labels = torch.arange(count, device=device) % max(1, game.data.num_classes)
+        self.real, self.real_labels = game.data.fixed(count)
+        self.real_distance = mean_distance(self.real[:DIVERSITY_OF])
+
+    def draw_real(self) -> None:
+        """samples/real.png."""
+        self.save("real", 0, self.picture(self.real) if self.is_images else self.scatter(self.real[:0]))
+
+    def draw(self, step: int) -> None:
+        """samples/step_N.png."""
+        pictures = self.game.pictures(self.latents, self.labels, self.real, self.real_labels)
+        for name, samples in pictures.items():
+            self.save(f"{'step' if name == 'samples' else name}_{step:08d}", step, self.picture(samples))
+
+    def diversity(self) -> float:
+        """The mean distance between samples, relative to that between real ones: near 0 where all are alike."""
+        samples = self.game.sample(self.latents[:DIVERSITY_OF], self.labels[:DIVERSITY_OF])
+        return float(mean_distance(samples) / self.real_distance)
+
+    def picture(self, samples: Tensor) -> bytes:
+        """A grid of images, or a scatter plot of points over the real ones."""
+        if self.is_images:
+            return pictures.png(pictures.grid(self.data.to_pixels(samples).cpu(), self.columns))
+        return self.scatter(samples)
+
+    def scatter(self, samples: Tensor) -> bytes:
+        """Points over the real ones."""
+        assert self.data.limits is not None, "points have limits"
+        return pictures.png(pictures.scatter(self.real.cpu(), samples.cpu(), self.data.limits))
+
+    def save(self, name: str, step: int, png: bytes) -> None:
+        """Write the picture to its file and to TensorBoard."""
+        self.directory.check()
+        write_bytes(self.directory.samples / f"{name}.png", png)
+        tag = name.rpartition("_")[0] or name
+        self.log.image(step, "samples" if tag == "step" else tag, png)

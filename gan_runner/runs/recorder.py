@@ -1,0 +1,199 @@
+"""What a run says of itself between the steps: log points, evaluations, pictures, checkpoints."""
+
+import math
+import time
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gan_runner.config.schema import Settings
+from gan_runner.games.game import Game
+from gan_runner.runs.evaluation import Evaluator, Objective, tags
+from gan_runner.runs.health import Guard, Monitors, largest_weight
+from gan_runner.runs.log import RunLog
+from gan_runner.runs.preview import Preview
+from gan_runner.runs.signals import StoppedAtOnce, StopRequest
+from gan_runner.storage import checkpoint
+from gan_runner.storage.run_directory import RunDirectory, versions
+
+
+class Diverged(Exception):  # noqa: N818 -- no error of the program
+    """Training on would be in vain."""
+
+
+class Pruned(Exception):  # noqa: N818 -- no error: the run is whole, and can go on
+    """The run is worse than the key `prune` asks for."""
+
+
+class Report:
+    """What a run says of itself between the steps: log points, evaluations, pictures, checkpoints."""
+
+    def __init__(
+        self, game: Game, evaluator: Evaluator, settings: Settings, directory: RunDirectory, log: RunLog
+    ) -> None:
+        self.game, self.evaluator, self.settings = game, evaluator, settings
+        self.directory, self.log = directory, log
+        self.preview = Preview(game, settings, directory, log)
+        self.monitors = Monitors(settings.monitor)
+        self.guard = Guard(settings.divergence)
+        self.best = Best(evaluator.objective)
+        self.clock = Clock()
+        self.pending: dict[str, float] | None = None  # a log point whose evaluation was broken off
+
+    def read(self, step: int) -> dict[str, float]:
+        """The values of a log point. Raises Diverged."""
+        values = read_at_once(self.game.statistics())
+        values["diversity"] = self.preview.diversity()
+        reason = self.guard.reason(step, values | self.weights())
+        if reason and self.settings.on_divergence == "stop":
+            self.log_point(step, values)
+            raise Diverged(f"step {step:,}: {reason}")
+        warnings = self.monitors.warnings(values)
+        if reason and "diverged" not in self.monitors.warned:  # once, as the others
+            self.monitors.warned.add("diverged")
+            warnings.append(reason)
+        for line in warnings:
+            self.log.say(f"warning: step {step:,}: {line}")
+        return values
+
+    def weights(self) -> dict[str, float]:
+        """weights/PLAYER: the largest magnitude, NaN or infinite where one of them is."""
+        players = self.game.players.items()
+        return {f"weights/{name}": float(largest_weight(list(player.network.parameters()))) for name, player in players}
+
+    def write(self, step: int, stop: StopRequest, is_evaluated: bool) -> None:
+        """A log point, evaluated first if it is to be; a signal leaves it pending."""
+        for remark in self.game.remarks:
+            self.log.say(f"note: {remark}")
+        self.game.remarks.clear()
+        values = self.pending or self.read(step)
+        self.pending = None
+        if is_evaluated:
+            try:
+                with stop.at_once():
+                    record = self.evaluator.evaluate(self.game)
+            except StoppedAtOnce:
+                self.pending = values
+                return
+            self.log.evaluation({"step": step, **record})
+            values = values | tags(record)
+        self.log_point(step, values)
+        if is_evaluated and self.best.is_beaten_by(values, step):
+            checkpoint.save(self.directory.checkpoints / "best.pt", self.content(step))
+            self.directory.summary["best"] = self.best.record()
+
+    def shortfall(self, step: int) -> str | None:
+        """Why the evaluation after `step` is the last, by the key `prune`; None if it is not."""
+        limit = dict(self.settings.prune or ()).get(step)
+        objective, best = self.best.objective, self.best.value
+        if limit is None or objective is None or not objective.is_better(limit, best):
+            return None
+        found = "has no value" if best is None else f"{best:.6g} is worse than {limit:.6g}"
+        return f"pruned at step {step:,}: {objective.tag.removeprefix('metric/')} {found}"
+
+    def log_point(self, step: int, values: dict[str, float]) -> None:
+        """A line of metrics.jsonl, and the same in summary.json."""
+        self.directory.check()
+        images = step * self.game.images_per_step
+        self.log.scalars(step, {"images": images, **self.clock.read(images), **values})
+        self.directory.summary |= {"step": step, "metrics": values, **self.clock.totals()}
+
+    def save(self, step: int) -> None:
+        """A checkpoint. Raises Diverged instead of writing one that is worth nothing."""
+        broken = [tag for tag, value in self.weights().items() if not math.isfinite(value)]
+        if broken and self.settings.on_divergence == "stop":
+            raise Diverged(f"step {step:,}: {broken[0]} is not finite")
+        self.directory.check()
+        self.log.flush()  # what a checkpoint is behind of must not be lost
+        self.directory.update(step=step)  # first: a run killed after its last checkpoint has only its status to change
+        checkpoint.save_last(self.directory.checkpoints, self.content(step))
+        self.directory.summary |= self.clock.totals()  # with the time that this took
+
+    def content(self, step: int) -> dict[str, Any]:
+        """A checkpoint's."""
+        game = self.game
+        return checkpoint.content(step, game.state_dict(), game.data.record(), self.state_dict(), versions())
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is remembered from one log point to the next."""
+        return {
+            "best": self.best.record(),
+            "guard": self.guard.state_dict(),
+            "warned": sorted(self.monitors.warned),
+            "seconds": self.clock.seconds(),
+            "pending": self.pending,
+        }
+
+    def load_state_dict(self, step: int, state: dict[str, Any]) -> None:
+        """The inverse, after `step` steps."""
+        self.best.restore(state["best"])
+        self.guard.load_state_dict(state["guard"])
+        self.monitors.warned = set(state["warned"])
+        self.clock.resume(state["seconds"], step * self.game.images_per_step)
+        self.pending = state["pending"]
+
+
+def read_at_once(values: dict[str, Tensor | float]) -> dict[str, float]:
+    """Tensors of one entry as numbers, waiting for a device once."""
+    tensors = {tag: value.float() for tag, value in values.items() if isinstance(value, Tensor) and not value.is_cpu}
+    numbers = torch.stack(list(tensors.values())).tolist() if tensors else []
+    read = dict(zip(tensors, numbers, strict=True))
+    return {tag: read[tag] if tag in read else float(value) for tag, value in values.items()}
+
+
+class Best:
+    """The best value of the objective so far, and when that was."""
+
+    def __init__(self, objective: Objective | None):
+        self.objective = objective
+        self.value: float | None = None
+        self.step: int | None = None
+
+    def is_beaten_by(self, values: dict[str, float], step: int) -> bool:
+        """Whether an evaluation has a better value, which then is the best."""
+        assert self.objective is not None, "what is evaluated has an objective"
+        value = values[self.objective.tag]
+        if not self.objective.is_better(value, self.value):
+            return False
+        self.value, self.step = value, step
+        return True
+
+    def record(self) -> dict[str, Any] | None:
+        """For summary.json and checkpoints."""
+        if self.objective is None or self.value is None:
+            return None
+        return {"objective": self.objective.tag, "value": self.value, "step": self.step}
+
+    def restore(self, record: dict[str, Any] | None) -> None:
+        """The inverse of `record`; the best of another objective does not count."""
+        if record and self.objective and record["objective"] == self.objective.tag:
+            self.value, self.step = record["value"], record["step"]
+
+
+class Clock:
+    """Seconds of training, without those that a run lay idle, and the rate at which it sees images."""
+
+    def __init__(self) -> None:
+        self.start = self.last = time.perf_counter()
+        self.last_images = 0
+
+    def resume(self, seconds: float, images: int) -> None:
+        """Go on from where an earlier clock stood."""
+        self.start, self.last_images = self.start - seconds, images
+
+    def seconds(self) -> float:
+        """Since the start."""
+        return time.perf_counter() - self.start
+
+    def read(self, images: int) -> dict[str, float]:
+        """`seconds` since the start; `images_per_second` since the last call."""
+        now = time.perf_counter()
+        rate = (images - self.last_images) / max(now - self.last, 1e-9)
+        self.last, self.last_images = now, images
+        return {"seconds": now - self.start, "images_per_second": rate}
+
+    def totals(self) -> dict[str, float]:
+        """`wall_time` in seconds up to now, and the mean rate over it."""
+        wall_time = self.seconds()
+        return {"wall_time": wall_time, "images_per_second": self.last_images / max(wall_time, 1e-9)}

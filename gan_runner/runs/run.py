@@ -1,0 +1,343 @@
+"""One run, from a plain config to a finished run directory; and from a run directory that is not finished."""
+
+import contextlib
+import errno
+import traceback
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from gan_runner import __version__
+from gan_runner.config.errors import ConfigError, Stopped, TrainingFailed
+from gan_runner.config.keys import flatten
+from gan_runner.datasets.data import Data
+from gan_runner.datasets.on_disk import UnreadableError
+from gan_runner.games.cuda_graph import CapturedStep, why_not_capturable
+from gan_runner.games.game import Game
+from gan_runner.runs.build import Built, build
+from gan_runner.runs.log import RunLog
+from gan_runner.runs.loop import TrainingLoop, run_loop, training_loop
+from gan_runner.runs.recorder import Diverged, Pruned
+from gan_runner.runs.signals import Interrupted, StopRequest
+from gan_runner.storage import checkpoint
+from gan_runner.storage.run_directory import RunDirectory, versions
+from gan_runner.torch_utils.precision import deterministic, tensor_cores
+
+
+class PreparedRun(NamedTuple):
+    """A run that is built and has its directory: `supervised_loop` goes on from here."""
+
+    built: Built
+    directory: RunDirectory
+    lines: list[str]
+    """What its log begins with."""
+    said: list[str]
+    """What its log holds before that: it was printed already."""
+    hyperparameters: dict[str, Any]
+    done: int | None = None
+    """Steps that a resumed run has done."""
+    memory: dict[str, Any] | None = None
+    """What its report remembers of them."""
+
+
+def prepare(config: dict[str, Any], trust: list[str], data: Data | None = None) -> Callable[..., float | None]:
+    """Build all that a config describes, and return what trains it. Raises ConfigError before anything is written.
+
+    `data` is the config's dataset, where it has been loaded before.
+    """
+    return partial(run, build_run(config, trust, data), flatten(config))
+
+
+def build_run(config: dict[str, Any], trust: list[str], data: Data | None = None) -> Built:
+    """All that a config describes, with the weights that it starts from. Raises ConfigError."""
+    built = build(config, trust, data)
+    if built.settings.init_from:
+        load_weights(built.game, Path(built.settings.init_from))
+    return built
+
+
+def prepare_evaluation(built: Built) -> list[str]:
+    """Have the metrics ready, and return what was said about it: the run has no log yet, and this can take a while."""
+    said: list[str] = []
+
+    def say(line: str) -> None:
+        print(line, flush=True)
+        said.append(line)
+
+    built.evaluator.prepare(built.game.data, say)
+    return said
+
+
+def run(built: Built, hyperparameters: dict[str, Any], path: Path, **words: Any) -> float | None:
+    """Train in a directory of its own, and return the best objective. Raises as `create_run` and `train`."""
+    return train(create_run(built, hyperparameters, path, **words))
+
+
+def create_run(
+    built: Built,
+    hyperparameters: dict[str, Any],
+    path: Path,
+    *,
+    documents: dict[str, str],
+    title: str,
+    notes: list[str],
+) -> PreparedRun:
+    """Take the directory for a new run. Raises ConfigError if it cannot be had."""
+    try:
+        RunDirectory.check_free(path)
+        said = prepare_evaluation(built)
+        directory = RunDirectory.create(path, documents, {"horizon": built.steps, **facts(built)})
+    except (OSError, ValueError) as error:
+        raise ConfigError(str(error)) from error
+    lines = [f"gan-runner {__version__}: {title}", *outline(built), *(f"note: {note}" for note in notes)]
+    return PreparedRun(built, directory, lines, said, hyperparameters)
+
+
+def resume(config: dict[str, Any], trust: list[str], path: Path, **options: Any) -> None:
+    """Go on with the run in a directory, if it is not finished. Raises as `restore_run` and `train`."""
+    if prepared := restore_run(config, trust, path, **options):
+        train(prepared)
+
+
+def restore_run(
+    config: dict[str, Any],
+    trust: list[str],
+    path: Path,
+    *,
+    documents: dict[str, str],
+    any_version: bool = False,
+    data: Data | None = None,
+) -> PreparedRun | None:
+    """The run in a directory, from its newest checkpoint that is whole, by a config that fits it; None if finished.
+
+    Raises ConfigError, before anything is changed, where that cannot be.
+    """
+    try:
+        directory = RunDirectory.restore(path)
+    except (OSError, ValueError) as error:
+        raise ConfigError(str(error)) from error
+    with ExitStack() as held:  # of what is raised, or where there is nothing to do, the directory is free again
+        held.enter_context(directory)
+        try:
+            saved, warning = checkpoint.load_newest(directory.checkpoints)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        if saved and not any_version:
+            check_versions(saved["versions"])
+        built = build(config, trust, data, horizon=directory.summary.get("horizon"))
+        done, memory = load_state(built, saved, path) if saved else (0, None)
+        saved = None  # or the run would keep a second copy of its weights
+        if built.settings.init_from and not memory:
+            load_weights(built.game, Path(built.settings.init_from))
+        is_pending = memory is not None and memory["pending"] is not None
+        if done > built.steps or (done == built.steps and not is_pending):
+            if directory.summary["status"] in ("running", "interrupted"):  # killed on its last lines
+                directory.update(status="completed", reason=None, step=done)
+            print(f"{path} is finished: {done:,} steps done of {built.steps:,}; steps=N would go on")
+            return None
+        said = prepare_evaluation(built)
+        notes = [f"warning: {warning}"] if warning else []
+        before, now = directory.summary.get("threads"), torch.get_num_threads()
+        if before not in (None, now) and built.game.randomness.device.type == "cpu":
+            notes.append(f"warning: {now} threads, and there were {before}: the numbers go on as before to rounding")
+        try:
+            if warning:
+                checkpoint.set_damaged_aside(directory.checkpoints)
+            directory.write(documents)
+            directory.go_on(done, done - is_pending, memory["best"] if memory else None, facts(built))
+        except OSError as error:
+            raise ConfigError(f"cannot write to {path}: {error.strerror}") from error
+        lines = [f"gan-runner {__version__}: resumed after step {done:,}", *outline(built), *notes]
+        held.pop_all()
+        return PreparedRun(built, directory, lines, said, flatten(config), done, memory)
+
+
+def fail(path: Path, documents: dict[str, str], reason: str) -> None:
+    """A directory for a run that could not be built, which says why."""
+    with RunDirectory.create(path, documents, {}) as directory:
+        directory.update(status="failed", reason=reason)
+
+
+def train(prepared: PreparedRun) -> float | None:
+    """Train one run; the best value of its objective is returned. Raises what `supervised_loop` does."""
+    with prepared.directory, StopRequest() as stop:
+        return run_loop(supervised_loop(prepared, stop), stepper(prepared.built))
+
+
+def stepper(built: Built) -> Callable[[int], None]:
+    """What takes the training steps: CUDA graphs of them where there can be some."""
+    if not built.settings.capture:
+        return built.game.step
+    if reason := why_not_capturable(built.game):
+        if built.game.randomness.device.type == "cuda":
+            built.game.remarks.append(f"capture: {reason}; steps without a CUDA graph")
+        return built.game.step
+    return CapturedStep(built.game)
+
+
+def supervised_loop(prepared: PreparedRun, stop: StopRequest, *, is_alone: bool = True) -> TrainingLoop:
+    """The training loop of a run, which says in summary.json how it ended. One of many is not shown on the terminal.
+
+    Raises SystemExit after an interruption, Stopped for what one line explains, TrainingFailed from whatever else
+    training raised.
+    """
+    built, directory, lines, said, hyperparameters, done, memory = prepared
+    game, settings, steps, _, evaluator = built
+    shown_path = shorten(directory.path)
+    logged = done - (memory["pending"] is not None) if memory and done else done
+    try:
+        with RunLog(directory.path, steps, hyperparameters, logged, is_shown=is_alone) as log:
+            for line in said:
+                log.say(line, to_terminal=False)
+            for line in lines:
+                log.say(line)
+            try:
+                keep = deterministic(settings.deterministic and is_alone, partial(not_deterministic, directory, log))
+                with keep, tensor_cores(settings.tf32), contextlib.closing(game.data):
+                    best = yield from training_loop(
+                        game, evaluator, settings, steps=steps, directory=directory, log=log, stop=stop,
+                        done=done or 0, memory=memory,
+                    )  # fmt: skip
+            except (Interrupted, KeyboardInterrupt) as interruption:
+                directory.update(status="interrupted", reason=str(interruption) or "SIGINT")
+                saved = "saved" if (directory.checkpoints / "last.pt").exists() else "nothing saved yet"
+                log.say(f"interrupted at step {directory.summary['step']:,}; {saved} in {shown_path}")
+                raise SystemExit(getattr(interruption, "exit_code", 130)) from None
+            except Pruned as end:
+                directory.update(status="interrupted", reason=str(end))
+                log.say(f"{end}; prune=null would go on")
+                return None
+            except Diverged as end:
+                directory.update(status="diverged", reason=str(end))
+                raise
+            except Exception as error:
+                with contextlib.suppress(OSError):
+                    log.say("".join(traceback.format_exception(error)), to_terminal=False)
+                raise
+            directory.update(status="completed")
+            totals = directory.summary
+            log.say(f"done in {totals['wall_time']:.0f} s, {totals['images_per_second']:.0f} images/s")
+            for line in describe_evaluation(totals):
+                log.say(line)
+            log.say(f"samples, losses and checkpoints in {shown_path}")
+            return best
+    except Diverged as end:
+        raise Stopped(f"{shown_path} diverged at {end}; {last_good(directory)}") from None
+    except Exception as error:
+        reason = explain(error)
+        try:
+            directory.check()
+            directory.update(status="failed", reason=reason or f"{type(error).__name__}: {error}")
+        except FileNotFoundError as gone:
+            reason = explain(gone)
+        except OSError:  # the disk may be full
+            pass
+        if reason:
+            raise Stopped(f"{shown_path}: {reason}; {last_good(directory)}") from error
+        raise TrainingFailed from error
+
+
+def explain(error: Exception) -> str | None:
+    """What one line can say of an error that is none of the program's."""
+    first = str(error).strip().partition("\n")[0]
+    is_memory = isinstance(error, OSError) and error.errno == errno.ENOMEM
+    if is_memory or isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in first:
+        return f"out of memory ({first or 'MemoryError'}); a smaller batch_size or a smaller model needs less"
+    if isinstance(error, OSError) and error.errno:
+        what = f"cannot write {error.filename}" if error.filename else "cannot write"
+        return f"{what}: {errno.errorcode.get(error.errno, '')} ({error.strerror})"
+    if "DataLoader worker" in first or "Pin memory thread" in first:
+        return f"a process that reads the dataset died ({first}); workers=0 reads it without any"
+    return first if isinstance(error, OSError | UnreadableError) else None
+
+
+def last_good(directory: RunDirectory) -> str:
+    """Where a run that ended early can go on from."""
+    try:
+        saved, _ = checkpoint.load_newest(directory.checkpoints)
+    except ValueError:
+        return "none of its checkpoints is whole"
+    return f"its last checkpoint, of step {saved['step']:,}, is whole" if saved else "it has no checkpoint yet"
+
+
+def load_state(built: Built, saved: dict[str, Any], path: Path) -> tuple[int, dict[str, Any]]:
+    """Put a checkpoint into the game that it was made of; its steps, and a report's memory. Raises ConfigError."""
+    try:
+        built.game.load_state_dict(saved["game"])
+        return saved["step"], saved["report"]
+    except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
+        first = " ".join(str(error).split())[:300]
+        raise ConfigError(f"{path}: its checkpoint is not one of this config's networks: {first}") from error
+
+
+def check_versions(recorded: dict[str, str]) -> None:
+    """Refuse to go on with other versions than a run began with: its numbers would be others too."""
+    present = versions()
+    for name in ("gan_runner", "torch"):
+        if recorded.get(name) != present[name]:
+            raise ConfigError(
+                f"this run was made with {name} {recorded.get(name)}, and {present[name]} is installed: it would not "
+                "go on to the same numbers; --any-version goes on all the same"
+            )
+
+
+def outline(built: Built) -> list[str]:
+    """What a run is about to do."""
+    game, settings = built.game, built.settings
+    counts = ", ".join(f"{name} {count_parameters(game, name):,} parameters" for name in game.players)
+    device = describe_device(game.randomness.device)
+    return [f"{built.steps:,} steps on {device}, {settings.precision}", counts, *(f"note: {n}" for n in built.notes)]
+
+
+def facts(built: Built) -> dict[str, Any]:
+    """What summary.json says of a run from the prepared."""
+    game, device = built.game, built.game.randomness.device
+    return {
+        "parameters": {name: count_parameters(game, name) for name in game.players},
+        "device": describe_device(device),
+        "threads": torch.get_num_threads(),
+        "deterministic": built.settings.deterministic or device.type == "cpu",
+    }
+
+
+def count_parameters(game: Game, player: str) -> int:
+    """Of a player's network."""
+    return sum(parameter.numel() for parameter in game.players[player].network.parameters())
+
+
+def not_deterministic(directory: RunDirectory, log: RunLog, line: str) -> None:
+    """Say that an operator has no deterministic form on this device."""
+    directory.update(deterministic=False)
+    log.say(f"warning: deterministic=true does not hold: {line}")
+
+
+def describe_evaluation(summary: dict[str, Any]) -> list[str]:
+    """The last values of the metrics, and the best of the objective, for people."""
+    values = {tag.removeprefix("metric/"): value for tag, value in summary["metrics"].items() if "metric/" in tag}
+    lines = ["  ".join(f"{name} {value:.4g}" for name, value in values.items())] if values else []
+    if best := summary.get("best"):
+        name = best["objective"].removeprefix("metric/")
+        lines.append(f"best {name} {best['value']:.4g}, at step {best['step']:,}: checkpoints/best.pt")
+    return lines
+
+
+def load_weights(game: Game, source: Path) -> None:
+    """Start from the networks of another run's last checkpoint; everything else starts afresh."""
+    try:
+        game.load_networks(checkpoint.load(source / "checkpoints" / "last.pt")["game"])
+    except (ValueError, RuntimeError, KeyError) as error:
+        raise ConfigError(f"init_from={source}: {' '.join(str(error).split())[:300]}") from error
+
+
+def describe_device(device: torch.device) -> str:
+    """A device as people call it."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def shorten(path: Path) -> Path:
+    """The path as seen from here, where it lies below."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -1,0 +1,443 @@
+"""Jobs that differ only in numbers, trained as one program."""
+
+import contextlib
+import json
+import math
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from gan_runner.config.errors import ConfigError
+from gan_runner.games.adversarial import Adversarial
+from gan_runner.games.game import Game
+from gan_runner.games.stacked_game import StackedGame, difference, why_not_stackable
+from gan_runner.runs.build import build, choose_device, load_data
+from gan_runner.runs.loop import TrainingLoop, is_looked_at
+from gan_runner.runs.run import PreparedRun, supervised_loop
+from gan_runner.runs.signals import Interrupted, StoppedAtOnce, StopRequest
+from gan_runner.sweeps.launchers import run_sequentially, terminated_by_exit
+from gan_runner.sweeps.sweep import (
+    DONE,
+    GOING_ON,
+    DataCache,
+    Job,
+    Sweep,
+    ended_row,
+    free_memory,
+    little_garbage,
+    own_documents,
+    prepare_job,
+    why_failed,
+)
+from gan_runner.torch_utils.precision import deterministic
+
+FREE = ("seed", "sweep", "retry_failed", "trust", "prune")  # keys in which jobs of one structure may differ
+MAX_GROUP = 64  # jobs at once, if memory and files suffice
+TRIAL_SAMPLES = 8  # in a batch of the trial
+FILES_OF_A_RUN = 8  # open at once: the logs, the lock, what is just written
+SECONDS_BETWEEN_LINES = 10.0
+
+
+class Regrouped(Interrupted):
+    """The program of many runs came to nothing: each goes on from its last checkpoint, with fewer or alone."""
+
+    def __init__(self, reason: str):
+        Exception.__init__(self, reason)
+        self.exit_code = 0
+
+
+class StopOfAll(StopRequest):
+    """A signal counts from when the loop has looked for it: then every run is saved after the same step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.came: int | None = None
+
+    def look(self) -> None:
+        """Whether one has come."""
+        self.signal = self.came
+
+    def note(self, number: int, frame: FrameType | None) -> None:
+        """The handler."""
+        if self.came is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.came = number
+        if self.may_break_off:
+            self.signal = number
+            self.may_break_off, self.is_urgent = False, True
+            raise StoppedAtOnce
+
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """As for a single run."""
+        self.look()  # what is evaluated has been put into the single games
+        with super().at_once():
+            yield
+
+
+class Member(NamedTuple):
+    """A run of a group."""
+
+    job: Job
+    prepared: PreparedRun
+    loop: TrainingLoop
+
+    @property
+    def game(self) -> Game:
+        """Its own."""
+        return self.prepared.built.game
+
+
+# --- which jobs go together -------------------------------------------------------------------------------------------
+
+
+def run_batched(sweep: Sweep, jobs: list[Job], trust: list[str], *, max_group: int) -> None:
+    """Jobs of one structure as one program, in groups that fit into memory; what cannot be stacked one by one.
+
+    A signal ends the sweep, with all jobs of the group saved, by SystemExit.
+    """
+    device = choose_device(jobs[0].config["device"])
+    data = DataCache(lambda node: load_data(node, trust).to(device))  # moved once, for all
+    batch = Batch(sweep, trust, data)
+    alone: list[Job] = []
+    with terminated_by_exit(), little_garbage():
+        for same in grouped(jobs, lambda job: (structure(job.config), steps_done(sweep, job))):
+            reason, size = batch.trial(same)
+            waiting = [] if reason else chunks(same, min(size, max_group))
+            if reason:
+                alone += batch.aside(same, reason)
+            while waiting:
+                group = waiting.pop(0)
+                if len(group) == 1:
+                    alone += batch.aside(group, "there is no room for two" if size == 1 else "it is the last of many")
+                    continue
+                failure = batch.run(group)
+                left = [job for job in group if sweep.status(job) in GOING_ON]
+                if failure and failure.is_memory:
+                    size = -(-len(group) // 2)
+                    print(f"{failure.reason}; {size} at once from now on", flush=True)
+                    waiting = chunks(left + [job for later in waiting for job in later], size)
+                else:
+                    alone += batch.aside(left, failure.reason if failure else "its checkpoint is of another step")
+    if alone:
+        run_sequentially(sweep, alone, trust)
+
+
+def grouped(jobs: list[Job], key: Callable[[Job], Any]) -> list[list[Job]]:
+    """The jobs of equal keys together."""
+    found: dict[Any, list[Job]] = {}
+    for job in jobs:
+        found.setdefault(key(job), []).append(job)
+    return list(found.values())
+
+
+def chunks(jobs: list[Job], most: int) -> list[list[Job]]:
+    """The jobs in as few groups as there can be of `most` at most, none much smaller than another."""
+    count = -(-len(jobs) // most)
+    return [jobs[len(jobs) * n // count : len(jobs) * (n + 1) // count] for n in range(count)]
+
+
+def steps_done(sweep: Sweep, job: Job) -> int:
+    """How many steps of a job are done, as far as its run says."""
+    if sweep.status(job) not in GOING_ON:
+        return 0
+    return int(json.loads((sweep.path(job) / "summary.json").read_text()).get("step") or 0)
+
+
+def structure(config: dict[str, Any]) -> str:
+    """What jobs that are trained together have in common: a config without the numbers that each may have of its own.
+
+    These are the seed, the weights of penalties, learning rates and the numbers of schedules.
+    """
+    kept = {key: value for key, value in config.items() if key not in FREE}
+    kept["lr_schedule"] = without_numbers(config["lr_schedule"])
+    for group in ("regularizer", "augmentation"):
+        kept[group] = {name: without_own(node) for name, node in (config.get(group) or {}).items()}
+    slots = {key: without_lr(slot) for key, slot in config["optimizer"].items() if isinstance(slot, dict)}
+    kept["optimizer"] = without_lr(config["optimizer"]) | slots
+    return json.dumps(kept, sort_keys=True)
+
+
+def without_numbers(node: Any) -> Any:
+    """A schedule without its numbers."""
+    return {key: value for key, value in node.items() if not is_number(value)} if isinstance(node, dict) else node
+
+
+def without_own(node: dict[str, Any]) -> dict[str, Any]:
+    """A regularizer without a penalty's weight, an augmentation; each without the numbers of its schedule."""
+    kept = {key: without_numbers(value) if key == "schedule" else value for key, value in node.items()}
+    if node.get("role", "penalty") == "penalty" and is_number(node.get("weight")):
+        del kept["weight"]
+    return kept
+
+
+def without_lr(node: dict[str, Any]) -> dict[str, Any]:
+    """An optimizer's keys without its rate."""
+    return {key: value for key, value in node.items() if not (key == "lr" and is_number(value))}
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value of a config is one."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+# --- a group ----------------------------------------------------------------------------------------------------------
+
+
+class Failure(NamedTuple):
+    """Why runs could not be trained together, as far as only doing it shows."""
+
+    reason: str
+    is_memory: bool
+
+
+class Batch:
+    """What runs the groups of a sweep."""
+
+    def __init__(self, sweep: Sweep, trust: list[str], data: DataCache):
+        self.sweep, self.trust, self.data = sweep, trust, data
+
+    def aside(self, jobs: list[Job], reason: str) -> list[Job]:
+        """The jobs, which are not stacked, after the log says why."""
+        for job in jobs:
+            print(f"job {job.name}: one by one: {reason}", flush=True)
+        return jobs
+
+    def trial(self, jobs: list[Job]) -> tuple[str | None, int]:
+        """Why jobs of one structure cannot be trained together, or None; and how many at once there is memory for.
+
+        Two of them are, for two steps of few samples, beside the same two alone.
+        """
+        if len(jobs) == 1:
+            return "no other job differs from it in numbers alone", 1
+        for job in jobs:
+            pair = [job.config, job.config | {"seed": job.config["seed"] + 1}]
+            try:
+                alone, stacked = ([self.small_game(config) for config in pair] for _ in range(2))
+            except ConfigError:  # this one fails when its turn comes, and another may do
+                continue
+            reason, needed = try_out(alone, stacked)
+            activations = needed * job.config["batch_size"] / alone[0].batch_size
+            room = free_bytes(alone[0].randomness.device) / 2 / (own_bytes(alone[0]) + activations)
+            return reason, max(1, min(int(room), files_at_once()))
+        return "none of its structure can be built", 1
+
+    def small_game(self, config: dict[str, Any]) -> Game:
+        """A job's game, whose turns are short, and whose numbers are exact enough to be compared."""
+        game = build(config | {"precision": "fp32"}, self.trust, self.data.of(config)).game
+        game.batch_size = min(game.batch_size, TRIAL_SAMPLES)
+        if isinstance(game, Adversarial):
+            game.discriminator_steps = 1
+        return game
+
+    def run(self, jobs: list[Job]) -> Failure | None:
+        """Run jobs of one structure together, those that can be; the others are left interrupted, and can go on.
+
+        SystemExit after a signal.
+        """
+        print(f"\n{len(jobs)} jobs as one program: {jobs[0].name} ... {jobs[-1].name}", flush=True)
+        try:
+            with StopOfAll() as stop, ExitStack() as held:
+                group = Group(self.sweep, stop)
+                group.begin(jobs, self.trust, self.data, held)
+                return group.run()
+        finally:
+            free_memory()
+
+
+def try_out(alone: list[Game], stacked: list[Game]) -> tuple[str | None, float]:
+    """Why games cannot be stacked, compared with equal ones alone; what a step of one keeps for backpropagation."""
+    if reason := why_not_stackable(alone[0]):
+        return reason, 0.0
+    saved: list[int] = []
+    weights = {
+        parameter.untyped_storage().data_ptr()
+        for game in alone
+        for player in game.players.values()
+        for parameter in player.network.parameters()
+    }
+
+    def count(tensor: Tensor) -> Tensor:
+        if tensor.untyped_storage().data_ptr() not in weights:
+            saved.append(tensor.numel() * tensor.element_size())
+        return tensor
+
+    try:
+        reason = difference(alone, StackedGame(stacked))
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            alone[0].step(2)
+    except Exception as error:  # vmap may refuse whatever a network of a user's does
+        first = " ".join(str(error).split())[:200]
+        reason = f"it cannot be stacked: {type(error).__name__}: {first}"
+    return reason, float(sum(saved))
+
+
+def own_bytes(game: Game) -> int:
+    """Of a run's weights, gradients, optimizers' states and moving average."""
+    tensors: list[Tensor] = []
+    for player in game.players.values():
+        tensors += [*player.network.buffers(), *2 * list(player.network.parameters())]
+        tensors += [value for state in player.optimizer.state.values() for value in state.values()]
+    if game.moving_average:
+        tensors += [*game.moving_average.network.parameters(), *game.moving_average.network.buffers()]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors if isinstance(tensor, Tensor))
+
+
+def free_bytes(device: torch.device) -> float:
+    """Memory that may be had on a device; infinite where nothing tells."""
+    if device.type == "cuda":
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return float(torch.cuda.mem_get_info(device)[0] + unused)
+    try:
+        lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+        return 1024.0 * int(lines["MemAvailable"].split()[0])
+    except (OSError, KeyError, ValueError):
+        return math.inf
+
+
+def files_at_once() -> int:
+    """How many runs may have their files open in this process."""
+    try:
+        import resource
+
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    except (ImportError, OSError):
+        return 64
+    return max(1, (limit - 100) // FILES_OF_A_RUN)
+
+
+def is_of_memory(error: Exception) -> bool:
+    """Whether an error is for want of memory."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+class Group:
+    """Runs that are trained together: each has a training loop of its own, and all are at the same step."""
+
+    def __init__(self, sweep: Sweep, stop: StopOfAll):
+        self.sweep, self.stop = sweep, stop
+        self.documents = sweep.documents()
+        self.members: list[Member] = []
+        self.began = self.last_line = time.perf_counter()
+        self.exit_code: int | None = None
+
+    def begin(self, jobs: list[Job], trust: list[str], data: DataCache, held: ExitStack) -> None:
+        """Build the jobs' runs, each with its directory; one that cannot be built fails, and the others are trained."""
+        for job in jobs:
+            if self.stop.came is not None:
+                return
+            path, documents = self.sweep.path(job), self.documents | own_documents(job)
+            try:
+                prepared = prepare_job(job, path, trust, documents, data)
+            except Exception as error:
+                self.record(job, why_failed(error, path, documents))
+                continue
+            if prepared is None:
+                self.record(job, None)
+                continue
+            held.enter_context(prepared.directory)
+            if self.members:  # one network to look through for all
+                of_first, own = self.members[0].prepared.built.evaluator, prepared.built.evaluator
+                if own.network:
+                    own.network, own.real = of_first.network, of_first.real
+            self.members.append(Member(job, prepared, supervised_loop(prepared, self.stop, is_alone=False)))
+
+    def run(self) -> Failure | None:
+        """Train to the end. SystemExit after a signal."""
+        failure = None
+        if self.members:
+            settings = self.members[0].prepared.built.settings
+            try:
+                with deterministic(settings.deterministic, self.not_deterministic):
+                    failure = self.train()
+            except BaseException as error:  # a second Ctrl-C
+                for member in list(self.members):
+                    with contextlib.suppress(KeyboardInterrupt):
+                        self.advance(member, partial(member.loop.throw, error))
+                raise
+        if self.stop.came is not None:
+            raise SystemExit(self.exit_code or 128 + self.stop.came)
+        return failure
+
+    def train(self) -> Failure | None:
+        """Train to the end, or as far as it can be done together."""
+        steps = {id(member): self.advance(member, partial(next, member.loop)) for member in list(self.members)}
+        if not self.members:
+            return None
+        step = Counter(steps[id(member)] for member in self.members).most_common(1)[0][0]
+        assert step is not None, "who is still a member has asked for a step"
+        if others := [member for member in self.members if steps[id(member)] != step]:
+            self.part(others, "its checkpoint is of another step than those of the others")
+        together = None
+        while self.members:
+            try:
+                together = together or StackedGame([member.game for member in self.members])
+                together.step(step)
+            except Exception as error:
+                together = None
+                is_memory = is_of_memory(error)
+                what = "out of memory" if is_memory else f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+                reason = f"{len(self.members)} runs together: {what}"
+                self.part(self.members, reason)
+                return Failure(reason, is_memory)
+            step += 1
+            count = len(self.members)
+            self.stop.look()
+            self.look(together, step)
+            for member in list(self.members):
+                self.advance(member, partial(next, member.loop))
+            if len(self.members) < count:
+                together = None  # the others are stacked anew
+        return None
+
+    def look(self, together: StackedGame, step: int) -> None:
+        """Put the state into the single games where they are looked at; now and then say how far it is."""
+        built = self.members[0].prepared.built
+        if is_looked_at(built.settings, step, built.steps) or self.stop.signal is not None or self.stop.is_urgent:
+            together.show()
+        if time.perf_counter() - self.last_line > SECONDS_BETWEEN_LINES:
+            self.last_line = time.perf_counter()
+            print(f"step {step}/{built.steps} of {len(self.members)} runs", flush=True)
+
+    def part(self, members: list[Member], reason: str) -> None:
+        """Let runs end as interrupted, at their last checkpoints, which they go on from in another way."""
+        for member in list(members):
+            self.advance(member, partial(member.loop.throw, Regrouped(reason)))
+
+    def advance(self, member: Member, go_on: Callable[[], int]) -> int | None:
+        """Let a run go on to the next step that it asks for; None where it has ended, and is no member any more."""
+        reason = None
+        try:
+            return go_on()
+        except StopIteration:
+            pass
+        except SystemExit as end:
+            self.exit_code = self.exit_code or int(end.code or 0)
+        except Exception as error:
+            reason = why_failed(error, self.sweep.path(member.job), {})
+        self.members.remove(member)
+        member.prepared.directory.lock.release()
+        self.record(member.job, reason)
+        return None
+
+    def record(self, job: Job, reason: str | None) -> None:
+        """Write down and say what became of a job."""
+        result = ended_row(job, self.sweep.path(job), reason, time.perf_counter() - self.began)
+        self.sweep.record(result)
+        said = "" if result["status"] in DONE else f": {result['reason']}"
+        print(f"{job.name}: {result['status']}{said}", flush=True)
+
+    def not_deterministic(self, line: str) -> None:
+        """Say that an operator has no deterministic form on this device."""
+        for member in self.members:
+            member.prepared.directory.update(deterministic=False)
+        print(f"warning: deterministic=true does not hold: {line}", flush=True)

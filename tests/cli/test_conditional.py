@@ -1,0 +1,73 @@
+"""Networks that are told the labels, from training to `sample --labels`."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from gan_runner.runs.build import build
+from tests.conftest import compose
+
+WORDS = [
+    "conditional=true",
+    "batch_size=16",
+    "device=cpu",
+    "discriminator_steps=1",
+    "loss=hinge",
+    "model.latent_size=4",
+]
+
+
+@pytest.mark.parametrize("model", ["mlp", "dcgan", "resnet", "dense_deconv"])
+def test_every_image_model_is_told_the_labels(model):
+    small = {"dense_deconv": [], "resnet": ["model.generator.width=8", "model.discriminator.width=8"]}.get(
+        model, ["model.generator.width=8", "model.discriminator.width=8"]
+    )
+    game = build(compose(*WORDS, f"model={model}", *small, "regularizer=r1"), []).game
+    seen = []
+    network = game.players["discriminator"].network
+    network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[1]))
+    game.step(0)
+    _, labels = game.data.batch(0, 16, 0)
+    assert labels is not None
+    assert all(given is not None and given.equal(labels) for given in seen)  # fakes are of the real samples' classes
+    assert len(seen) == 3
+    latents = torch.randn(1, 4).expand(2, -1)
+    for _ in range(3):
+        game.step(1)
+    one, other = game.sample(latents, torch.tensor([0, 1]))
+    assert not one.equal(other)
+
+
+def test_without_conditional_no_network_sees_a_label():
+    game = build(compose(*WORDS[1:], "model=mlp"), []).game
+    seen = []
+    for player in game.players.values():
+        player.network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[1]))
+    game.step(0)
+    assert set(seen) == {None}
+
+
+def test_a_run_has_a_column_for_each_class_and_sample_takes_labels(run_cli):
+    words = [*WORDS, "model=mlp", "steps=3", "sample_count=33", "hydra.run.dir=run"]
+    code, _, error = run_cli(*words)
+    assert code == 0, error
+    with Image.open("run/samples/step_00000003.png") as image:
+        assert image.size == (10 * 34 - 2, 3 * 34 - 2)
+    assert run_cli("sample", "run", "--out", "chosen.npz", "--labels", "3,7", "--count", "4", "--seed", "1")[0] == 0
+    assert run_cli("sample", "run", "--out", "other.npz", "--labels", "3,3", "--count", "4", "--seed", "1")[0] == 0
+    chosen, other = (np.load(f"{name}.npz")["samples"] for name in ("chosen", "other"))
+    assert (chosen[::2] == other[::2]).all()
+    assert (chosen[1::2] != other[1::2]).any()
+    assert "--labels 10: the classes are 0 to 9" in run_cli("sample", "run", "--labels", "10")[2]
+
+
+def test_refusals(run_cli):
+    code, _, error = run_cli("conditional=true", "dataset=gaussian_2d", "model=mlp")
+    assert code == 1
+    assert "conditional=true: this dataset has no labels" in error
+    assert run_cli("model=mlp", "steps=1", "hydra.run.dir=run")[0] == 0
+    assert "--labels: this run is not conditional" in run_cli("sample", "run", "--labels", "3")[2]
+    assert not Path("run/generated").exists()

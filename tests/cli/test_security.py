@@ -1,0 +1,346 @@
+"""Nothing that a stranger sends runs code: a config file, a run directory, a checkpoint, an array.
+
+The payloads leave a file `ran` behind.
+"""
+
+import io
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from gan_runner.config import guard
+from tests.conftest import SMALL
+
+EVIL = """
+from pathlib import Path
+Path("ran").touch()
+import logging
+class Thing(logging.Handler):
+    def __init__(self, *arguments, **keywords): super().__init__()
+    on_run_start = on_run_end = on_job_start = on_job_end = on_compose_config = lambda self, **keywords: None
+def call(*arguments, **keywords): return Thing()
+"""
+NOT_IN_A_FILE = "not allowed in a config file"
+
+
+class Payload:
+    """Unpickling it makes the directory `ran`."""
+
+    def __reduce__(self):
+        return os.mkdir, ("ran",)
+
+
+@pytest.fixture
+def evil(monkeypatch):
+    """A module that leaves a trace when it is imported, from a place where it is found."""
+    Path("elsewhere").mkdir()
+    Path("elsewhere/evil.py").write_text(EVIL)
+    Path("elsewhere/evil_conf").mkdir()
+    Path("elsewhere/evil_conf/__init__.py").write_text(EVIL)
+    monkeypatch.syspath_prepend("elsewhere")
+    yield
+    for name in ("evil", "evil_conf"):
+        sys.modules.pop(name, None)
+
+
+def refused(outcome, message):
+    code, _, error = outcome
+    assert not Path("ran").exists(), error
+    assert code == 1, error
+    assert len(error.splitlines()) == 1, error
+    assert message in error or (message == NOT_IN_A_FILE and "raised while composing config" in error)  # by a schema
+
+
+def write(path, text):
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text(text)
+
+
+# --- what a config file may tell Hydra
+
+HANDLER = "{version: 1, handlers: {h: {%s}}, root: {handlers: [h]}}"
+NODES = {
+    "callbacks": "{callbacks: {x: {_target_: evil.Thing}}}",
+    "launcher": "{launcher: {_target_: evil.Thing}}",
+    "launcher's arguments": "{launcher: {nodes: {_target_: evil.Thing}}}",
+    "launcher's commands": "{launcher: {setup: [touch ran]}}",
+    "sweeper": "{sweeper: {_target_: evil.Thing}}",
+    "sweeper's arguments": "{sweeper: {params: {seed: {_target_: evil.Thing}}}}",
+    "sweeper's list": "{sweeper: {params: {seed: [{_target_: evil.Thing}]}}}",
+    "sweeper's interpolation": "{sweeper: {params: {seed: '${hydra.env}'}}, env: {_target_: evil.Thing}}",
+    "sweeper's words": "{sweeper: {params: {+hydra.callbacks.x._target_: evil.Thing}}}",
+    "more words": "{overrides: {hydra: ['+hydra.callbacks.x._target_=evil.Thing']}}",
+    "job_logging factory": f"{{job_logging: {HANDLER % '(): evil.call'}}}",
+    "job_logging class": f"{{job_logging: {HANDLER % 'class: evil.Thing'}}}",
+    "hydra_logging factory": f"{{hydra_logging: {HANDLER % '(): evil.call'}}}",
+    "hydra_logging class": f"{{hydra_logging: {HANDLER % 'class: evil.Thing'}}}",
+    "log file": f"{{job_logging: {HANDLER % 'class: logging.FileHandler, filename: ran'}}}",
+    "environment": "{job: {env_set: {PYTHONPATH: ran}}}",
+    "copied environment": "{job: {env_copy: [HOME]}}",
+    "a directory to work in": "{job: {chdir: true}}",
+    "output_subdir": "{output_subdir: ran}",
+    "searchpath": "{searchpath: ['pkg://evil_conf']}",
+    "searchpath of files": "{searchpath: ['file://elsewhere']}",
+}
+
+
+WAYS = {
+    "config-dir": ["--config-dir", "conf", "--config-name", "mine", *SMALL],
+    "cd": ["-cd", "conf", "--config-name", "mine", *SMALL],
+    "preset": ["--config-dir", "conf", *SMALL, "experiment=a"],
+    "config-path": ["--config-path", "OTHER"],
+    "cp": ["-cp=OTHER"],
+    "cfg": ["--cfg=job", "--config-dir", "conf", "--config-name", "mine"],
+}
+
+
+def whole_rows(rows, columns):
+    """All pairs; the default tests have the first row and the first column."""
+    pairs = [(row, column) for row in rows for column in columns]
+    first = rows[0], columns[0]
+    return [pytest.param(*pair, marks=[] if set(pair) & set(first) else pytest.mark.slow) for pair in pairs]
+
+
+@pytest.fixture
+def _environment(monkeypatch):
+    """That of the process is put back, whatever a config makes of it."""
+    monkeypatch.setattr("os.environ", dict(os.environ))
+
+
+@pytest.mark.usefixtures("_environment")
+@pytest.mark.parametrize("flags", [[], ["-m"]], ids=["run", "sweep"])
+@pytest.mark.parametrize(("node", "way"), whole_rows([*NODES], [*WAYS]))
+def test_a_config_file_gives_hydra_no_orders(node, way, flags, evil, run_cli):
+    hydra = yaml.safe_load(NODES[node])
+    if way == "preset" and "searchpath" in hydra:
+        pytest.skip("Hydra itself refuses it")
+    if way == "cfg" and flags:
+        pytest.skip("it shows one job")
+    write("conf/experiment/a.yaml", yaml.safe_dump({"hydra": hydra}).join(["# @package _global_\n", ""]))
+    write("conf/mine.yaml", yaml.safe_dump({"defaults": ["config", "_self_"], "hydra": hydra}))
+    write("other/config.yaml", yaml.safe_dump({"hydra": hydra}))
+    words = [word.replace("OTHER", os.path.abspath("other")) for word in WAYS[way]]
+    refused(run_cli(*flags, *words), NOT_IN_A_FILE)
+
+
+ROUTES = {
+    "a package header": ("loss/a.yaml", "# @package hydra.callbacks.x\n_target_: evil.Thing\n", ["loss=a"]),
+    "a package in the defaults": ("loss/a.yaml", "defaults: [{/evil@_global_.hydra.callbacks.x: b}]\n", ["loss=a"]),
+    "an option of a group of Hydra's": (
+        "experiment/a.yaml",
+        "# @package _global_\ndefaults: [{override /hydra/launcher: b}]\n",
+        ["experiment=a"],
+    ),
+    "one from the command line": ("hydra/callbacks/b.yaml", "x: {_target_: evil.Thing}\n", ["hydra/callbacks=b"]),
+    "one that a directory more has": (
+        "loss/a.yaml",
+        "# @package hydra.callbacks.x\n_target_: evil.Thing\n",
+        ["loss=a", "hydra.searchpath=[file://conf]"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("path", "text", "words"), ROUTES.values(), ids=ROUTES)
+def test_by_whatever_way_it_comes_there(path, text, words, evil, run_cli):
+    write(f"conf/{path}", text)
+    write("conf/evil/b.yaml", "_target_: evil.Thing\n")
+    write("conf/hydra/launcher/b.yaml", "_target_: evil.Thing\n")
+    write("conf/hydra/callbacks/b.yaml", "x: {_target_: evil.Thing}\n")
+    flags = [] if "searchpath" in words[-1] else ["--config-dir", "conf"]
+    refused(run_cli(*flags, *words), NOT_IN_A_FILE)
+
+
+def test_what_a_config_file_may_set(run_cli):
+    """Places and the space of a search."""
+    write(
+        "conf/experiment/a.yaml",
+        "# @package _global_\nhydra: {mode: MULTIRUN, sweep: {dir: swept, subdir: 'job${hydra.job.num}'},"
+        " sweeper: {params: {seed: '3,4', model.generator.width: 8}}, run: {dir: mine}, verbose: false}\n",
+    )
+    code, _, error = run_cli(
+        "--config-dir", "conf", *[word for word in SMALL if "generator" not in word], "experiment=a"
+    )
+    assert code == 0, error
+    assert sorted(str(path.parent) for path in Path().rglob("summary.json")) == ["swept/seed-3", "swept/seed-4"]
+
+
+def test_what_one_types_oneself(evil, run_cli):
+    """It is one's own doing: it runs."""
+    write("conf/loss/mine.yaml", "_target_: gan_runner.losses.Hinge\n")
+    words = ["--config-dir", "conf", *SMALL, "loss=mine", "hydra.verbose=false", "hydra.run.dir=run"]
+    code, _, error = run_cli(*words, "+hydra.callbacks.x._target_=evil.Thing")
+    assert code == 0, error
+    assert Path("ran").exists()
+
+
+def test_the_guard_sees_every_config(run_cli, monkeypatch):
+    """A Hydra that composes in another way must not go unnoticed."""
+    seen = []
+    monkeypatch.setattr(guard, "check", lambda config, words: seen.append(words))
+    Path("conf").mkdir()
+    assert run_cli("--config-dir", "conf", *SMALL, "hydra.run.dir=run")[0] == 0
+    assert len(seen) == 2  # Hydra composes once for the mode, and once for the run
+
+
+def test_where_one_stands_no_code_is_looked_for(small_run, run_cli, tmp_path):
+    """A received directory may hold what Hydra or PyTorch would import if it found it."""
+    place = tmp_path / "received"
+    shutil.move("run", place)
+    payload = f"open({str(tmp_path / 'ran')!r}, 'w')\n"
+    for name in ("hydra_plugins/evil.py", "tensorflow.py", "triton.py", "wandb.py", "cupy.py", "sitecustomize.py"):
+        write(place / name, payload)
+    code = "import sys; sys.path[:] = [p for p in sys.path if p]; from gan_runner.cli.main import main; main()"
+    for words in (["sample", ".", "--count", "1"], ["--cfg=job"]):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *words], cwd=place, capture_output=True, text=True, check=True
+        )
+        assert not done.stderr
+        assert not (tmp_path / "ran").exists(), words
+
+
+# --- targets
+
+TARGETS = ["evil.Thing", "os.mkdir", "torch.load", "gan_runner.losses.torch.load", 3]
+PLACES = ["model.generator", "dataset", "loss", "regularizer.gradient_penalty", "optimizer", "lr_schedule", "metric.x"]
+
+
+@pytest.mark.parametrize(("target", "place"), whole_rows(TARGETS, PLACES))
+def test_a_target_is_refused_wherever_it_stands(target, place, evil, small_run, run_cli):
+    """In a received directory, which may say that it is to be trusted, and in a plain run of its config."""
+    path = small_run / ".hydra/config.yaml"
+    whole = path.read_text()
+    config = yaml.safe_load(whole) | {"trust": ["evil", "os", "torch", "gan_runner"]}
+    node = config
+    for key in place.split("."):
+        node = node.setdefault(key, {})
+    node["_target_"] = target
+    path.write_text(yaml.safe_dump(config))
+    refused(run_cli("resume", "run", "steps=9"), "_target_")
+    words = ["--config-path", str(path.parent.absolute()), "--config-name", "config", "hydra.run.dir=next",
+             "hydra/job_logging=none", "hydra.output_subdir=null"]  # fmt: skip
+    refused(run_cli(*words), "_target_")
+    if place.startswith("model"):
+        refused(run_cli("sample", "run"), "_target_")
+    if place.startswith(("model", "dataset", "metric")):
+        refused(run_cli("evaluate", "run"), "_target_")
+    if isinstance(target, str):
+        refused(run_cli(*SMALL, f"++{place}._target_={target}"), "_target_")
+        path.write_text(whole)
+        for verb in ("resume", "evaluate", "sample"):
+            refused(run_cli(verb, "run", f"model.generator._target_={target}"), "")
+
+
+def test_a_schedule_inside_a_schedule(evil, run_cli):
+    refused(run_cli(*SMALL, "+regularizer.gradient_penalty.schedule._target_=evil.call"), "not allowed")
+    refused(run_cli(*SMALL, "++lr_schedule.inner._target_=evil.call"), "")
+    refused(run_cli(*SMALL, "+optimizer.generator._target_=evil.call"), "not allowed")
+    refused(run_cli(*SMALL, "+loss.margin._target_=evil.call"), "not allowed")
+
+
+# --- pickles
+
+
+def pickled():
+    """In all the forms that torch.load and np.load know."""
+    zipped, legacy, array = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    torch.save({"format": 2, "x": Payload()}, zipped)
+    torch.save({"format": 2, "x": Payload()}, legacy, _use_new_zipfile_serialization=False)
+    np.save(array, np.array([Payload()], dtype=object), allow_pickle=True)
+    return {"zip": zipped, "legacy": legacy, "npy": array, "pickle": io.BytesIO(pickle.dumps(Payload()))}
+
+
+def test_the_payload_is_one():
+    for name, file in pickled().items():
+        file.seek(0)
+        if name == "npy":
+            np.load(file, allow_pickle=True)
+        elif name == "pickle":
+            pickle.load(file)
+        else:
+            torch.load(file, weights_only=False)
+        Path("ran").rmdir()
+
+
+def test_no_pickle_is_loaded(small_run, run_cli):
+    for content in pickled().values():
+        for name in ("last", "previous"):
+            (small_run / f"checkpoints/{name}.pt").write_bytes(content.getvalue())
+            (small_run / f"checkpoints/{name}.pt.sha256").unlink(missing_ok=True)
+        refused(run_cli("sample", "run"), "no readable checkpoint")
+        refused(run_cli("evaluate", "run", "metric=sliced_wasserstein"), "no readable checkpoint")
+        refused(run_cli("resume", "run", "steps=9"), "no readable checkpoint")
+        refused(run_cli(*SMALL, "init_from=run"), "no readable checkpoint")
+        Path("weights.pt").write_bytes(content.getvalue())
+        refused(run_cli("sample", "run", "--checkpoint", "weights.pt"), "no readable checkpoint")
+        for features in (["metric=classes", "features=lenet"], ["metric=frechet", "features=inception"]):
+            words = [*SMALL[:-1], *features, "++features.weights=weights.pt", "++features.sha256=null", "dataset=mnist"]
+            code, _, error = run_cli(*words, "dataset=digits")
+            assert code == 1, error
+            assert not Path("ran").exists()
+        Path("array.npy").write_bytes(content.getvalue())
+        refused(run_cli(*SMALL, "dataset=npy", "dataset.path=array.npy"), "array.npy")
+
+
+def test_a_cached_classifier_is_no_pickle(run_cli, tmp_path):
+    words = [*SMALL[:-1], "metric=classes", "features.steps=2", "evaluate_every=null"]
+    code, _, error = run_cli(*words, "hydra.run.dir=a")
+    assert code == 0, error
+    (cached,) = (tmp_path / "cache").glob("classifier-*.pt")
+    cached.write_bytes(pickled()["zip"].getvalue())
+    code, _, error = run_cli(*words, "hydra.run.dir=b")
+    assert code == 0, error
+    assert not Path("ran").exists()
+
+
+# --- links
+
+FILES = ["evaluations.jsonl", "metrics.jsonl", "gan_runner.log", ".lock", ".hydra/x"]
+FOLDERS = ["generated", "samples", "checkpoints"]
+
+
+@pytest.mark.parametrize("name", [*FILES, *FOLDERS])
+def test_nothing_is_written_through_a_link(name, small_run, run_cli):
+    own = Path("own")
+    if name in FOLDERS:
+        shutil.copytree(small_run / "checkpoints", own)
+    else:
+        own.write_text("precious")
+    path = small_run / name
+    if path.is_dir():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
+    path.symlink_to(own.absolute())
+    before = {file: file.read_bytes() for file in sorted(Path().rglob("*")) if file.is_file()}
+    refused(run_cli("resume", "run", "steps=9"), "nothing is written outside run")
+    if name == "generated":
+        refused(run_cli("sample", "run"), "nothing is written outside run")
+        refused(run_cli("evaluate", "run", "--neighbors"), "nothing is written outside run")
+    if name == "evaluations.jsonl":
+        refused(run_cli("evaluate", "run", "metric=sliced_wasserstein"), "nothing is written outside run")
+    assert {file: file.read_bytes() for file in sorted(Path().rglob("*")) if file.is_file()} == before
+
+
+def test_a_link_to_the_directory_or_within_it_is_none(small_run, run_cli):
+    Path("alias").symlink_to("run")
+    (small_run / "generated").symlink_to("samples")
+    assert run_cli("sample", "alias")[0] == 0
+    assert (small_run / "samples/seed_0.png").exists()
+    assert run_cli("resume", "alias", "steps=4")[0] == 0
+
+
+def test_a_link_in_the_place_of_a_picture_is_replaced(small_run, run_cli):
+    Path("own").write_text("precious")
+    (small_run / "samples/loop").symlink_to("loop")
+    (small_run / "generated").mkdir()
+    (small_run / "generated/seed_0.png").symlink_to("../samples/real.png")
+    before = (small_run / "samples/real.png").read_bytes()
+    assert run_cli("sample", "run")[0] == 0
+    assert (small_run / "samples/real.png").read_bytes() == before

@@ -1,0 +1,195 @@
+"""CUDA graphs: what a recorded step must get from outside, shown without a GPU; on one, the real thing."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from gan_runner.config.errors import ConfigError
+from gan_runner.games.cuda_graph import MOST_GRAPHS, WARM_UP, CapturedStep, put_schedules_on_device, why_not_capturable
+from gan_runner.runs.build import build
+from tests.conftest import compose
+from tests.taped import TapedGraph, taped, tensors
+
+MLP = ["model=mlp", "dataset=ring"]
+WIDTHS = ["model.generator.width=4", "model.discriminator.width=4"]
+CONFIGS = {
+    "wgan_gp": [],
+    "hinge": ["loss=hinge", "regularizer=spectral_norm"],
+    "relativistic": ["loss=relativistic", "regularizer=[r1,r2]"],
+    "lazy": ["loss=bce", "regularizer=r1", "regularizer.r1.every=3"],
+    "remembers": ["loss=hinge", "regularizer=lecam"],
+    "iterates": ["regularizer=iterative_gradient_penalty", "loss=wasserstein"],
+    "schedules": ["lr_schedule=cosine", "lr_schedule@regularizer.gradient_penalty.schedule=linear"],
+    "noise": ["loss=hinge", "augmentation=input_noise", "lr_schedule@augmentation.input_noise.schedule=linear"],
+    "clips": ["loss=wgan", "regularizer=gradient_clip", "optimizer=sgd"],
+    "labels": ["conditional=true"],
+    "images": ["model=dcgan", *WIDTHS, "model.generator.normalization=batch", "augmentation=diffaugment"],
+    "vae": ["model=vae", "loss=elbo", "dataset.normalization=unit"],
+}
+IN_TURN = ["loss=hinge", "regularizer=[lecam,iterative_gradient_penalty,r1]", "regularizer.r1.every=2"]
+# RMSprop reads its rate on the host where the weights are on a CPU.
+ON_A_GPU = CONFIGS | {"in turn": IN_TURN, "rmsprop": ["loss=wgan", "optimizer=rmsprop"]}
+STEPS = 14
+
+
+def make(words):
+    network = [] if any(word.startswith("model=") for word in words) else [*MLP, *WIDTHS]
+    common = ["batch_size=8", "model.latent_size=4", "steps=20", "device=cpu", "metric=none"]
+    return build(compose(*common, *network, *words), []).game
+
+
+def trace(game):
+    return {tag: float(value) for tag, value in game.statistics().items()}
+
+
+def agree(words):
+    """The captured steps of a game, after each of which all was as in eager ones."""
+    eager, step = make(words), taped(make(words))
+    schedules = put_schedules_on_device(eager)
+    for number in range(STEPS):
+        for schedule in schedules:
+            schedule.hold(number)
+        eager.step(number)
+        step(number)
+        assert trace(eager) == trace(step.game), number
+    for one, other in zip(tensors(eager.state_dict()), tensors(step.game.state_dict()), strict=True):
+        assert torch.equal(one, other)
+    return step
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_replayed_steps_are_those_taken_one_operator_after_another(name):
+    step = agree(CONFIGS[name])
+    assert len(step.recordings) == len({step.game.due(number) for number in range(WARM_UP, STEPS)})
+    assert not step.game.remarks
+
+
+def test_graphs_and_single_operators_in_turn(monkeypatch):
+    """Terms that remember, where there is a graph for every other step alone."""
+    monkeypatch.setattr("gan_runner.games.cuda_graph.MOST_GRAPHS", 1)
+    step = agree(IN_TURN)
+    assert len(step.recordings) == 1
+    assert "in more than 1 combinations" in step.game.remarks[0]
+
+
+@pytest.mark.parametrize("name", ["schedules", "noise"])
+def test_a_schedule_on_the_device_is_the_schedule(name):
+    plain, held = make(CONFIGS[name]), make(CONFIGS[name])
+    schedules = put_schedules_on_device(held)
+    assert len(schedules) >= 2
+    for number in range(2):
+        for schedule in schedules:
+            schedule.hold(number)
+        plain.step(number)
+        held.step(number)
+        assert trace(held) == pytest.approx(trace(plain), rel=1e-3)
+
+
+def test_what_cannot_be_recorded_goes_on_without(monkeypatch):
+    def fail(graph, work):
+        work()
+        raise RuntimeError("operation not permitted when stream is capturing\nand more")
+
+    monkeypatch.setattr(TapedGraph, "record", fail)
+    step = taped(make(CONFIGS["remembers"]))
+    for number in range(WARM_UP + 3):
+        step(number)
+    assert not step.recordings
+    assert step.game.remarks == [
+        "capture: operation not permitted when stream is capturing; steps without a CUDA graph from here on"
+    ]
+
+
+def test_a_later_recording_that_fails(monkeypatch):
+    """The graphs before it are given up, and the log has the cause, not CUDA's remark on it."""
+    record = TapedGraph.record
+
+    def fail_later(graph, work):
+        if not graph.graphs:
+            record(graph, work)
+            return
+        try:
+            raise RuntimeError("the host waits")
+        except RuntimeError:
+            raise RuntimeError("operation failed due to a previous error during capture") from None
+
+    monkeypatch.setattr(TapedGraph, "record", fail_later)
+    step = agree(CONFIGS["lazy"])
+    assert not step.recordings
+    assert step.game.remarks == ["capture: the host waits; steps without a CUDA graph from here on"]
+
+
+@pytest.mark.parametrize("is_recorded", [True, False])
+def test_each_batch_is_fetched_once(is_recorded, monkeypatch):
+    """Twice the same would start the workers of a dataset that streams anew."""
+    game, asked = make(CONFIGS["lazy"]), []
+    original = game.data.batch
+    monkeypatch.setattr(game.data, "batch", lambda index, *rest: asked.append(index) or original(index, *rest))  # type: ignore[func-returns-value]
+    make_nothing: Any = lambda: None  # noqa: E731
+    step = taped(game) if is_recorded else CapturedStep(game, make_nothing)
+    for number in range(8):
+        step(number)
+    assert asked == list(range(8))
+    assert bool(step.recordings) == is_recorded
+
+
+def test_many_sets_of_due_terms(monkeypatch):
+    words = ["loss=bce", "regularizer=[r1,r2]", "regularizer.r1.every=5", "regularizer.r2.every=7"]
+    game = make(words)
+    step = taped(game)
+    monkeypatch.setattr("gan_runner.games.cuda_graph.MOST_GRAPHS", 2)
+    for number in range(20):
+        step(number)
+    assert len(step.recordings) == 2 < MOST_GRAPHS
+    assert "in more than 2 combinations" in game.remarks[0]
+
+
+def test_capture_on_the_cpu():
+    assert "CUDA device" in (why_not_capturable(make([])) or "")
+    with pytest.raises(ConfigError, match="capture=true: CUDA graphs need a CUDA device, and this run is on the cpu"):
+        make(["capture=true"])
+    make(["capture=false"])
+
+
+class Fades:
+    """An augmentation that reads the step's number."""
+
+    def __call__(self, samples, randomness, step):
+        return samples / (1 + step)
+
+
+def test_what_is_known_not_to_be_capturable():
+    def reason(words, *augmentations):
+        game = make(words)
+        game.randomness.device = torch.device("cuda")
+        getattr(game, "augmentations", []).extend(augmentations)
+        return why_not_capturable(game)
+
+    for words in CONFIGS.values():
+        assert reason(words) is None
+    assert reason([], Fades()) == "Fades may read the step's number, which a graph would not change"
+    assert "FiniteDifference optimizer of the generator" in reason(["optimizer=finite_difference", "loss=hinge"])
+    assert "Adafactor optimizer" in reason(
+        ["optimizer._target_=torch.optim.Adafactor", "~optimizer.betas", "~optimizer.eps"]
+    )
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("most", [1, MOST_GRAPHS])
+@pytest.mark.parametrize("name", ON_A_GPU)
+def test_graphs_on_a_gpu(name, most, monkeypatch):
+    monkeypatch.setattr("gan_runner.games.cuda_graph.MOST_GRAPHS", most)
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
+    eager, captured = make([*ON_A_GPU[name], "device=cuda"]), make([*ON_A_GPU[name], "device=cuda"])
+    schedules = put_schedules_on_device(eager)
+    step = CapturedStep(captured)
+    for number in range(100):
+        for schedule in schedules:
+            schedule.hold(number)
+        eager.step(number)
+        step(number)
+    assert step.recordings
+    assert all("combinations" in remark for remark in captured.remarks)
+    assert trace(captured) == pytest.approx(trace(eager), rel=1e-3, abs=1e-5)

@@ -1,0 +1,239 @@
+"""Evaluations: what they record, that they disturb nothing, the best checkpoint, and `gan-runner evaluate`."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from gan_runner.config.errors import ConfigError
+from gan_runner.runs.build import build
+from gan_runner.runs.evaluation import Objective
+from tests.conftest import TINY, TINY_MODEL, compose
+
+RUN = Path("run")
+RING = ["experiment=ring", "device=cpu", "batch_size=16", "model.generator.width=8", "model.discriminator.width=8"]
+DIGITS = [*TINY, *TINY_MODEL, "loss=hinge", "features.steps=5"]
+FEW = "metric.frechet.samples=200"
+EVERY_TWO = ["steps=6", "evaluate_every=2", "log_every=1", "metric.modes.samples=100"]
+
+
+def rows(name: str, run: Path = RUN) -> list[dict]:
+    return [json.loads(line) for line in (run / name).read_text().splitlines()]
+
+
+@pytest.fixture
+def ring(run_cli):
+    """A run on points, evaluated three times."""
+    code, out, err = run_cli(*RING, *EVERY_TWO, f"hydra.run.dir={RUN}")
+    assert code == 0, err
+    return out
+
+
+def test_every_evaluation_is_logged(ring):
+    found = rows("evaluations.jsonl")
+    assert [record["step"] for record in found] == [2, 4, 6]
+    for record in found:
+        values = record["metrics"]["modes"]["values"]
+        line = next(line for line in rows("metrics.jsonl") if line["step"] == record["step"])
+        assert {f"metric/modes/{name}": value for name, value in values.items()} == {
+            tag: value for tag, value in line.items() if tag.startswith("metric/")
+        }
+        assert {"wasserstein", "covered", "high_quality", "reverse_kl"} == set(values)
+    assert "modes/covered" in ring
+
+
+def test_an_evaluation_says_how_it_was_computed(ring):
+    record = rows("evaluations.jsonl")[-1]
+    assert record["metrics"]["modes"]["generated"] == 100
+    assert record["metrics"]["modes"]["real"] == 1000
+    assert record["metrics"]["modes"]["split"] == "training"
+    assert record["weights"] == "moving average"
+    assert record["seed"] == 0
+    assert record["features"] is None
+    assert {"torch", "torch-fidelity", "scipy", "gan_runner"} <= set(record["versions"])
+
+
+def test_image_metrics_record_their_network(run_cli):
+    code, _, err = run_cli(*DIGITS, FEW, "steps=1", f"hydra.run.dir={RUN}")
+    assert code == 0, err
+    record = rows("evaluations.jsonl")[-1]
+    assert set(record["metrics"]) == {"frechet", "classes"}
+    network = record["features"]
+    assert network["name"] == "classifier"
+    assert len(network["sha256"]) == 64
+    assert 0 < network["accuracy"] <= 1
+    assert network["resize"]
+    training = round(1797 * 0.95)
+    assert record["metrics"]["frechet"]["real"] == pytest.approx(training, abs=1)
+    assert "cached" in (RUN / "gan_runner.log").read_text()  # that the network was trained
+
+
+@pytest.mark.parametrize("words", [RING, DIGITS], ids=["points", "images"])
+def test_evaluating_disturbs_nothing(run_cli, words):
+    """Neither the weights nor any loss that comes after: bit for bit."""
+    words = [*words, "log_every=1", "steps=4"]
+    for directory, more in (("with", ["evaluate_every=2"]), ("without", ["metric=none"])):
+        code, _, err = run_cli(*words, *more, f"hydra.run.dir={directory}")
+        assert code == 0, err
+    clocks = {"seconds", "images_per_second"}
+    with_, without = (
+        [
+            {tag: value for tag, value in row.items() if tag not in clocks and not tag.startswith("metric/")}
+            for row in rows("metrics.jsonl", Path(directory))
+        ]
+        for directory in ("with", "without")
+    )
+    assert with_ == without
+    one, other = (torch.load(Path(d, "checkpoints/last.pt"), weights_only=True)["game"] for d in ("with", "without"))
+    torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+def test_the_best_checkpoint_is_that_of_the_best_value(run_cli):
+    words = [*RING, *EVERY_TWO, "steps=20", "optimizer.lr=0.02", "ema_half_life=null", "objective=modes.wasserstein"]
+    code, out, err = run_cli(*words, f"hydra.run.dir={RUN}")
+    assert code == 0, err
+    values = {r["step"]: r["metrics"]["modes"]["values"]["wasserstein"] for r in rows("evaluations.jsonl")}
+    step = min(values, key=lambda step: values[step])
+    summary = json.loads((RUN / "summary.json").read_text())
+    assert summary["best"] == {"objective": "metric/modes/wasserstein", "value": values[step], "step": step}
+    assert summary["metrics"]["metric/modes/wasserstein"] == values[20]
+    assert torch.load(RUN / "checkpoints/best.pt", weights_only=True)["step"] == step
+    assert "best modes/wasserstein" in out
+    code, out, err = run_cli("evaluate", str(RUN), "--checkpoint", "best")
+    assert code == 0, err
+    again = rows("evaluations.jsonl")[-1]
+    assert again["step"] == step
+    assert again["metrics"]["modes"]["values"]["wasserstein"] == values[step]  # to the last bit
+    code, out, err = run_cli("sample", str(RUN), "--checkpoint", "best")
+    assert code == 0, err
+
+
+def test_a_run_returns_its_best_value(monkeypatch):
+    from gan_runner.runs.run import prepare
+
+    train = prepare(compose(*RING, *EVERY_TWO), [])
+    best = train(RUN.absolute(), documents={}, title="", notes=[])
+    values = [record["metrics"]["modes"]["values"]["wasserstein"] for record in rows("evaluations.jsonl")]
+    assert best == min(values)
+
+
+def test_an_objective_knows_its_direction():
+    up, down = Objective("x", higher_is_better=True), Objective("x", higher_is_better=False)
+    assert up.is_better(2.0, 1.0)
+    assert not up.is_better(1.0, 1.0)
+    assert down.is_better(1.0, 2.0)
+    assert not down.is_better(2.0, 1.0)
+    for objective in (up, down):
+        assert objective.is_better(0.0, None)
+        assert not objective.is_better(float("nan"), None)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["metric=modes"], "modes"),  # on images
+        (["dataset=ring", "model=mlp", "metric=frechet"], "points"),
+        (["dataset=ring", "model=mlp", "metric=inception_score"], "points"),
+        (["dataset=ring", "model=mlp", "metric=sliced_wasserstein"], "points"),
+        (["metric=frechett"], "did you mean 'frechet'"),
+        (["metric=[frechet,frechet]"], "named twice"),
+        (["objective=prdc"], "metrics: frechet, classes"),
+        (["objective=frechet.distnace"], "did you mean 'distance'"),
+        (["features=lenet"], "features.weights"),
+        (["features=lenet", "features.weights=nowhere.pth"], "nowhere.pth"),
+        (["features=inception", "features.weights=nowhere.pth"], "nowhere.pth"),
+        (["metric.frechet.samples=1"], "metric.frechet.samples=1"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_training(run_cli, words, message):
+    code, _, err = run_cli(*words, "steps=1")
+    assert code == 1
+    assert message in err
+    assert err.count("\n") == 1
+    assert not Path("outputs").exists()
+
+
+def test_too_few_samples_for_the_features_are_a_warning(run_cli):
+    code, out, err = run_cli(*DIGITS, "steps=1", "metric.frechet.samples=20", f"hydra.run.dir={RUN}")
+    assert code == 0, err
+    (line,) = [line for line in out.splitlines() if "warning" in line and "20" in line]
+    dimension = rows("evaluations.jsonl")[0]["features"]["dimension"]
+    assert str(dimension) in line
+
+
+def test_evaluate_by_another_metric(run_cli, ring):
+    code, out, err = run_cli("evaluate", str(RUN), "metric=[wasserstein]", "metric.wasserstein.samples=50", "--raw")
+    assert code == 0, err
+    record = rows("evaluations.jsonl")[-1]
+    assert set(record["metrics"]) == {"wasserstein"}
+    assert record["metrics"]["wasserstein"]["generated"] == 50
+    assert record["weights"] == "raw"
+    assert record["checkpoint"] == "run/checkpoints/last.pt"
+    assert "wasserstein.distance" in out
+
+
+def test_evaluate_with_a_key_of_the_run_s_metric(run_cli, ring):
+    code, _, err = run_cli("evaluate", str(RUN), "metric.modes.samples=30")
+    assert code == 0, err
+    assert rows("evaluations.jsonl")[-1]["metrics"]["modes"]["generated"] == 30
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["metric=mods"], "did you mean 'modes'"),
+        (["metric=frechet"], "points"),
+        (["metric=none"], "no metric"),
+        (["metric.modes.smples=3"], "metric.modes.smples"),
+        (["--neighbors"], "points"),
+        (["--neighbours"], "--neighbours"),
+        (["--checkpoint", "nowhere.pt"], "nowhere.pt"),
+        (["features=lenett"], "did you mean 'lenet'"),
+    ],
+)
+def test_evaluate_refuses_in_one_line(run_cli, ring, words, message):
+    before = (RUN / "evaluations.jsonl").read_bytes()
+    code, _, err = run_cli("evaluate", str(RUN), *words)
+    assert code == 1
+    assert message in err
+    assert err.count("\n") == 1
+    assert (RUN / "evaluations.jsonl").read_bytes() == before
+
+
+def test_neighbors_are_the_nearest_training_images(run_cli):
+    code, _, err = run_cli(*DIGITS, "metric=none", "steps=1", f"hydra.run.dir={RUN}")
+    assert code == 0, err
+    code, out, err = run_cli("evaluate", str(RUN), "--neighbors", "3")
+    assert code == 0, err
+    assert "median distance" in out
+    with Image.open(RUN / "generated" / "neighbors_last.png") as picture:
+        assert picture.width > picture.height
+
+
+def test_nearest():
+    from gan_runner.cli.evaluate import nearest
+
+    torch.manual_seed(0)
+    training = torch.randint(256, (50, 1, 4, 4), dtype=torch.uint8)
+    distances, found = nearest(training[[7, 3]], training, 3)
+    assert found[:, 0].tolist() == [7, 3]
+    assert distances[:, 0].abs().max() < 0.1
+    brute = (training[7].float() - training.float()).square().flatten(1).mean(1).sqrt().argsort()[:3]
+    assert found[0].tolist() == brute.tolist()
+
+
+def test_conditional_samples_are_asked_for_as_the_data_has_the_classes():
+    from gan_runner.runs.evaluation import generate
+
+    game = build(compose(*TINY, *TINY_MODEL, "conditional=true", "metric=none"), []).game
+    _, labels = generate(game, 400, seed=0)
+    assert labels is not None
+    share = labels.bincount(minlength=10) / 400
+    assert share.min() > 0.05
+
+
+def test_a_metric_that_is_not_switched_on_is_refused():
+    with pytest.raises(ConfigError, match="metric=prdc"):
+        build(compose(*TINY) | {"metric": {"prdc": {"samples": 5}}}, [])

@@ -1,0 +1,158 @@
+"""The systems of the source documents: their networks to the last weight, and the term that defines each."""
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from gan_runner.runs.budgets import count_parameters
+from gan_runner.runs.build import build
+from tests.conftest import compose
+
+MNIST = (28, 28)
+
+
+@pytest.fixture
+def preset(tmp_path: Path):
+    """The game of a preset, as it stands, on a few images of its own format."""
+
+    def make(name: str, shape: tuple[int, ...] = MNIST, *words: str) -> Any:
+        path = tmp_path / "images.npy"
+        np.save(path, np.random.default_rng(0).integers(0, 256, (256, *shape), dtype=np.uint8))
+        return build(
+            compose(f"experiment={name}", "dataset=npy", f"dataset.path={path}", "device=cpu", *words), []
+        ).game
+
+    return make
+
+
+def dense(*sizes: int) -> int:
+    """Weights and biases of a chain of linear layers."""
+    return sum(inputs * outputs + outputs for inputs, outputs in pairwise(sizes))
+
+
+def parameters(game: Any) -> dict[str, int]:
+    return {name: count_parameters(player.network) for name, player in game.players.items()}
+
+
+def test_hard_regularization(preset):
+    game = preset("hard_regularization_mnist")
+    assert parameters(game) == {
+        "generator": dense(100, 256, 256, 784),
+        "discriminator": dense(784, 256, 256, 1),
+    }
+    samples = game.generator.network(torch.randn(64, 100), None)
+    assert samples.min() < 0  # a linear output
+    assert game.data.batch(0, 8, 0)[0].min() >= 0  # pixels in [0, 1]
+    for _, player in game.players.items():
+        for group in player.optimizer.param_groups:
+            group["initial_lr"] = 0.5  # far over the edge at every step
+    for step in range(3):
+        game.step(step)
+        for player in game.players.values():
+            for weight in player.network.parameters():
+                assert weight.abs().max() <= 0.1
+    assert max(float(p.detach().abs().max()) for p in game.generator.network.parameters()) == pytest.approx(0.1)
+
+
+def test_l1_gan(preset):
+    game = preset("l1_gan_mnist")
+    assert parameters(game) == {
+        "generator": dense(100, 128, 256, 784),
+        "discriminator": dense(784, 256, 256, 1),
+    }
+    before = {
+        name: sum(float(p.detach().double().abs().sum()) for p in player.network.parameters() if p.ndim > 1)
+        for name, player in game.players.items()
+    }
+    term = game.discriminator.terms["l1"]
+    game.step(0)
+    tags = game.statistics()
+    assert float(tags["penalty/l1/discriminator"]) == pytest.approx(before["discriminator"], rel=1e-5)
+    assert float(tags["penalty/l1/generator"]) == pytest.approx(before["generator"], rel=1e-5)
+    assert term.weight_at(0) == 1e-4
+    assert float(tags["loss/discriminator"]) > 0
+
+
+def test_l1_vae(preset):
+    game = preset("l1_vae_mnist")
+    encoder, decoder = dense(784, 128, 256, 2 * 32), dense(32, 256, 128, 784)
+    assert parameters(game) == {"autoencoder": encoder + decoder}
+    weights = sum(float(p.detach().double().abs().sum()) for p in game.sampler.parameters() if p.ndim > 1)
+    game.step(0)
+    tags = game.statistics()
+    assert float(tags["penalty/l1"]) == pytest.approx(weights, rel=1e-5)
+    assert tags["weight/l1"] == 1e-3
+    assert float(tags["penalty/kl"]) > 0
+
+
+def test_dense_deconv(preset):
+    game = preset("dense_deconv_npy", (64, 64, 3), "batch_size=4")
+    convolutions = [(512, 256), (256, 128), (128, 64), (64, 64), (64, 3)]  # stride 1, then four of stride 2
+    assert parameters(game)["generator"] == (
+        dense(100, 256, 512, 1024, 4 * 4 * 512)
+        + sum(inputs * outputs * 16 + outputs for inputs, outputs in convolutions)
+        + 2
+        * (256 + 512 + 1024 + 256 + 128 + 64 + 64)  # batch normalization; none on the map that the dense layers make
+    )
+    assert parameters(game)["discriminator"] == (
+        3 * 64 * 16 + 64 + 64 * 128 * 16 + 128 + 16 * 16 * 128 + 1  # conv 4x4, conv 4x4, dense from 16x16
+    )
+    drops = [m.p for m in game.discriminator.network.modules() if isinstance(m, torch.nn.Dropout)]
+    assert drops == [0.3, 0.3]
+    momenta = {
+        m.momentum for m in game.generator.network.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)
+    }
+    assert momenta == {0.2}
+    game.step(0)
+    assert game.sample(torch.randn(2, 100), None).shape == (2, 3, 64, 64)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"), [("iterative_penalty_mnist", MNIST), ("iterative_penalty_celeba", (64, 64, 3))]
+)
+def test_iterative_penalty(preset, name, shape):
+    """State, weight and point follow the recurrences, from the logits of each update."""
+    words = ["model.generator.width=4", "model.discriminator.width=4", "batch_size=8", "discriminator_steps=2"]
+    game = preset(name, shape, *words)
+    distance = peak = alpha = 0.0
+    for step in range(3):
+        gaps: list[float] = []
+        learn = game.discriminator.learn
+
+        def spy(objective, step, learn=learn, gaps=gaps):
+            learn(objective, step)
+            logits = game.last_logits
+            gaps.append(float((logits["real"].mean() - logits["fake"].mean()).abs()))
+
+        game.discriminator.learn = spy
+        game.step(step)
+        game.discriminator.learn = learn
+        for number, gap in enumerate(gaps):
+            distance = gap if step == number == 0 else 0.99 * distance + 0.01 * gap
+            peak = max(peak, distance)
+            rho = distance / peak if peak else 0.0
+            alpha += 0.01 * ((1 - rho) - alpha)
+        tags = game.statistics()
+        state = {key: float(tags[f"state/iterative_gradient_penalty/{key}"]) for key in ("distance", "rho", "alpha")}
+        assert state == pytest.approx({"distance": distance, "rho": rho, "alpha": alpha}, rel=1e-4, abs=1e-7)
+        assert float(tags["weight/iterative_gradient_penalty"]) == pytest.approx(10 * rho, rel=1e-5)
+
+
+def test_a_multi_scale_discriminator_and_budgets_from_the_command_line():
+    words = ["dataset.image_size=32", "discriminator_steps=1", "batch_size=8", "device=cpu", "loss=hinge"]
+    words += ["model.generator.width=8", "model.discriminator.width=8"]
+    single = build(compose(*words), []).game
+    triple = build(compose(*words, "model.discriminator.scales=3", "regularizer=r1"), []).game
+    triple.step(0)
+    assert parameters(triple)["discriminator"] > parameters(single)["discriminator"]
+    fitted = build(compose(*words, "budget.generator.parameters=20000", "budget.policy=fit"), [])
+    assert parameters(fitted.game)["generator"] <= 20_000 < parameters(single)["generator"]
+    assert any("model.generator" in note for note in fitted.notes)
+    with pytest.raises(ValueError, match=r"model.generator .*over.*budget.generator.parameters=20,?000"):
+        build(compose(*words, "budget.generator.parameters=20000"), [])
+    with pytest.raises(ValueError, match=r"model.discriminator.*budget.discriminator.parameters=100"):
+        build(compose(*words, "model.discriminator.scales=3", "budget.discriminator.parameters=100"), [])

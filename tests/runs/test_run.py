@@ -1,0 +1,279 @@
+"""A run directory, from the first line to `sample`."""
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+WORDS = [
+    "model=mlp", "model.generator.width=16", "model.discriminator.width=16", "model.latent_size=4", "steps=5",
+    "batch_size=8", "log_every=2", "sample_every=3", "checkpoint_every=2", "sample_count=9", "device=cpu",
+    "regularizer=[r1,lecam]", "ema_half_life=8", "metric=none", "hydra.run.dir=run dir",
+]  # fmt: skip
+RUN = Path("run dir")
+
+
+def pixels(name: str) -> np.ndarray:
+    with Image.open(RUN / name) as image:
+        return np.asarray(image)
+
+
+def summary():
+    return json.loads((RUN / "summary.json").read_text())
+
+
+def metrics():
+    return [json.loads(line) for line in (RUN / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture
+def run(run_cli):
+    code, out, error = run_cli(*WORDS)
+    assert code == 0, error
+    return out
+
+
+def test_the_log(run):
+    rows = metrics()
+    assert [row["step"] for row in rows] == [2, 4, 5]  # and the last, whatever the interval
+    assert [row["images"] for row in rows] == [80, 160, 200]  # 5 discriminator updates a step
+    assert set(rows[0]) == {
+        "step", "images", "seconds", "images_per_second", "loss/generator", "loss/discriminator",
+        "penalty/gradient_penalty", "weight/gradient_penalty", "penalty/r1", "weight/r1", "penalty/lecam",
+        "weight/lecam", "state/lecam/real_mean", "state/lecam/fake_mean", "state/lecam/updates", "logits/real",
+        "logits/fake", "logits/held_out", "accuracy/real", "accuracy/fake", "accuracy/held_out",
+        "diversity", "gradient_norm/generator", "gradient_norm/discriminator", "learning_rate/generator",
+        "learning_rate/discriminator",
+    }  # fmt: skip
+    assert rows[-1]["state/lecam/updates"] == 25
+    assert rows[-1]["weight/gradient_penalty"] == 10
+    assert all(math.isfinite(value) for row in rows for value in row.values())
+    assert rows[0]["loss/discriminator"] == pytest.approx(rows[0]["logits/fake"] - rows[0]["logits/real"], abs=1e-5)
+    text = (RUN / "gan_runner.log").read_text()
+    assert text == run
+    assert text.startswith("gan-runner ")
+    assert "wgan_gp + gradient_penalty 10 + r1 10 + lecam 0.3" in text
+
+
+def test_tensorboard_shows_the_same(run):
+    assert len(list(RUN.glob("events.out.tfevents.*"))) == 1
+    assert not [path for path in RUN.iterdir() if path.is_dir() and path.name.isdigit()]
+    events = EventAccumulator(str(RUN))
+    events.Reload()
+    tags = events.Tags()
+    assert set(tags["scalars"]) == set(metrics()[0]) - {"step"}
+    assert [(e.step, e.value) for e in events.Scalars("loss/generator")] == [
+        (row["step"], pytest.approx(row["loss/generator"], rel=1e-6)) for row in metrics()
+    ]
+    assert [image.step for image in events.Images("samples")] == [3, 5]
+    assert events.Images("samples")[-1].encoded_image_string == (RUN / "samples/step_00000005.png").read_bytes()
+    assert "_hparams_/session_start_info" in events.summary_metadata
+
+
+def test_the_summary(run):
+    found = summary()
+    assert (found["status"], found["reason"], found["step"]) == ("completed", None, 5)
+    assert found["metrics"]["loss/generator"] == metrics()[-1]["loss/generator"]
+    assert found["parameters"]["discriminator"] == 64 * 16 + 16 + 2 * (16 * 16 + 16) + 16 + 1
+    assert found["versions"]["torch"] == torch.__version__
+    assert found["wall_time"] > 0
+    assert {"host", "pid", "commit", "device", "started", "images_per_second"} <= set(found)
+
+
+def test_the_pictures(run):
+    first, last = pixels("samples/step_00000003.png"), pixels("samples/step_00000005.png")
+    assert first.shape == last.shape == pixels("samples/real.png").shape == (100, 100)  # 3 x 32, and 2 gaps of 2
+    assert (first != last).any()
+
+
+def test_the_stored_config_gives_the_same_run(run, run_cli):
+    shutil.move(RUN, "first")
+    words = yaml.safe_load(Path("first/.hydra/overrides.yaml").read_text())
+    assert words == WORDS[:-1]  # hydra.run.dir is Hydra's
+    code, _, error = run_cli("--config-path", str(Path("first/.hydra").absolute()), "--config-name", "config",
+                             "hydra.run.dir=run dir", "hydra.output_subdir=null", "hydra/job_logging=none")  # fmt: skip
+    assert code == 0, error
+    clocks = {"seconds", "images_per_second"}
+    again = [{key: value for key, value in row.items() if key not in clocks} for row in metrics()]
+    first = [json.loads(line) for line in Path("first/metrics.jsonl").read_text().splitlines()]
+    assert again == [{key: value for key, value in row.items() if key not in clocks} for row in first]
+
+
+def test_checkpoints(run):
+    last, previous = (torch.load(RUN / f"checkpoints/{name}.pt", weights_only=True) for name in ("last", "previous"))
+    assert (last["step"], previous["step"]) == (5, 4)
+    assert not [path for path in RUN.rglob("*") if "tmp" in path.name]
+
+
+def test_init_from(run, run_cli):
+    words = [word for word in WORDS if "hydra" not in word]
+    code, _, error = run_cli(*words, "init_from=run dir", "optimizer.lr=0", "hydra.run.dir=next", "seed=1")
+    assert code == 0, error
+    start, end = (torch.load(f"{name}/checkpoints/last.pt", weights_only=True)["game"] for name in ("run dir", "next"))
+    for key, value in start["generator"]["network"].items():
+        assert value.equal(end["generator"]["network"][key])
+    code, _, error = run_cli(*words, "init_from=run dir", "model.generator.width=8", "hydra.run.dir=other")
+    assert code == 1
+    assert "init_from=run dir: " in error
+    assert "size mismatch" in error
+
+
+def test_a_failing_run_says_so(run_cli, monkeypatch):
+    from gan_runner.games.adversarial import Adversarial
+
+    def fail(self, step):
+        raise RuntimeError("the sky fell")
+
+    monkeypatch.setattr(Adversarial, "step", fail)
+    code, _, error = run_cli(*WORDS)
+    assert code == 1
+    assert "RuntimeError: the sky fell" in error
+    assert "Traceback" in error
+    assert (summary()["status"], summary()["reason"]) == ("failed", "RuntimeError: the sky fell")
+    assert "Traceback" in (RUN / "gan_runner.log").read_text()
+
+
+def test_a_sweep_has_a_directory_for_each_job(run_cli):
+    words = [word for word in WORDS if "hydra" not in word]
+    code, _, error = run_cli("-m", *words, "regularizer.gradient_penalty.weight=0.1,10", "seed=range(2)")
+    assert code == 0, error
+    jobs = sorted(Path("outputs/sweeps").glob("*/*/summary.json"))
+    assert len(jobs) == 4
+    configs = [yaml.safe_load((job.parent / ".hydra/config.yaml").read_text()) for job in jobs]
+    found = {(config["regularizer"]["gradient_penalty"]["weight"], config["seed"]) for config in configs}
+    assert found == {(0.1, 0), (0.1, 1), (10, 0), (10, 1)}
+
+
+def test_epochs_end_a_run(run_cli):
+    code, _, error = run_cli(*WORDS, "steps=null", "epochs=2", "batch_size=200", "discriminator_steps=4")
+    assert code == 0, error
+    assert summary()["step"] == 2 * 3  # 1617 training digits in steps of 800 samples, rounded up
+
+
+# --- sample
+
+
+def generated():
+    return sorted(path.name for path in (RUN / "generated").iterdir())
+
+
+def test_sample_draws_a_grid(run, run_cli):
+    code, out, error = run_cli("sample", str(RUN), "--count", "6", "--seed", "3")
+    assert code == 0, error
+    assert generated() == ["seed_3.png"]
+    assert out.strip().endswith("seed_3.png")
+    assert pixels("generated/seed_3.png").shape == (66, 100)
+    before = (RUN / "generated/seed_3.png").read_bytes()
+    run_cli("sample", str(RUN), "--count", "6", "--seed", "3")
+    assert (RUN / "generated/seed_3.png").read_bytes() == before
+
+
+def test_sample_needs_no_dataset(run_cli, monkeypatch):
+    np.save("images.npy", np.random.default_rng(0).integers(0, 256, (20, 12, 10, 3), dtype=np.uint8))
+    code, _, error = run_cli(*WORDS, "dataset=npy", "dataset.path=images.npy", "dataset.normalization=standard")
+    assert code == 0, error
+    Path("images.npy").unlink()
+    code, _, error = run_cli("sample", str(RUN), "--count", "2", "--images")
+    assert code == 0, error
+    assert generated() == ["seed_0_00000.png", "seed_0_00001.png"]
+    assert pixels("generated/seed_0_00000.png").shape == (12, 10, 3)
+
+
+def test_sample_arrays_raw_weights_and_walks(run, run_cli):
+    assert run_cli("sample", str(RUN), "--out", "mean.npz", "--count", "5")[0] == 0
+    assert run_cli("sample", str(RUN), "--out", "raw.npz", "--count", "5", "--raw")[0] == 0
+    mean, raw = (np.load(f"{name}.npz")["samples"] for name in ("mean", "raw"))
+    assert mean.shape == raw.shape == (5, 1, 8, 8)
+    assert mean.dtype == np.uint8
+    assert (mean != raw).any()
+    assert run_cli("sample", str(RUN), "--out", "walk.npz", "--count", "16", "--interpolate")[0] == 0
+    walk = np.load("walk.npz")["samples"].astype(float)
+    steps = np.abs(np.diff(walk, axis=0)).mean((1, 2, 3))
+    assert steps[7] > 3 * np.delete(steps, 7).max()  # a new row starts elsewhere
+    assert run_cli("sample", str(RUN), "--out", "old.npz", "--count", "5", "--checkpoint", "previous")[0] == 0
+    assert (np.load("old.npz")["samples"] != mean).any()
+
+
+def test_sample_points(run_cli):
+    words = [word for word in WORDS if "hydra" not in word]
+    assert run_cli(*words, "dataset=ring", "hydra.run.dir=run dir")[0] == 0
+    assert run_cli("sample", str(RUN))[0] == 0
+    assert pixels("generated/seed_0.png").shape == (512, 512, 3)
+    assert run_cli("sample", str(RUN), "--out", "points.npz")[0] == 0
+    assert np.load("points.npz")["samples"].shape == (64, 2)
+    assert "--images" in run_cli("sample", str(RUN), "--images")[2]
+
+
+def test_sample_refuses(run, run_cli):
+    def refused(*words):
+        code, out, error = run_cli("sample", *words)
+        assert code == 1
+        assert not out
+        assert len(error.splitlines()) == 1
+        return error
+
+    assert "there is no such checkpoint" in refused(str(RUN), "--checkpoint", "best")
+    assert "unknown key 'devcie'; did you mean 'device'?" in refused(str(RUN), "devcie=cpu")
+    assert "device=tpu" in refused(str(RUN), "device=tpu")
+    (RUN / "checkpoints/last.pt").write_bytes((RUN / "checkpoints/last.pt").read_bytes()[:1000])
+    assert "last.pt is damaged" in refused(str(RUN))
+    (RUN / "checkpoints/last.pt.sha256").unlink()
+    assert "no readable checkpoint" in refused(str(RUN))
+    (RUN / "checkpoints/last.pt").write_bytes(b"")
+    assert "no readable checkpoint" in refused(str(RUN))
+    (RUN / ".hydra/config.yaml").write_text("a: [")
+    assert "config.yaml" in refused(str(RUN))
+
+
+def test_a_received_directory_runs_no_code(run, run_cli):
+    path = RUN / ".hydra/config.yaml"
+    for target in ("torch.load", "torch.hub.load", "os.system", "torch.nn.functional.importlib.import_module"):
+        config = yaml.safe_load(path.read_text())
+        config["model"]["generator"]["_target_"] = target
+        config["trust"] = ["os", "torch"]
+        path.write_text(yaml.safe_dump(config))
+        assert "not allowed" in run_cli("sample", str(RUN))[2]
+
+
+def test_sample_needs_none_of_what_only_trains(run_cli, monkeypatch):
+    """A penalty of a package that is not at hand, or not trusted, is no part of the generator."""
+    Path("mine.py").write_text("def drift(view): return view.real_logits.square()\n")
+    monkeypatch.syspath_prepend(".")
+    Path("conf/regularizer").mkdir(parents=True)
+    Path("conf/regularizer/drift.yaml").write_text(
+        "# @package regularizer.drift\n_target_: mine.drift\nrole: penalty\nweight: 0.1\n"
+    )
+    words = [word for word in WORDS if not word.startswith("regularizer")]
+    code, _, error = run_cli("--config-dir", "conf", *words, "regularizer=drift", "trust=mine")
+    assert code == 0, error
+    assert run_cli("sample", str(RUN))[0] == 0
+    assert "must end in .npz" in run_cli("sample", str(RUN), "--out", "x.png")[2]
+    assert "not allowed with" in run_cli("sample", str(RUN), "--out", "x.npz", "--images")[2]
+
+
+def test_a_signal_between_the_step_and_its_end_waits_for_the_next_step(run_cli, monkeypatch):
+    """It must not end the run unsaved."""
+    import os
+    import signal
+
+    from gan_runner.runs.log import RunLog
+
+    original = RunLog.scalars
+
+    def interrupted(self, step, values):
+        original(self, step, values)
+        if step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(RunLog, "scalars", interrupted)
+    words = [word for word in WORDS if not word.startswith(("checkpoint_every", "steps"))]
+    assert run_cli(*words, "steps=50", "checkpoint_every=null")[0] == 143
+    assert summary()["status"] == "interrupted"
+    assert torch.load(RUN / "checkpoints/last.pt", weights_only=True)["step"] == summary()["step"] == 3
