@@ -14,7 +14,7 @@ import yaml
 from gan_runner.config.errors import ConfigError
 from gan_runner.games.game import Game
 from gan_runner.runs.build import build
-from tests.conftest import CONF, TINY, TINY_MODEL, compose, options
+from tests.helpers import CONF, TINY, TINY_MODEL, compose, options
 
 GROUPS = ("model", "loss", "regularizer", "augmentation", "optimizer", "lr_schedule")
 POINTS = ("gaussian_2d", "ring", "grid", "swiss_roll")

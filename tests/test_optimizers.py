@@ -18,7 +18,7 @@ from gan_runner.runs.build import build
 from gan_runner.torch_utils.parameters import kernels
 from gan_runner.torch_utils.randomness import Randomness
 from gan_runner.torch_utils.stacked_network import Copies
-from tests.conftest import CONF, TINY, compose, options
+from tests.helpers import CONF, TINY, compose, options
 
 DIFFERENCES = ["optimizer=finite_difference", "optimizer.directions=null"]
 SMALL = [

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from gan_runner.runs.build import build
-from tests.conftest import compose
+from tests.helpers import compose
 
 REGULARIZERS = ("gradient_penalty", "iterative_gradient_penalty")
 

@@ -19,7 +19,7 @@ from gan_runner.config.explain import dotted_keys
 from gan_runner.config.schema import GROUPS
 from gan_runner.runs import run as runner
 from gan_runner.runs.build import build
-from tests.conftest import SMALL, compose
+from tests.helpers import SMALL, compose
 
 DEEP = 3000  # brackets
 HOSTILE = [

@@ -17,7 +17,7 @@ import torch
 import yaml
 
 from gan_runner.config import guard
-from tests.conftest import SMALL
+from tests.helpers import SMALL
 
 EVIL = """
 from pathlib import Path

@@ -34,8 +34,8 @@ from torch.nn.functional import interpolate
 from gan_runner.datasets import embedded, images, memory, vision
 from gan_runner.datasets.data import Data, Normalization, Samples
 from gan_runner.datasets.streamed import place
-from tests.conftest import SMALL
-from tests.datasets.test_streaming import assert_same
+from tests.helpers import SMALL
+from tests.helpers.batches import assert_same
 
 CONF = Path(__file__).parents[2] / "conf" / "dataset"
 ALL = sorted(path.stem for path in CONF.glob("*.yaml"))

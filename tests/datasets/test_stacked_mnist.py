@@ -17,7 +17,7 @@ from gan_runner.datasets.images import resize
 from gan_runner.datasets.stacked_mnist import Stacked, stacked_mnist
 from gan_runner.runs.build import build
 from gan_runner.torch_utils.randomness import fixed_randomness
-from tests.conftest import CONF, compose
+from tests.helpers import CONF, compose
 
 TRAINING, HELD_OUT = 60, 40
 

@@ -15,7 +15,7 @@ from torch.distributions import Bernoulli, Normal, kl_divergence
 from gan_runner.losses import Elbo
 from gan_runner.regularizers.penalties import kl
 from gan_runner.runs.build import build
-from tests.conftest import compose
+from tests.helpers import compose
 
 VAE = [
     "model=vae", "loss=elbo", "dataset.normalization=unit", "model.latent_size=4", "batch_size=16", "device=cpu",

@@ -8,8 +8,8 @@ import torch
 from gan_runner.config.errors import ConfigError
 from gan_runner.games.cuda_graph import MOST_GRAPHS, WARM_UP, CapturedStep, put_schedules_on_device, why_not_capturable
 from gan_runner.runs.build import build
-from tests.conftest import compose
-from tests.taped import TapedGraph, taped, tensors
+from tests.helpers import compose
+from tests.helpers.taped import TapedGraph, taped, tensors
 
 MLP = ["model=mlp", "dataset=ring"]
 WIDTHS = ["model.generator.width=4", "model.discriminator.width=4"]

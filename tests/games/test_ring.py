@@ -7,7 +7,7 @@ import torch
 
 from gan_runner.runs.build import build
 from gan_runner.torch_utils.randomness import fixed_randomness
-from tests.conftest import compose
+from tests.helpers import compose
 
 
 def test_the_ring_is_covered():

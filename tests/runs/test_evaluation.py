@@ -10,7 +10,7 @@ from PIL import Image
 from gan_runner.config.errors import ConfigError
 from gan_runner.runs.build import build
 from gan_runner.runs.evaluation import Objective
-from tests.conftest import TINY, TINY_MODEL, compose
+from tests.helpers import TINY, TINY_MODEL, compose
 
 RUN = Path("run")
 RING = ["experiment=ring", "device=cpu", "batch_size=16", "model.generator.width=8", "model.discriminator.width=8"]

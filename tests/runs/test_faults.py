@@ -11,7 +11,7 @@ import torch
 
 from gan_runner.games.adversarial import Adversarial
 from gan_runner.storage import checkpoint
-from tests.conftest import SMALL
+from tests.helpers import SMALL
 
 RUN = Path("run")
 WORDS = [*SMALL, "steps=6", f"hydra.run.dir={RUN}"]

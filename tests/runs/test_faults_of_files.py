@@ -17,7 +17,7 @@ from gan_runner.games.adversarial import Adversarial
 from gan_runner.runs.log import RunLog
 from gan_runner.runs.recorder import Best
 from gan_runner.storage import checkpoint
-from tests.conftest import SMALL
+from tests.helpers import SMALL
 
 RUN = Path("run")
 ENDLESS = [*SMALL, "steps=1000000", "sample_every=7", "hydra.run.dir=run"]

@@ -10,7 +10,7 @@ import torch
 
 from gan_runner.runs.budgets import count_parameters
 from gan_runner.runs.build import build
-from tests.conftest import compose
+from tests.helpers import compose
 
 MNIST = (28, 28)
 

@@ -29,7 +29,7 @@ from gan_runner.runs.run import prepare
 from gan_runner.storage import atomic_files as files
 from gan_runner.storage import checkpoint, run_directory
 from gan_runner.storage.run_directory import RunDirectory
-from tests.conftest import CONF, TINY, TINY_MODEL, compose, options
+from tests.helpers import CONF, TINY, TINY_MODEL, compose, options
 from tests.soak import contents, differences
 
 # --- every part of a game ---------------------------------------------------------------------------------------------

@@ -20,9 +20,8 @@ from gan_runner.storage.checkpoint import load
 from gan_runner.storage.status import run_status
 from gan_runner.sweeps.batched_launcher import chunks, own_bytes, structure
 from gan_runner.sweeps.sweep import DataCache, Job
-from tests.conftest import TINY, TINY_MODEL, compose, options
-from tests.readme import README
-from tests.sweeps.test_sweep import cli, wait_for
+from tests.helpers import README, TINY, TINY_MODEL, compose, options
+from tests.helpers.processes import cli, wait_for
 
 GROUPS = ("model", "loss", "regularizer", "augmentation", "optimizer", "lr_schedule")
 VAE = [

@@ -4,8 +4,6 @@ import gc
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 import weakref
 from pathlib import Path
@@ -20,7 +18,8 @@ from gan_runner.config.explain import explain
 from gan_runner.storage.status import run_status
 from gan_runner.sweeps.jobs import identity, names, tidy
 from gan_runner.sweeps.sweep import PLAN, Job, Sweep, read_job
-from tests.conftest import SMALL
+from tests.helpers import SMALL
+from tests.helpers.processes import cli, wait_for
 
 RING = [word for word in SMALL if not word.startswith(("sample_count", "checkpoint_every"))]
 RING += ["dataset=ring", "checkpoint_every=null", "sample_every=null", "discriminator_steps=1"]
@@ -356,22 +355,6 @@ def test_a_thousand_jobs_are_planned_in_linear_time(run_cli, monkeypatch):
 
 
 # --- processes
-
-
-def cli(*words, **options):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [str(Path(sys.executable).parent / "gan-runner"), *words], env=environment, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,
-    )  # fmt: skip
-
-
-def wait_for(path, process, seconds=120):
-    end = time.monotonic() + seconds
-    while not path.exists():
-        assert time.monotonic() < end
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.05)
 
 
 def test_a_pool_of_processes(run_cli):

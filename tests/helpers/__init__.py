@@ -1,0 +1,33 @@
+"""What the tests share: the config, its options, words that make a run small."""
+
+from pathlib import Path
+from typing import Any
+
+import hydra
+
+from gan_runner.config.compose import to_plain
+from gan_runner.config.schema import conf_directory
+
+CONF = conf_directory()
+README = Path(__file__).resolve().parents[2] / "README.md"
+
+# Small enough for a step to take milliseconds.
+TINY = ["batch_size=8", "device=cpu", "dataset.held_out=0.05", "model.latent_size=4"]
+TINY_MODEL = [f"model.{player}.{key}" for player in ("generator", "discriminator") for key in ("width=8", "depth=2")]
+
+# A run of the command line that takes a second.
+SMALL = [
+    "model=mlp", "model.generator.width=8", "model.discriminator.width=8", "model.latent_size=4", "steps=3",
+    "log_every=1", "checkpoint_every=1", "batch_size=8", "sample_count=4", "device=cpu", "metric=none",
+]  # fmt: skip
+
+
+def options(group: str) -> list[str]:
+    """The names of a config group's options."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def compose(*overrides: str) -> dict[str, Any]:
+    """The plain config of some words of the command line."""
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        return to_plain(hydra.compose("config", list(overrides)))

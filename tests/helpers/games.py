@@ -1,0 +1,60 @@
+"""Small games, and what can be seen of their steps."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+
+from gan_runner.games.adversarial import Adversarial
+from gan_runner.runs.build import build
+from tests.helpers import TINY, TINY_MODEL, compose
+
+POINTS = ["dataset=ring", "batch_size=8", "device=cpu", "model.latent_size=4", "model=mlp", *TINY_MODEL, "loss=hinge"]
+
+
+def make_game(*overrides: str) -> Adversarial:
+    words = [*TINY, "model=mlp", *TINY_MODEL, "loss=hinge", "discriminator_steps=1", *overrides]
+    game = build(compose(*words), [])[0]
+    assert isinstance(game, Adversarial)
+    return game
+
+
+@contextmanager
+def counted(network: torch.nn.Module) -> Iterator[list[bool]]:
+    """A list that grows by one for each call of the network: whether its weights require grad."""
+    calls: list[bool] = []
+    handle = network.register_forward_hook(lambda *_: calls.append(next(network.parameters()).requires_grad))
+    yield calls
+    handle.remove()
+
+
+class NoHostSync(TorchDispatchMode):
+    """Raises where a step would wait for a GPU: an operator whose result, or its size, the host must read.
+
+    Adam's counters of steps live on the host, so optimizers are left out.
+    """
+
+    READS = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2", "unique_dim", "bincount")
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        assert function.overloadpacket.__name__ not in self.READS, f"{function} waits for the device"
+        masks = [x for x in (args[1] if function.overloadpacket.__name__ == "index" else []) if x is not None]
+        assert all(mask.dtype not in (torch.bool, torch.uint8) for mask in masks), "a boolean index waits"
+        return function(*args, **(kwargs or {}))
+
+
+def step_without_sync(game: Adversarial, monkeypatch: pytest.MonkeyPatch) -> None:
+    for _, player in game.players.items():
+        monkeypatch.setattr(player.optimizer, "step", partial(outside_modes, player.optimizer.step))
+    with NoHostSync():
+        for step in range(2):
+            game.step(step)
+        game.statistics()
+
+
+def outside_modes(function):
+    with _disable_current_modes():
+        return function()
