@@ -15,6 +15,7 @@ from gan_runner.config.errors import ConfigError
 from gan_runner.games.game import Game
 from gan_runner.runs.build import build
 from tests.helpers import CONF, TINY, TINY_MODEL, compose, options
+from tests.helpers.games import take_steps
 
 GROUPS = ("model", "loss", "regularizer", "augmentation", "optimizer", "lr_schedule")
 POINTS = ("gaussian_2d", "ring", "grid", "swiss_roll")
@@ -38,9 +39,7 @@ ON_ANY_NETWORK = (
 def train(*overrides: str, steps: int = 3) -> Any:
     """A game after a few steps on tiny digits, with statistics that are numbers."""
     game = build(compose(*TINY, "discriminator_steps=1", *overrides), []).game
-    for step in range(steps):
-        game.step(step)
-    values = {tag: float(value) for tag, value in game.statistics().items()}
+    values = take_steps(game, steps)
     assert all(math.isfinite(value) for value in values.values()), values
     return game
 
@@ -100,8 +99,7 @@ def test_points(dataset: str) -> None:
         "discriminator_steps=1",
     ]
     game = build(compose(*words), []).game
-    game.step(0)
-    assert all(math.isfinite(float(value)) for value in game.statistics().values())
+    assert all(math.isfinite(value) for value in take_steps(game).values())
 
 
 IMAGES = {
@@ -126,8 +124,7 @@ def test_every_experiment_trains(experiment: str, tmp_path: Path) -> None:
     if "/model: resnet" in text or "/model: dcgan" in text:
         words += ["model.generator.width=8", "model.discriminator.width=8"]
     game, settings, *_ = build(compose(*words), [])
-    game.step(0)
-    assert all(math.isfinite(float(value)) for value in game.statistics().values())
+    assert all(math.isfinite(value) for value in take_steps(game).values())
     nodes = compose(*words).get("regularizer") or {}
     wanted = {name for name, node in nodes.items() if node["role"] == "penalty"}
     assert penalties(game) == wanted

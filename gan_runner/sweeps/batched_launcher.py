@@ -6,7 +6,7 @@ import math
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -19,9 +19,9 @@ from torch import Tensor
 from gan_runner.config.errors import ConfigError
 from gan_runner.games.adversarial import Adversarial
 from gan_runner.games.game import Game
-from gan_runner.games.stacked_game import StackedGame, difference, why_not_stackable
+from gan_runner.games.stacked_game import StackedGame, why_different, why_not_stackable
 from gan_runner.runs.build import build, choose_device, load_data
-from gan_runner.runs.loop import TrainingLoop, is_looked_at
+from gan_runner.runs.loop import TrainingLoop, WantedStep, is_looked_at
 from gan_runner.runs.run import PreparedRun, supervised_loop
 from gan_runner.runs.signals import Interrupted, StoppedAtOnce, StopRequest
 from gan_runner.sweeps.launchers import run_sequentially, terminated_by_exit
@@ -272,7 +272,7 @@ def try_out(alone: list[Game], stacked: list[Game]) -> tuple[str | None, float]:
         return tensor
 
     try:
-        reason = difference(alone, StackedGame(stacked))
+        reason = why_different(alone, StackedGame(stacked))
         with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
             alone[0].step(2)
     except Exception as error:  # vmap may refuse whatever a network of a user's does
@@ -370,18 +370,17 @@ class Group:
 
     def train(self) -> Failure | None:
         """Train to the end, or as far as it can be done together."""
-        steps = {id(member): self.advance(member, partial(next, member.loop)) for member in list(self.members)}
+        wanted = self.go_on({id(member): partial(next, member.loop) for member in self.members})
         if not self.members:
             return None
-        step = Counter(steps[id(member)] for member in self.members).most_common(1)[0][0]
-        assert step is not None, "who is still a member has asked for a step"
-        if others := [member for member in self.members if steps[id(member)] != step]:
+        step = Counter(wanted.values()).most_common(1)[0][0]
+        if others := [member for member in self.members if wanted[id(member)] != step]:
             self.part(others, "its checkpoint is of another step than those of the others")
         together = None
         while self.members:
             try:
                 together = together or StackedGame([member.game for member in self.members])
-                together.step(step)
+                values = together.step(step.number, is_logged=step.is_logged)
             except Exception as error:
                 together = None
                 is_memory = is_of_memory(error)
@@ -389,12 +388,14 @@ class Group:
                 reason = f"{len(self.members)} runs together: {what}"
                 self.part(self.members, reason)
                 return Failure(reason, is_memory)
-            step += 1
             count = len(self.members)
             self.stop.look()
-            self.look(together, step)
-            for member in list(self.members):
-                self.advance(member, partial(next, member.loop))
+            self.look(together, step.number)
+            sent = {
+                id(member): partial(member.loop.send, together.values_of(run, values))
+                for run, member in enumerate(self.members)
+            }
+            step = next(iter(self.go_on(sent).values()), step)
             if len(self.members) < count:
                 together = None  # the others are stacked anew
         return None
@@ -402,18 +403,23 @@ class Group:
     def look(self, together: StackedGame, step: int) -> None:
         """Put the state into the single games where they are looked at; now and then say how far it is."""
         built = self.members[0].prepared.built
-        if is_looked_at(built.settings, step, built.steps) or self.stop.signal is not None or self.stop.is_urgent:
-            together.show()
+        if is_looked_at(built.settings, step + 1, built.steps) or self.stop.signal is not None or self.stop.is_urgent:
+            together.hand_out(step)
         if time.perf_counter() - self.last_line > SECONDS_BETWEEN_LINES:
             self.last_line = time.perf_counter()
-            print(f"step {step}/{built.steps} of {len(self.members)} runs", flush=True)
+            print(f"step {step + 1}/{built.steps} of {len(self.members)} runs", flush=True)
+
+    def go_on(self, calls: Mapping[int, Callable[[], WantedStep]]) -> dict[int, WantedStep]:
+        """Let every run go on by its call; the steps that those ask for which have not ended."""
+        found = {id(member): self.advance(member, calls[id(member)]) for member in list(self.members)}
+        return {key: step for key, step in found.items() if step is not None}
 
     def part(self, members: list[Member], reason: str) -> None:
         """Let runs end as interrupted, at their last checkpoints, which they go on from in another way."""
         for member in list(members):
             self.advance(member, partial(member.loop.throw, Regrouped(reason)))
 
-    def advance(self, member: Member, go_on: Callable[[], int]) -> int | None:
+    def advance(self, member: Member, go_on: Callable[[], WantedStep]) -> WantedStep | None:
         """Let a run go on to the next step that it asks for; None where it has ended, and is no member any more."""
         reason = None
         try:

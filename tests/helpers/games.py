@@ -9,6 +9,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from gan_runner.games.adversarial import Adversarial
+from gan_runner.games.game import Game
 from gan_runner.runs.build import build
 from tests.helpers import TINY, TINY_MODEL, compose
 
@@ -46,15 +47,26 @@ class NoHostSync(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
+def take_steps(game: Game, count: int = 1, start: int = 0) -> dict[str, float]:
+    """Some steps; what the last one did, as it is logged."""
+    for step in range(start, start + count - 1):
+        game.step(step)
+    values = game.step(start + count - 1, is_logged=True) | game.judge_held_out()
+    return {tag: float(value) for tag, value in values.items()}
+
+
 def step_without_sync(game: Adversarial, monkeypatch: pytest.MonkeyPatch) -> None:
     for _, player in game.players.items():
-        monkeypatch.setattr(player.optimizer, "step", partial(outside_modes, player.optimizer.step))
+        monkeypatch.setattr(player.optimizer, "step", partial(without_closure, player.optimizer.step))
     with NoHostSync():
         for step in range(2):
-            game.step(step)
-        game.statistics()
+            game.step(step, is_logged=True)
+        game.judge_held_out()
 
 
-def outside_modes(function):
+def without_closure(update, closure):
+    """An optimizer's step after its closure, which alone is watched."""
+    with torch.enable_grad():
+        closure()
     with _disable_current_modes():
-        return function()
+        update()

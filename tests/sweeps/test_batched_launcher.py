@@ -14,12 +14,13 @@ import torch
 import yaml
 
 from gan_runner.games.game import Game
-from gan_runner.games.stacked_game import StackedGame, difference, why_not_stackable
+from gan_runner.games.stacked_game import StackedGame, why_different, why_not_stackable
 from gan_runner.runs.build import build, load_data
 from gan_runner.storage.checkpoint import load
 from gan_runner.storage.status import run_status
 from gan_runner.sweeps.batched_launcher import chunks, own_bytes, structure
 from gan_runner.sweeps.sweep import DataCache, Job
+from gan_runner.torch_utils.parameters import gradient_norm
 from tests.helpers import README, TINY, TINY_MODEL, compose, options
 from tests.helpers.processes import cli, wait_for
 
@@ -91,7 +92,7 @@ def idle_weights(game: Game) -> list[str]:
     """The paths of weights whose gradient is rounding, and what goes with them."""
     found = []
     for name, player in game.players.items():
-        norm = player.gradient_norm()
+        norm = gradient_norm(player.network)
         for number, (weight_name, weight) in enumerate(player.network.named_parameters()):
             assert weight.grad is not None
             if weight.grad.abs().max() < 1e-6 * norm:
@@ -109,12 +110,11 @@ def largest_difference(configs: list[dict[str, Any]], steps: int) -> tuple[float
     alone, single = games_of(configs), games_of(configs)
     together = StackedGame(single)
     for step in range(steps):
-        together.step(step)
-        for game in alone:
-            game.step(step)
-    together.show()
+        values = together.step(step, is_logged=True)
+        of_alone = [game.step(step, is_logged=True) for game in alone]
+    together.hand_out(steps - 1)
     found = []
-    for one, other in zip(alone, single, strict=True):
+    for run, (one, other) in enumerate(zip(alone, single, strict=True)):
         expected, got = tensors(one.state_dict()), tensors(other.state_dict())
         assert expected.keys() == got.keys()
         scales: dict[str, float] = {}
@@ -127,10 +127,11 @@ def largest_difference(configs: list[dict[str, Any]], steps: int) -> tuple[float
             for key, value in expected.items()
             if not any(key.startswith(prefix) for prefix in idle)
         ]
-        for tag, logged in one.statistics().items():
+        of_run = together.values_of(run, values) | other.judge_held_out()
+        for tag, logged in (of_alone[run] | one.judge_held_out()).items():
             if tag.startswith(("loss", "penalty", "gradient_norm", "weight", "learning_rate", "state", "logits/real")):
                 scale = max(abs(float(logged)), 1e-6)
-                found.append((abs(float(other.statistics()[tag]) - float(logged)) / scale, tag))
+                found.append((abs(float(of_run[tag]) - float(logged)) / scale, tag))
     assert all(math.isfinite(error) for error, _ in found), found
     return max(found)
 
@@ -206,17 +207,16 @@ def test_bfloat16(words):
     alone, single = games_of(configs), games_of(configs)
     together = StackedGame(single)
     for step in range(5):
-        together.step(step)
-        for game in alone:
-            game.step(step)
-    together.show()
-    for one, other in zip(alone, single, strict=True):
+        values = together.step(step, is_logged=True)
+        of_alone = [game.step(step, is_logged=True) for game in alone]
+    for run, expected in enumerate(of_alone):
+        found = together.values_of(run, values)
         for tag, limit in (
             ("loss/generator", 0.01),
             ("loss/discriminator", 0.01),
             ("gradient_norm/discriminator", 0.25),
         ):
-            assert float(other.statistics()[tag]) == pytest.approx(float(one.statistics()[tag]), rel=limit)
+            assert float(found[tag]) == pytest.approx(float(expected[tag]), rel=limit)
 
 
 def test_what_falls_back_is_what_the_readme_says():
@@ -235,11 +235,11 @@ def test_a_penalty_that_mixes_the_runs_is_seen():
         return sum(parameter.abs().sum() for parameter in view.learner.parameters()).expand(view.real.shape[:-3])
 
     pair = [games_of(configs) for _ in range(2)]
-    assert difference(pair[0], StackedGame(pair[1])) is None
+    assert why_different(pair[0], StackedGame(pair[1])) is None
     pair = [games_of(configs) for _ in range(2)]
     for game in [*pair[0], *pair[1]]:
-        game.players["discriminator"].terms["l1"].of = unaware
-    assert "stacked, l1 of the discriminator would be" in str(difference(pair[0], StackedGame(pair[1])))
+        game.players["discriminator"].terms["l1"].fn = unaware
+    assert "stacked, penalty/l1 would be" in str(why_different(pair[0], StackedGame(pair[1])))
 
 
 @pytest.mark.parametrize("words", [MLP, ["model=dcgan", *TINY_MODEL]], ids=" ".join)
@@ -252,7 +252,7 @@ def test_memory(words):
     alone.step(0)
     together = StackedGame(games)
     together.step(0)
-    together.show()
+    together.hand_out(0)
 
     def storages(things: list[Any]) -> int:
         found: dict[int, int] = {}
@@ -415,18 +415,18 @@ def test_an_interrupted_group_goes_on(run_cli, monkeypatch, during_evaluation):
 
 
 def test_skipping_extending_and_retrying(run_cli, monkeypatch):
-    from gan_runner.runs import recorder as report
+    from gan_runner.runs.recorder import Recorder
 
     assert run_cli(*SWEEP, f"{WEIGHT}=1,2")[0] == 0
     before = {name: (ROOT / name / "summary.json").read_bytes() for name in statuses()}
-    read = report.Report.read
+    read = Recorder.read
 
-    def fail(self, number):
+    def fail(self, number, values):
         if self.settings.seed == 1 and number == 4:
             raise RuntimeError("the sky fell")
-        return read(self, number)
+        return read(self, number, values)
 
-    monkeypatch.setattr(report.Report, "read", fail)
+    monkeypatch.setattr(Recorder, "read", fail)
     words = [*SWEEP, f"{WEIGHT}=1,2", "seed=0,1,2"]
     code, out, error = run_cli(*words)
     assert code == 1
@@ -435,7 +435,7 @@ def test_skipping_extending_and_retrying(run_cli, monkeypatch):
     assert "4 completed, 2 failed" in error
     assert "Traceback" in (ROOT / "weight-1_seed-1/gan_runner.log").read_text()
     assert {name: (ROOT / name / "summary.json").read_bytes() for name in before} == before
-    monkeypatch.setattr(report.Report, "read", read)
+    monkeypatch.setattr(Recorder, "read", read)
     code, out, error = run_cli(*words, "retry_failed=true")
     assert code == 0, error
     assert "2 jobs as one program" in out

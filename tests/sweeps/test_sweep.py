@@ -172,7 +172,7 @@ def test_failures_are_recorded_and_the_others_go_on(run_cli, monkeypatch):
 
     step, networks = Adversarial.take_turns, []
 
-    def fail(self, number, batches):
+    def fail(self, number, batches, **options):
         networks.append(weakref.ref(self.players["generator"].network))
         alive.append(sum(network() is not None for network in networks))
         if self.randomness.seed == 1:
@@ -182,7 +182,7 @@ def test_failures_are_recorded_and_the_others_go_on(run_cli, monkeypatch):
         if self.randomness.seed == 3:
             with torch.no_grad():
                 next(self.players["generator"].network.parameters()).fill_(torch.nan)
-        return step(self, number, batches)
+        return step(self, number, batches, **options)
 
     alive: list[int] = []
     monkeypatch.setattr(Adversarial, "take_turns", fail)
