@@ -128,7 +128,7 @@ class Builder:
         own = [regularizer for regularizer in self.regularizers if name in regularizer.on]
         made = self.network(name)
         for regularizer in own:
-            if regularizer.role == "wrapper":
+            if regularizer.role == "parametrization":
                 made = regularizer.made(made)
         # Kernels of convolutions are channels last: up to 1.4 times as fast on a CPU, and what tensor cores want.
         made.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -394,7 +394,7 @@ class Regularizer:
             raise ConfigError(f"{self.key}.on={wrong}: this penalty is only for the {right}")
 
     def make(self) -> Any:
-        """The penalty, projection, wrapper or transform itself."""
+        """The penalty, projection, parametrization or transform itself."""
         return component(self.rest, self.key, self.trust, per_call=1, siblings=self.siblings)
 
     def term(self) -> Term:
@@ -407,7 +407,7 @@ class Regularizer:
 
 
 def roles(
-    role: Literal["penalty", "projection", "wrapper", "gradient"],
+    role: Literal["penalty", "projection", "parametrization", "gradient"],
     on: Annotated[list[Literal["generator", "discriminator", "autoencoder"]], MinLen(1)],
 ) -> None:
     """The keys that every regularizer has: what it is, and whose."""

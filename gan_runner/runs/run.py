@@ -75,9 +75,9 @@ def prepare_evaluation(built: Built) -> list[str]:
     return said
 
 
-def run(built: Built, hyperparameters: dict[str, Any], path: Path, **words: Any) -> float | None:
+def run(built: Built, hyperparameters: dict[str, Any], path: Path, **options: Any) -> float | None:
     """Train in a directory of its own, and return the best objective. Raises as `create_run` and `train`."""
-    return train(create_run(built, hyperparameters, path, **words))
+    return train(create_run(built, hyperparameters, path, **options))
 
 
 def create_run(
@@ -85,7 +85,7 @@ def create_run(
     hyperparameters: dict[str, Any],
     path: Path,
     *,
-    documents: dict[str, str],
+    hydra_files: dict[str, str],
     title: str,
     notes: list[str],
 ) -> PreparedRun:
@@ -93,7 +93,7 @@ def create_run(
     try:
         RunDirectory.check_free(path)
         said = prepare_evaluation(built)
-        directory = RunDirectory.create(path, documents, {"horizon": built.steps, **facts(built)})
+        directory = RunDirectory.create(path, hydra_files, {"horizon": built.steps, **facts(built)})
     except (OSError, ValueError) as error:
         raise ConfigError(str(error)) from error
     lines = [f"gan-runner {__version__}: {title}", *outline(built), *(f"note: {note}" for note in notes)]
@@ -111,7 +111,7 @@ def restore_run(
     trust: list[str],
     path: Path,
     *,
-    documents: dict[str, str],
+    hydra_files: dict[str, str],
     any_version: bool = False,
     data: Data | None = None,
 ) -> PreparedRun | None:
@@ -150,7 +150,7 @@ def restore_run(
         try:
             if warning:
                 checkpoint.set_damaged_aside(directory.checkpoints)
-            directory.write(documents)
+            directory.write(hydra_files)
             directory.go_on(done, done - is_pending, memory["best"] if memory else None, facts(built))
         except OSError as error:
             raise ConfigError(f"cannot write to {path}: {error.strerror}") from error
@@ -159,9 +159,9 @@ def restore_run(
         return PreparedRun(built, directory, lines, said, flatten(config), [], done, memory)
 
 
-def fail(path: Path, documents: dict[str, str], reason: str) -> None:
+def fail(path: Path, hydra_files: dict[str, str], reason: str) -> None:
     """A directory for a run that could not be built, which says why."""
-    with RunDirectory.create(path, documents, {}) as directory:
+    with RunDirectory.create(path, hydra_files, {}) as directory:
         directory.update(status="failed", reason=reason)
 
 
@@ -191,7 +191,7 @@ def supervised_loop(prepared: PreparedRun, stop: StopRequest, *, is_alone: bool 
     """
     built, directory, lines, said, hyperparameters, notes, done, memory = prepared
     game, settings, steps, _, evaluator = built
-    shown_path = shorten(directory.path)
+    shown_path = relative_to_here(directory.path)
     logged = done - (memory["pending"] is not None) if memory and done else done
     try:
         with RunLog(directory.path, steps, hyperparameters, logged, is_shown=is_alone) as log:
@@ -232,12 +232,12 @@ def supervised_loop(prepared: PreparedRun, stop: StopRequest, *, is_alone: bool 
     except Diverged as end:
         raise Stopped(f"{shown_path} diverged at {end}; {last_good(directory)}") from None
     except Exception as error:
-        reason = explain(error)
+        reason = explain_failure(error)
         try:
             directory.check()
             directory.update(status="failed", reason=reason or f"{type(error).__name__}: {error}")
         except FileNotFoundError as gone:
-            reason = explain(gone)
+            reason = explain_failure(gone)
         except OSError:  # the disk may be full
             pass
         if reason:
@@ -245,7 +245,7 @@ def supervised_loop(prepared: PreparedRun, stop: StopRequest, *, is_alone: bool 
         raise TrainingFailed from error
 
 
-def explain(error: Exception) -> str | None:
+def explain_failure(error: Exception) -> str | None:
     """What one line can say of an error that is none of the program's."""
     first = str(error).strip().partition("\n")[0]
     is_memory = isinstance(error, OSError) and error.errno == errno.ENOMEM
@@ -342,6 +342,6 @@ def describe_device(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
-def shorten(path: Path) -> Path:
+def relative_to_here(path: Path) -> Path:
     """The path as seen from here, where it lies below."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from gan_runner.config.errors import ConfigError
+from gan_runner.config.keys import find_key, without_keys
 from gan_runner.games.adversarial import Adversarial
 from gan_runner.games.game import Game
 from gan_runner.games.stacked_game import StackedGame, why_different, why_not_stackable
@@ -31,16 +32,14 @@ from gan_runner.sweeps.sweep import (
     DataCache,
     Job,
     Sweep,
+    empty_cache,
     ended_row,
-    free_memory,
-    little_garbage,
-    own_documents,
+    own_hydra_files,
     prepare_job,
     why_failed,
 )
 from gan_runner.torch_utils.precision import deterministic
 
-FREE = ("seed", "sweep", "retry_failed", "trust", "prune")  # keys in which jobs of one structure may differ
 MAX_GROUP = 64  # jobs at once, if memory and files suffice
 TRIAL_SAMPLES = 8  # in a batch of the trial
 FILES_OF_A_RUN = 8  # open at once: the logs, the lock, what is just written
@@ -84,7 +83,7 @@ class StopOfAll(StopRequest):
             yield
 
 
-class Member(NamedTuple):
+class GroupMember(NamedTuple):
     """A run of a group."""
 
     job: Job
@@ -109,7 +108,7 @@ def run_batched(sweep: Sweep, jobs: list[Job], trust: list[str], *, max_group: i
     data = DataCache(lambda node: load_data(node, trust).to(device))  # moved once, for all
     batch = Batch(sweep, trust, data)
     alone: list[Job] = []
-    with terminated_by_exit(), little_garbage():
+    with terminated_by_exit():
         for same in grouped(jobs, lambda job: (structure(job.config), steps_done(sweep, job))):
             reason, size = batch.trial(same)
             waiting = [] if reason else chunks(same, min(size, max_group))
@@ -154,40 +153,15 @@ def steps_done(sweep: Sweep, job: Job) -> int:
 
 
 def structure(config: dict[str, Any]) -> str:
-    """What jobs that are trained together have in common: a config without the numbers that each may have of its own.
+    """What jobs that are trained together have in common: a config without the keys in which they may differ.
 
-    These are the seed, the weights of penalties, learning rates and the numbers of schedules.
+    These are, above all, the seed, the weights of penalties, learning rates and the arguments of schedules. What is no
+    penalty has no weight and no schedule of its own: keys of that name are the component's.
     """
-    kept = {key: value for key, value in config.items() if key not in FREE}
-    kept["lr_schedule"] = without_numbers(config["lr_schedule"])
-    for group in ("regularizer", "augmentation"):
-        kept[group] = {name: without_own(node) for name, node in (config.get(group) or {}).items()}
-    slots = {key: without_lr(slot) for key, slot in config["optimizer"].items() if isinstance(slot, dict)}
-    kept["optimizer"] = without_lr(config["optimizer"]) | slots
+    regularizers = (config.get("regularizer") or {}).items()
+    others = tuple(f"regularizer.{name}." for name, node in regularizers if node.get("role", "penalty") != "penalty")
+    kept = without_keys(config, lambda key: find_key(key).may_differ and not key.startswith(others))
     return json.dumps(kept, sort_keys=True)
-
-
-def without_numbers(node: Any) -> Any:
-    """A schedule without its numbers."""
-    return {key: value for key, value in node.items() if not is_number(value)} if isinstance(node, dict) else node
-
-
-def without_own(node: dict[str, Any]) -> dict[str, Any]:
-    """A regularizer without a penalty's weight, an augmentation; each without the numbers of its schedule."""
-    kept = {key: without_numbers(value) if key == "schedule" else value for key, value in node.items()}
-    if node.get("role", "penalty") == "penalty" and is_number(node.get("weight")):
-        del kept["weight"]
-    return kept
-
-
-def without_lr(node: dict[str, Any]) -> dict[str, Any]:
-    """An optimizer's keys without its rate."""
-    return {key: value for key, value in node.items() if not (key == "lr" and is_number(value))}
-
-
-def is_number(value: Any) -> bool:
-    """Whether a value of a config is one."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 # --- a group ----------------------------------------------------------------------------------------------------------
@@ -251,7 +225,7 @@ class Batch:
                 group.begin(jobs, self.trust, self.data, held)
                 return group.run()
         finally:
-            free_memory()
+            empty_cache()
 
 
 def try_out(alone: list[Game], stacked: list[Game]) -> tuple[str | None, float]:
@@ -325,8 +299,8 @@ class Group:
 
     def __init__(self, sweep: Sweep, stop: StopOfAll):
         self.sweep, self.stop = sweep, stop
-        self.documents = sweep.documents()
-        self.members: list[Member] = []
+        self.hydra_files = sweep.hydra_files()
+        self.members: list[GroupMember] = []
         self.began = self.last_line = time.perf_counter()
         self.exit_code: int | None = None
 
@@ -335,11 +309,11 @@ class Group:
         for job in jobs:
             if self.stop.came is not None:
                 return
-            path, documents = self.sweep.path(job), self.documents | own_documents(job)
+            path, hydra_files = self.sweep.path(job), self.hydra_files | own_hydra_files(job)
             try:
-                prepared = prepare_job(job, path, trust, documents, data)
+                prepared = prepare_job(job, path, trust, hydra_files, data)
             except Exception as error:
-                self.record(job, why_failed(error, path, documents))
+                self.record(job, why_failed(error, path, hydra_files))
                 continue
             if prepared is None:
                 self.record(job, None)
@@ -349,7 +323,7 @@ class Group:
                 of_first, own = self.members[0].prepared.built.evaluator, prepared.built.evaluator
                 if own.network:
                     own.network, own.real = of_first.network, of_first.real
-            self.members.append(Member(job, prepared, supervised_loop(prepared, self.stop, is_alone=False)))
+            self.members.append(GroupMember(job, prepared, supervised_loop(prepared, self.stop, is_alone=False)))
 
     def run(self) -> Failure | None:
         """Train to the end. SystemExit after a signal."""
@@ -414,12 +388,12 @@ class Group:
         found = {id(member): self.advance(member, calls[id(member)]) for member in list(self.members)}
         return {key: step for key, step in found.items() if step is not None}
 
-    def part(self, members: list[Member], reason: str) -> None:
+    def part(self, members: list[GroupMember], reason: str) -> None:
         """Let runs end as interrupted, at their last checkpoints, which they go on from in another way."""
         for member in list(members):
             self.advance(member, partial(member.loop.throw, Regrouped(reason)))
 
-    def advance(self, member: Member, go_on: Callable[[], WantedStep]) -> WantedStep | None:
+    def advance(self, member: GroupMember, go_on: Callable[[], WantedStep]) -> WantedStep | None:
         """Let a run go on to the next step that it asks for; None where it has ended, and is no member any more."""
         reason = None
         try:

@@ -636,7 +636,7 @@ def test_nothing_but_damage():
 
 
 def test_a_report_needs_no_torch():
-    code = "import sys, gan_runner.reporting.verb; assert not {'torch', 'matplotlib.pyplot'} & set(sys.modules)"
+    code = "import sys, gan_runner.cli.report; assert not {'torch', 'matplotlib.pyplot'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

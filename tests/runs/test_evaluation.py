@@ -114,7 +114,7 @@ def test_a_run_returns_its_best_value(monkeypatch):
     from gan_runner.runs.run import prepare
 
     train = prepare(compose(*RING, *EVERY_TWO), [])
-    best = train(RUN.absolute(), documents={}, title="", notes=[])
+    best = train(RUN.absolute(), hydra_files={}, title="", notes=[])
     values = [record["metrics"]["modes"]["values"]["wasserstein"] for record in rows("evaluations.jsonl")]
     assert best == min(values)
 

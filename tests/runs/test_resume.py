@@ -130,7 +130,7 @@ def begin(path, *words):
     """A new run, without Hydra, which would take longer than the run: its exit code."""
     config = config_of(*words)
     try:
-        prepare(config, [])(path, documents={".hydra/config.yaml": to_yaml(config)}, title="", notes=[])
+        prepare(config, [])(path, hydra_files={".hydra/config.yaml": to_yaml(config)}, title="", notes=[])
     except SystemExit as end:
         return end.code
     return 0
