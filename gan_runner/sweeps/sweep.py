@@ -234,10 +234,10 @@ def prepare_job(
 
 def why_failed(error: Exception, path: Path, documents: dict[str, str]) -> str:
     """Why a job ended by an error, which a directory says too where the run had none yet."""
-    from gan_runner.runs.run import explain, fail
+    from gan_runner.runs.run import fail, outside_cause
 
     cause = error.__cause__ if isinstance(error, TrainingFailed) else error
-    known = str(cause) if isinstance(cause, ConfigError | Stopped) else explain(cause)  # type: ignore[arg-type]
+    known = str(cause) if isinstance(cause, ConfigError | Stopped) else outside_cause(cause)  # type: ignore[arg-type]
     reason = known or f"{type(cause).__name__}: {cause}"
     if run_status(path) == "new":
         text = "" if known else "".join(traceback.format_exception(cause))
