@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from gan_runner.config.errors import ConfigError, Stopped, suggest
+from gan_runner.config.errors import ConfigError, Stopped, out_of_memory, suggest
 from gan_runner.config.schema import GROUPS, LIST_GROUPS, conf_directory
 
 LONGEST = 2000  # characters of a message
@@ -45,8 +45,8 @@ def explain(error: BaseException, arguments: list[str]) -> str:  # noqa: PLR0911
     first, *rest = text.strip().splitlines() or [""]
     if first.endswith(":") and rest:
         first = f"{first} {rest[0].strip()}"
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text:
-        return f"out of memory ({first or 'MemoryError'}); a smaller batch_size or a smaller model needs less"
+    if memory := out_of_memory(error):
+        return memory
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
     if first.startswith("Config group override"):  # a ValueError of Hydra's

@@ -81,10 +81,10 @@ def training_loop(
         if settings.sample_every and (last or is_due(settings.sample_every, step)) and not is_pending:
             recorder.preview.draw(step)
         shortfall = recorder.shortfall(step) if is_evaluated and not is_pending and not last else None
-        if last or shortfall or asked is not None or stop.is_urgent or is_due(settings.checkpoint_every, step):
+        if last or shortfall or asked is not None or is_pending or is_due(settings.checkpoint_every, step):
             recorder.save(step)
-        if is_pending or ((asked is not None or stop.is_urgent) and not last):
-            raise Interrupted(asked or stop.signal or 0)
+        if is_pending or (asked is not None and not last):
+            raise Interrupted(asked or stop.came or 0)
         if shortfall:
             raise Pruned(shortfall)
     return recorder.best.value

@@ -9,11 +9,11 @@ import torch
 from gan_runner.config.schema import Settings
 from gan_runner.games.game import Game
 from gan_runner.games.player import Values
-from gan_runner.runs.evaluation import Evaluator, Objective, tags
+from gan_runner.runs.evaluation import BrokenOff, Evaluator, Objective, tags
 from gan_runner.runs.health import Guard, Monitors, largest_weight
 from gan_runner.runs.log import RunLog
 from gan_runner.runs.preview import Preview
-from gan_runner.runs.signals import StoppedAtOnce, StopRequest
+from gan_runner.runs.signals import StopRequest
 from gan_runner.storage import checkpoint
 from gan_runner.storage.run_directory import RunDirectory, versions
 
@@ -68,9 +68,8 @@ class Recorder:
         self.pending = None
         if is_evaluated:
             try:
-                with stop.at_once():
-                    record = self.evaluator.evaluate(self.game)
-            except StoppedAtOnce:
+                record = self.evaluator.evaluate(self.game, stop.has_come)
+            except BrokenOff:
                 self.pending = values
                 return
             self.log.evaluation({"step": step, **record})

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 
 from gan_runner import __version__
-from gan_runner.config.errors import ConfigError, Stopped, TrainingFailed
+from gan_runner.config.errors import ConfigError, Stopped, TrainingFailed, out_of_memory
 from gan_runner.config.keys import flatten
 from gan_runner.datasets.data import Data
 from gan_runner.datasets.on_disk import UnreadableError
@@ -20,7 +20,7 @@ from gan_runner.games.cuda_graph import CapturedStep, why_not_capturable
 from gan_runner.games.game import Game
 from gan_runner.games.player import Values
 from gan_runner.runs.build import Built, build
-from gan_runner.runs.log import RunLog
+from gan_runner.runs.log import RunLog, Terminal
 from gan_runner.runs.loop import TrainingLoop, run_loop, training_loop
 from gan_runner.runs.recorder import Diverged, Pruned
 from gan_runner.runs.signals import Interrupted, StopRequest
@@ -66,9 +66,10 @@ def build_run(config: dict[str, Any], trust: list[str], data: Data | None = None
 def prepare_evaluation(built: Built) -> list[str]:
     """Have the metrics ready, and return what was said about it: the run has no log yet, and this can take a while."""
     said: list[str] = []
+    terminal = Terminal()
 
     def say(line: str) -> None:
-        print(line, flush=True)
+        terminal.say(line)
         said.append(line)
 
     built.evaluator.prepare(built.game.data, say)
@@ -206,7 +207,7 @@ def supervised_loop(prepared: PreparedRun, stop: StopRequest, *, is_alone: bool 
                         game, evaluator, settings, steps=steps, directory=directory, log=log, stop=stop,
                         notes=notes, done=done or 0, memory=memory,
                     )  # fmt: skip
-            except (Interrupted, KeyboardInterrupt) as interruption:
+            except (Interrupted, KeyboardInterrupt, BrokenPipeError) as interruption:
                 directory.update(status="interrupted", reason=str(interruption) or "SIGINT")
                 saved = "saved" if (directory.checkpoints / "last.pt").exists() else "nothing saved yet"
                 log.say(f"interrupted at step {directory.summary['step']:,}; {saved} in {shown_path}")
@@ -232,12 +233,12 @@ def supervised_loop(prepared: PreparedRun, stop: StopRequest, *, is_alone: bool 
     except Diverged as end:
         raise Stopped(f"{shown_path} diverged at {end}; {last_good(directory)}") from None
     except Exception as error:
-        reason = explain_failure(error)
+        reason = outside_cause(error)
         try:
             directory.check()
             directory.update(status="failed", reason=reason or f"{type(error).__name__}: {error}")
         except FileNotFoundError as gone:
-            reason = explain_failure(gone)
+            reason = outside_cause(gone)
         except OSError:  # the disk may be full
             pass
         if reason:
@@ -245,12 +246,11 @@ def supervised_loop(prepared: PreparedRun, stop: StopRequest, *, is_alone: bool 
         raise TrainingFailed from error
 
 
-def explain_failure(error: Exception) -> str | None:
-    """What one line can say of an error that is none of the program's."""
+def outside_cause(error: Exception) -> str | None:
+    """One line about an error that comes from the machine or the data, or None for one of the program's own."""
     first = str(error).strip().partition("\n")[0]
-    is_memory = isinstance(error, OSError) and error.errno == errno.ENOMEM
-    if is_memory or isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in first:
-        return f"out of memory ({first or 'MemoryError'}); a smaller batch_size or a smaller model needs less"
+    if memory := out_of_memory(error):
+        return memory
     if isinstance(error, OSError) and error.errno:
         what = f"cannot write {error.filename}" if error.filename else "cannot write"
         return f"{what}: {errno.errorcode.get(error.errno, '')} ({error.strerror})"

@@ -3,20 +3,18 @@
 import contextlib
 import json
 import math
-import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from gan_runner.config.errors import ConfigError
+from gan_runner.config.errors import ConfigError, out_of_memory
 from gan_runner.config.keys import find_key, without_keys
 from gan_runner.games.adversarial import Adversarial
 from gan_runner.games.game import Game
@@ -24,7 +22,7 @@ from gan_runner.games.stacked_game import StackedGame, why_different, why_not_st
 from gan_runner.runs.build import build, choose_device, load_data
 from gan_runner.runs.loop import TrainingLoop, WantedStep, is_looked_at
 from gan_runner.runs.run import PreparedRun, supervised_loop
-from gan_runner.runs.signals import Interrupted, StoppedAtOnce, StopRequest
+from gan_runner.runs.signals import Interrupted, StopRequest
 from gan_runner.sweeps.launchers import run_sequentially, terminated_by_exit
 from gan_runner.sweeps.sweep import (
     DONE,
@@ -55,32 +53,18 @@ class Regrouped(Interrupted):
 
 
 class StopOfAll(StopRequest):
-    """A signal counts from when the loop has looked for it: then every run is saved after the same step."""
+    """A signal counts for all runs from the same step on: that after which the group has heeded it."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.came: int | None = None
+        self.heeded: int | None = None
 
-    def look(self) -> None:
-        """Whether one has come."""
-        self.signal = self.came
+    @property
+    def signal(self) -> int | None:
+        return self.heeded
 
-    def note(self, number: int, frame: FrameType | None) -> None:
-        """The handler."""
-        if self.came is not None and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.came = number
-        if self.may_break_off:
-            self.signal = number
-            self.may_break_off, self.is_urgent = False, True
-            raise StoppedAtOnce
-
-    @contextlib.contextmanager
-    def at_once(self) -> Iterator[None]:
-        """As for a single run."""
-        self.look()  # what is evaluated has been put into the single games
-        with super().at_once():
-            yield
+    def heed(self) -> None:
+        self.heeded = self.came
 
 
 class GroupMember(NamedTuple):
@@ -289,11 +273,6 @@ def files_at_once() -> int:
     return max(1, (limit - 100) // FILES_OF_A_RUN)
 
 
-def is_of_memory(error: Exception) -> bool:
-    """Whether an error is for want of memory."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
 class Group:
     """Runs that are trained together: each has a training loop of its own, and all are at the same step."""
 
@@ -357,14 +336,14 @@ class Group:
                 values = together.step(step.number, is_logged=step.is_logged)
             except Exception as error:
                 together = None
-                is_memory = is_of_memory(error)
+                is_memory = out_of_memory(error) is not None
                 what = "out of memory" if is_memory else f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
                 reason = f"{len(self.members)} runs together: {what}"
                 self.part(self.members, reason)
                 return Failure(reason, is_memory)
             count = len(self.members)
-            self.stop.look()
-            self.look(together, step.number)
+            self.stop.heed()
+            self.unstack_if_wanted(together, step.number)
             sent = {
                 id(member): partial(member.loop.send, together.values_of(run, values))
                 for run, member in enumerate(self.members)
@@ -374,10 +353,10 @@ class Group:
                 together = None  # the others are stacked anew
         return None
 
-    def look(self, together: StackedGame, step: int) -> None:
-        """Put the state into the single games where they are looked at; now and then say how far it is."""
+    def unstack_if_wanted(self, together: StackedGame, step: int) -> None:
+        """Put the state into the single games where they are read or saved; now and then say how far it is."""
         built = self.members[0].prepared.built
-        if is_looked_at(built.settings, step + 1, built.steps) or self.stop.signal is not None or self.stop.is_urgent:
+        if is_looked_at(built.settings, step + 1, built.steps) or self.stop.signal is not None:
             together.hand_out(step)
         if time.perf_counter() - self.last_line > SECONDS_BETWEEN_LINES:
             self.last_line = time.perf_counter()

@@ -240,10 +240,10 @@ def prepare_job(
 
 def why_failed(error: Exception, path: Path, hydra_files: dict[str, str]) -> str:
     """Why a job ended by an error. Where the run has no directory yet, one is made that says it too."""
-    from gan_runner.runs.run import explain_failure, fail
+    from gan_runner.runs.run import fail, outside_cause
 
     cause = error.__cause__ if isinstance(error, TrainingFailed) else error
-    known = str(cause) if isinstance(cause, ConfigError | Stopped) else explain_failure(cause)  # type: ignore[arg-type]
+    known = str(cause) if isinstance(cause, ConfigError | Stopped) else outside_cause(cause)  # type: ignore[arg-type]
     reason = known or f"{type(cause).__name__}: {cause}"
     if run_status(path) == "new":
         text = "" if known else "".join(traceback.format_exception(cause))

@@ -15,7 +15,7 @@ from gan_runner.config.keys import describe_changes, find_key, identity, shorten
 from gan_runner.config.schema import COMPONENT_KEYS, GROUPS, LIST_GROUPS, Settings
 from gan_runner.games.term import Term
 from gan_runner.runs import build
-from tests.conftest import CONF, compose, options
+from tests.helpers import CONF, compose, options
 
 # identity: another value is another job of a sweep. change: it may be another when a run is resumed. differ: it may be
 # another in each of the runs trained as one program. report: its values tell settings apart.

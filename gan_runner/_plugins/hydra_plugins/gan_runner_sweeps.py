@@ -48,11 +48,9 @@ class SearchSweeper(GridSweeper):
     def sweep(self, arguments: list[str]) -> None:
         """Run the trials of a search. Raises ConfigError where Optuna is not installed."""
         from gan_runner.config.errors import ConfigError
-        from gan_runner.runs.signals import interruptible_imports
 
         try:
-            with interruptible_imports():
-                from gan_runner.sweeps.search import run_search
+            from gan_runner.sweeps.search import run_search
         except ModuleNotFoundError as error:
             if error.name not in ("optuna", "sqlalchemy"):
                 raise
