@@ -31,3 +31,14 @@ def compose(*overrides: str) -> dict[str, Any]:
     """The plain config of some words of the command line."""
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         return to_plain(hydra.compose("config", list(overrides)))
+
+
+def refusal(outcome: tuple[int, str, str], *named: str) -> str:
+    """The one line with which the command line refuses something, or breaks off; it names all of these."""
+    code, out, error = outcome
+    assert code == 1, error
+    assert error.startswith("gan-runner: "), error
+    assert error.count("\n") == 1, error
+    assert "Traceback" not in out
+    assert not [name for name in named if name not in error], error
+    return error
