@@ -19,7 +19,7 @@ from gan_runner.datasets.streamed import Streamed
 from gan_runner.games.adversarial import Adversarial
 from gan_runner.games.game import Game
 from gan_runner.games.player import Player, Values
-from gan_runner.games.term import Schedule, Term
+from gan_runner.games.term import Schedule, Term, as_tensor
 from gan_runner.optimizers import Subgradient
 from gan_runner.torch_utils.ema import MovingAverage
 from gan_runner.torch_utils.randomness import Randomness, derive
@@ -58,7 +58,20 @@ class StackedGame:
 
     def step(self, step: int, *, is_logged: bool = False) -> Values:
         """Training step number `step` of all runs; of a logged one, tag -> tensor (M,), or () for all."""
-        return self.game.step(step, is_logged=is_logged)
+        values = self.game.step(step, is_logged=is_logged)
+        return values | self.host_numbers(step) if is_logged else values
+
+    def host_numbers(self, step: int) -> Values:
+        """Weights and rates as each run alone logs them, in full precision: (M,) each."""
+        found: dict[str, list[Tensor]] = defaultdict(list)
+        for game in self.games:
+            for name, player in game.players.items():
+                rate = player.optimizer.param_groups[0]["initial_lr"] * player.lr_schedule(step)
+                found[f"learning_rate/{name}"].append(as_tensor(rate))
+            for tag, term in game.penalties():
+                if not hasattr(term.fn, "factor"):  # which lies with the stacked term
+                    found[f"weight/{tag}"].append(as_tensor(term.weight_at(step)))
+        return {tag: torch.stack(numbers) for tag, numbers in found.items()}
 
     def values_of(self, run: int, values: Values) -> Values:
         """What a step did in one run: tag -> tensor ()."""

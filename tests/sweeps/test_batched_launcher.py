@@ -394,9 +394,11 @@ def test_an_interrupted_group_goes_on(run_cli, monkeypatch, during_evaluation):
             os.kill(os.getpid(), signal.SIGINT)
 
     if during_evaluation:
-        monkeypatch.setattr(Evaluator, "evaluate", lambda self, game: (interrupt(0), evaluate(self, game))[1])
+        monkeypatch.setattr(Evaluator, "evaluate", lambda self, *rest: (interrupt(0), evaluate(self, *rest))[1])
     else:
-        monkeypatch.setattr(StackedGame, "step", lambda self, number: (interrupt(number), step(self, number))[1])
+        monkeypatch.setattr(
+            StackedGame, "step", lambda self, number, **to: (interrupt(number), step(self, number, **to))[1]
+        )
     code, _, error = run_cli(*SWEEP, *words)
     assert code == 130, error
     assert "resume outputs/sweeps/s --batched goes on" in error
@@ -458,7 +460,7 @@ def test_a_structural_sweep(run_cli):
 def test_a_job_that_cannot_be_built(run_cli, monkeypatch):
     from gan_runner.sweeps import grid
 
-    monkeypatch.setattr(grid, "check", lambda *_, **__: [])
+    monkeypatch.setattr(grid, "check_jobs", lambda *_, **__: [])
     code, out, error = run_cli(*SWEEP, f"{WEIGHT}=-1,1,2")
     assert code == 1
     assert statuses() == {"weight--1": "failed", "weight-1": "completed", "weight-2": "completed"}
@@ -469,10 +471,10 @@ def test_a_job_that_cannot_be_built(run_cli, monkeypatch):
 def test_too_little_memory_for_all(run_cli, monkeypatch):
     step = StackedGame.step
 
-    def want(self, number):
+    def want(self, number, **options):
         if len(self.games) > 3 and number == 4:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        step(self, number)
+        return step(self, number, **options)
 
     monkeypatch.setattr(StackedGame, "step", want)
     code, out, error = run_cli(*SWEEP, "seed=range(5)")
@@ -490,10 +492,10 @@ def test_too_little_memory_for_all(run_cli, monkeypatch):
 def test_what_fails_together_is_done_one_by_one(run_cli, monkeypatch):
     step = StackedGame.step
 
-    def fail(self, number):
+    def fail(self, number, **options):
         if number == 4:
             raise RuntimeError("vmap: not that")
-        step(self, number)
+        return step(self, number, **options)
 
     monkeypatch.setattr(StackedGame, "step", fail)
     code, out, error = run_cli(*SWEEP, "seed=range(2)")
