@@ -301,6 +301,26 @@ def test_structure():
     assert [path for path, value in other.items() if changed(path, value)] == []
 
 
+@pytest.mark.parametrize("role", ["projection", "gradient", "parametrization"])
+def test_what_is_no_penalty_has_no_weight(role):
+    """Nor a schedule: keys of that name are the component's, and one component acts on all runs."""
+
+    def config(weight, end):
+        node = {"role": role, "weight": weight, "schedule": {"_target_": "x", "end": end}}
+        return compose() | {"regularizer": {"mine": node}}
+
+    assert structure(config(1, 2)) == structure(config(1, 2))
+    assert structure(config(1, 2)) != structure(config(3, 2))
+    assert structure(config(1, 2)) != structure(config(1, 3))
+
+
+def test_schedules_may_differ_in_any_argument():
+    """Each run's is called by itself."""
+    first, second = (compose() for _ in range(2))
+    first["lr_schedule"]["shape"], second["lr_schedule"]["shape"] = "round", [1, 2]
+    assert structure(first) == structure(second)
+
+
 def test_chunks():
     jobs = [Job(str(number), "", [], {}, "", []) for number in range(17)]
     assert [len(chunk) for chunk in chunks(jobs, 8)] == [5, 6, 6]

@@ -14,6 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 optuna = pytest.importorskip("optuna")
 
 from gan_runner.config.errors import ConfigError  # noqa: E402
+from gan_runner.runs.evaluation import Objective  # noqa: E402
 from gan_runner.storage.status import run_status  # noqa: E402
 from gan_runner.sweeps import search  # noqa: E402
 from gan_runner.sweeps.jobs import Composer  # noqa: E402
@@ -341,6 +342,20 @@ def test_a_sweep_that_is_no_search(run_cli, monkeypatch):
     code, _, error = run_cli(*line(LEARNING_RATE, trials=2))
     assert code == 1
     assert "holds a sweep that is no search" in error
+
+
+def test_a_search_that_counted_other_keys_goes_on(tmp_path):
+    """Version 0.1 took sample_count for what makes a search another one."""
+    path, objective = tmp_path / "search.db", Objective(TAG, False)
+    with search.open_study(path, objective, {"steps": "3"}) as study:
+        study.set_user_attr("line", {"steps": "3", "sample_count": "9", "objective": TAG})
+    with search.open_study(path, objective, {"steps": "3"}):
+        pass
+    with (
+        pytest.raises(ConfigError, match=r"another search: steps was 3 and is to be 4; choose"),
+        search.open_study(path, objective, {"steps": "4"}),
+    ):
+        pass
 
 
 def test_a_damaged_study(run_cli, monkeypatch):

@@ -1,5 +1,6 @@
 """Sweeps: what they run, what they skip, and what survives a failure, a signal and a kill."""
 
+import gc
 import json
 import os
 import signal
@@ -162,6 +163,30 @@ def test_a_directory_that_is_no_sweep_is_left_alone(run_cli):
     (ROOT / "thesis.txt").write_text("")
     assert "is no sweep" in run_cli(*SWEEP, "seed=1,2")[2]
     assert [path.name for path in ROOT.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize("launcher", [[], ["hydra/launcher=batched"]], ids=["one_by_one", "batched"])
+def test_no_network_outlives_its_job(run_cli, monkeypatch, launcher):
+    """Even without the collector of garbage: on a GPU the next job has the memory at once."""
+    from gan_runner.games.player import Player
+
+    made, alive, make = [], [], Player.__init__
+
+    def remember(self, network, *rest, **others):
+        alive.append(sum(ref() is not None for ref in made))
+        made.append(weakref.ref(network))
+        make(self, network, *rest, **others)
+
+    monkeypatch.setattr(Player, "__init__", remember)
+    words = [*SWEEP, *launcher, "seed=1,2,3,4", *(["hydra.launcher.max_group=2"] if launcher else [])]
+    gc.disable()
+    try:
+        code, _, error = run_cli(*words)
+    finally:
+        gc.enable()
+    assert code == 0, error
+    assert sum(ref() is not None for ref in made) == 0
+    assert max(alive) < (10 if launcher else 2), alive
 
 
 # --- what goes wrong
