@@ -10,12 +10,11 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two workers share two cores
 
-import hydra
 import pytest
 import torch
 from hydra.core.global_hydra import GlobalHydra
 
-from gan_runner.config.compose import to_plain
+from gan_runner.config.compose import compose_packaged, to_plain
 from gan_runner.config.schema import conf_directory
 
 CONF = conf_directory()
@@ -32,8 +31,7 @@ def options(group: str) -> list[str]:
 
 def compose(*overrides: str) -> dict[str, Any]:
     """The plain config of some words of the command line."""
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return to_plain(hydra.compose("config", list(overrides)))
+    return to_plain(compose_packaged(list(overrides)))
 
 
 @pytest.fixture(autouse=True)

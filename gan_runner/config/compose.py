@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -19,6 +20,9 @@ from gan_runner.config.errors import ConfigError
 from gan_runner.config.schema import GROUPS, LIST_GROUPS, conf_directory
 
 sys.path.append(str(Path(__file__).parents[1] / "_plugins"))  # where Hydra finds those of this package
+
+# Hydra 1.3 warns where this is missing, and 1.4 where it is given.
+VERSION_BASE = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
 
 # Hydra closes a config against new keys. The two slots stay open, so that `optimizer.discriminator.lr=1e-5` needs no
 # `+`: which keys they may hold depends on the optimizer, and is checked against its signature.
@@ -136,7 +140,13 @@ def settle_preset(config: DictConfig, overrides: list[Override]) -> list[str]:
     return notes
 
 
+def compose_packaged(words: list[str]) -> DictConfig:
+    """The config of some words of the command line, where no Hydra is running: from conf/ alone."""
+    with hydra.initialize_config_dir(str(conf_directory()), **VERSION_BASE):
+        return hydra.compose("config", words)
+
+
 def compose(words: list[str]) -> DictConfig:
-    """The config of some words of the command line."""
+    """The config of some words of the command line, by the Hydra that is running."""
     loader = GlobalHydra.instance().config_loader()
     return loader.load_configuration(config_name="config", overrides=words, run_mode=RunMode.RUN)

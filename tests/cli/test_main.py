@@ -274,6 +274,21 @@ def test_a_signal_saves_and_marks_the_run(number, code, tmp_path):
     assert f"interrupted at step {summary['step']:,}" in out
 
 
+@pytest.mark.parametrize("library", ["hydra", "torch"])
+def test_ctrl_c_during_an_import_is_quiet(library, tmp_path):
+    Path("early").mkdir()
+    Path(f"early/{library}.py").write_text("raise KeyboardInterrupt\n")
+    done = subprocess.run(
+        command("dataset=ring", *FAST),
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": "early"},
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+    assert not Path("outputs").exists()
+
+
 def test_no_file_can_trust_what_the_command_line_does_not(run_cli, monkeypatch):
     """Not by `trust`, and not by adding to what Hydra notes as the words of the command line."""
     Path("evil.py").write_text("from pathlib import Path\nPath('ran').touch()\nclass Loss: pass\n")

@@ -395,7 +395,7 @@ def test_an_interrupted_group_goes_on(run_cli, monkeypatch, during_evaluation):
             os.kill(os.getpid(), signal.SIGINT)
 
     if during_evaluation:
-        monkeypatch.setattr(Evaluator, "evaluate", lambda self, game: (interrupt(0), evaluate(self, game))[1])
+        monkeypatch.setattr(Evaluator, "evaluate", lambda self, *rest: (interrupt(0), evaluate(self, *rest))[1])
     else:
         monkeypatch.setattr(StackedGame, "step", lambda self, number: (interrupt(number), step(self, number))[1])
     code, _, error = run_cli(*SWEEP, *words)
