@@ -18,6 +18,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from gan_runner.config.compose import (
+    VERSION_BASE,
     check_before_torch,
     describe,
     refuse_shapes,
@@ -106,6 +107,7 @@ def check_flags(arguments: list[str]) -> list[str]:
         raise ConfigError(f"{message}; gan-runner --hydra-help lists the flags")
 
     parser = get_args_parser()
+    parser.allow_abbrev = False
     parser.error = refuse  # type: ignore[method-assign]
     found, unknown = parser.parse_known_intermixed_args(arguments)
     for argument in unknown:
@@ -122,7 +124,7 @@ def check_flags(arguments: list[str]) -> list[str]:
 # --- a run ------------------------------------------------------------------------------------------------------------
 
 
-@hydra.main(config_path=str(conf_directory()), config_name="config", version_base="1.3")
+@hydra.main(config_path=str(conf_directory()), config_name="config", **VERSION_BASE)
 def run(config: DictConfig) -> float | None:
     """Train one run, in the directory that Hydra made for it; the best value of the objective is returned."""
     hydra_config = HydraConfig.get()

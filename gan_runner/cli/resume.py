@@ -1,6 +1,7 @@
 """`gan-runner resume DIR`: go on with a run, from its own directory alone."""
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from gan_runner.cli.parser import RunParser, positive, refuse_links
@@ -9,6 +10,7 @@ from gan_runner.config.errors import ConfigError
 from gan_runner.config.keys import describe_changes, find_key
 from gan_runner.config.stored import stored_config
 from gan_runner.runs.run import resume
+from gan_runner.storage.run_directory import take_over
 from gan_runner.sweeps.launchers import Launch, run_in_processes, run_jobs, run_sequentially
 from gan_runner.sweeps.sweep import PLAN, Sweep
 
@@ -22,6 +24,7 @@ def parser() -> RunParser:
     parser.add_argument(
         "--any-version", action="store_true", help="even where gan_runner or PyTorch is another than it began with"
     )
+    parser.add_argument("--take-over", action="store_true", help="even where it was left running on another machine")
     parser.add_argument("--retry-failed", action="store_true", help="of a sweep: start what failed or diverged anew")
     parser.add_argument("--processes", type=positive, metavar="N", help="of a sweep: so many jobs at once")
     parser.add_argument(
@@ -37,6 +40,8 @@ def main(arguments: list[str]) -> None:
     if (options.directory / PLAN).exists():
         resume_sweep(options)
         return
+    if options.take_over:
+        take_over_runs([options.directory])
     stored, _ = stored_config(options.directory, [])
     config, trust = stored_config(options.directory, options.overrides)
     check_changes(stored, config)
@@ -67,7 +72,18 @@ def resume_sweep(options: argparse.Namespace) -> None:
     if options.processes:
         launch = Launch(run_in_processes, processes=options.processes, threads=None)
     with Sweep(options.directory) as sweep:
+        if options.take_over:
+            take_over_runs([sweep.path(job) for job in sweep.jobs() if sweep.status(job) == "running"])
         run_jobs(sweep, sweep.jobs(), launch, trust, retry_failed=options.retry_failed)
+
+
+def take_over_runs(directories: list[Path]) -> None:
+    """Let runs that were left running on another machine count as interrupted. Raises ConfigError where one is not."""
+    try:
+        for directory in directories:
+            take_over(directory)
+    except (OSError, ValueError) as error:
+        raise ConfigError(str(error)) from error
 
 
 def check_changes(stored: dict[str, Any], config: dict[str, Any]) -> None:

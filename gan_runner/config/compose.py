@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -19,6 +20,9 @@ from gan_runner.config.errors import ConfigError
 from gan_runner.config.schema import GROUPS, LIST_GROUPS, conf_directory
 
 sys.path.append(str(Path(__file__).parents[1] / "_plugins"))  # where Hydra finds those of this package
+
+# Hydra 1.3 warns where this is missing, and 1.4 where it is given.
+VERSION_BASE = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
 
 # Hydra closes a config against new keys. The two slots stay open, so that `optimizer.discriminator.lr=1e-5` needs no
 # `+`: which keys they may hold depends on the optimizer, and is checked against its signature.
@@ -119,7 +123,8 @@ def settle_preset(config: DictConfig, overrides: list[Override]) -> list[str]:
     for group in GROUPS:
         if group not in chosen or group in LIST_GROUPS:
             continue
-        preset = compose([override for override in typed if not override.startswith(f"{group}=")])
+        # Not with keys of the chosen option, which the preset's may not have.
+        preset = compose([override for override in typed if not re.match(rf"\+*{group}[=.]", override)])
         if preset.hydra.runtime.choices[group] != chosen[group]:
             own = [override for override in typed if re.match(rf"\+*{group}[=.]|[^=]*@{group}\.", override)]
             config[group] = compose(own)[group]
@@ -136,7 +141,13 @@ def settle_preset(config: DictConfig, overrides: list[Override]) -> list[str]:
     return notes
 
 
+def compose_packaged(overrides: list[str]) -> DictConfig:
+    """The config of some overrides of the command line, where no Hydra is running: from conf/ alone."""
+    with hydra.initialize_config_dir(str(conf_directory()), **VERSION_BASE):
+        return hydra.compose("config", overrides)
+
+
 def compose(overrides: list[str]) -> DictConfig:
-    """The config that some overrides of the command line make."""
+    """The config of some overrides of the command line, by the Hydra that is running."""
     loader = GlobalHydra.instance().config_loader()
     return loader.load_configuration(config_name="config", overrides=overrides, run_mode=RunMode.RUN)

@@ -4,12 +4,12 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-import hydra
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from gan_runner.config.compose import compose_packaged
 from gan_runner.config.errors import ConfigError, Stopped, out_of_memory, suggest
 from gan_runner.config.schema import GROUPS, LIST_GROUPS, conf_directory
 
@@ -77,8 +77,7 @@ def keys_near(arguments: list[str]) -> list[str]:
     """The dotted keys of the config that the valid choices on the command line compose."""
     choices = [word for word in arguments if word.split("=")[0] in (*GROUPS, "experiment") and "," not in word]
     try:
-        with hydra.initialize_config_dir(str(conf_directory()), version_base="1.3"):
-            config = hydra.compose("config", choices)
+        config = compose_packaged(choices)
     except (HydraException, OmegaConfBaseException):
         return list(GROUPS)
     return [*GROUPS, *dotted_keys(OmegaConf.to_container(config))]

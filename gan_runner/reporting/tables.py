@@ -154,24 +154,16 @@ def csv_of_runs(directory: Path, study: Study) -> str:
 
 def csv_value(value: Any) -> Any:
     """The value of a key, which may be null, or no key of this run."""
-    return "null" if value is None else "" if value is MISSING else value
+    if value is MISSING:
+        return ""
+    return show(value) if value is None or isinstance(value, bool | list | dict) else value
 
 
 def comma_separated(table: list[list[Any]]) -> str:
     """A CSV file; its headings are in the first row."""
     file = io.StringIO()
-    csv.writer(file, lineterminator="\n").writerows(map(cell, line) for line in table)
+    csv.writer(file, lineterminator="\n").writerows(table)
     return file.getvalue()
-
-
-def cell(value: Any) -> str:
-    """Of a CSV file; text that a spreadsheet would take for a formula is quoted as text."""
-    if value is None:
-        return ""
-    if isinstance(value, float):
-        return repr(value)
-    text = show(value) if isinstance(value, bool | list | dict) else str(value)
-    return f"'{text}" if isinstance(value, str) and text.startswith(("=", "+", "-", "@")) else text
 
 
 def of_run(run: Run) -> tuple[list[str], list[list[str]]]:

@@ -146,7 +146,8 @@ class Sweep:
     def continuing(self, counts: Iterable[str] = ()) -> str:
         """The line that continues the sweep."""
         again = " --retry-failed" if set(counts) & set(FAILED) else ""
-        return f"gan-runner resume {self.directory}{self.flags}{again} goes on"
+        elsewhere = ", with --take-over where another machine left runs running" if "running" in counts else ""
+        return f"gan-runner resume {self.directory}{self.flags}{again} goes on{elsewhere}"
 
     def rows(self) -> list[Row]:
         """The last whole row of each job in sweep.jsonl."""

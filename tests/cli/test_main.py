@@ -158,6 +158,8 @@ def test_a_preset_gives_way_to_the_command_line(run_cli, tmp_path):
 
     stored, _ = config()
     assert stored["regularizer"]["r1"]["weight"] == 3
+    stored, _ = config("dataset=ring", "dataset.modes=3")  # a key that the preset's dataset does not have
+    assert stored["dataset"]["modes"] == 3
     assert stored["optimizer"]["betas"] == [0.5, 0.9]
     stored, log = config("optimizer=rmsprop", "optimizer.lr=0.5", "model=mlp", "regularizer=r1")
     assert "betas" not in stored["optimizer"]
@@ -272,6 +274,21 @@ def test_a_signal_saves_and_marks_the_run(number, code, tmp_path):
     saved = torch.load(tmp_path / "run/checkpoints/last.pt", weights_only=True)
     assert saved["step"] == summary["step"] > 0
     assert f"interrupted at step {summary['step']:,}" in out
+
+
+@pytest.mark.parametrize("library", ["hydra", "torch"])
+def test_ctrl_c_during_an_import_is_quiet(library, tmp_path):
+    Path("early").mkdir()
+    Path(f"early/{library}.py").write_text("raise KeyboardInterrupt\n")
+    done = subprocess.run(
+        command("dataset=ring", *FAST),
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": "early"},
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+    assert not Path("outputs").exists()
 
 
 def test_no_file_can_trust_what_the_command_line_does_not(run_cli, monkeypatch):

@@ -20,7 +20,7 @@ from gan_runner.reporting.settings import make_study
 from gan_runner.reporting.stored_runs import find_runs, read_run
 from gan_runner.storage.checkpoint import load
 from gan_runner.sweeps.sweep import Sweep
-from tests.conftest import CONF, SMALL, compose, options
+from tests.helpers import CONF, SMALL, compose, options
 
 VERSION_0_1 = yaml.safe_load((Path(__file__).parent / "version_0_1.yaml").read_text())
 # Keys of a component that are not its own parameters, but those of its role, of its player or of its slot.
@@ -187,7 +187,7 @@ def test_keys_newer_than_version_0_1_are_in_the_table():
 
     def walk(node):
         if isinstance(node, dict):
-            target = node.get("_target_")
+            target = str(node.get("_target_"))
             if target in old and (names := {*node} - old[target] - OF_THE_NODE - {"_target_", "defaults"}):
                 parameters = inspect.signature(resolve(target, "", [])).parameters
                 newer.setdefault(target, {}).update({name: parameters[name].default for name in names})
@@ -214,7 +214,7 @@ def test_added_keys_make_no_other_job(monkeypatch):
 
 
 def test_nested_words():
-    old = {
+    old: dict[str, Any] = {
         "optimizer": {"_target_": "torch.optim.Adam", "discriminator": {
             "_target_": "gan_runner.optimizers.FiniteDifference", "chunk": 32, "lr": 1.0}},
         "regularizer": {

@@ -27,7 +27,7 @@ from gan_runner.reporting.stored_runs import Curve, Run, find_runs, read_run
 from gan_runner.reporting.tables import rows, show_spread
 from gan_runner.reporting.writer import write_report
 from gan_runner.storage.atomic_files import json_safe
-from gan_runner.storage.status import run_status
+from gan_runner.storage.status import host_name, run_status
 
 SWEEP = Path("sweep")
 NAN = float("nan")
@@ -63,7 +63,7 @@ def write_run(
     (path / "evaluations.jsonl").write_text(json.dumps(record) + "\n" if distances else "")
     finite = [value for value in distances if not math.isnan(value)]
     best = {"best": {"objective": objective, "value": min(finite), "step": 10}} if objective and finite else {}
-    facts = {"status": status, "reason": None, "step": 10 * len(distances), "wall_time": 6.0, "host": "elsewhere"}
+    facts = {"status": status, "reason": None, "step": 10 * len(distances), "wall_time": 6.0, "host": host_name()}
     (path / "summary.json").write_text(json.dumps(json_safe({**facts, "pid": 1, **best, **summary})))
     Image.new("RGB", (600, 600), "red").save(path / "samples" / "step_00000010.png")
     return path
@@ -575,7 +575,7 @@ def test_csv_has_a_row_per_job():
         "best modes/covered": "7.0", "wall_time": "6.0", "directory": "weight-2-1",
     }  # fmt: skip
     assert found[0]["objective"] == ""
-    assert found[0]["reason"] == "'=cmd()"  # for a spreadsheet no formula
+    assert found[0]["reason"] == "=cmd()"
 
 
 def test_csv_has_a_row_per_setting():

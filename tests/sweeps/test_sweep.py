@@ -170,12 +170,13 @@ def test_no_network_outlives_its_job(run_cli, monkeypatch, launcher):
     """Even without the collector of garbage: on a GPU the next job has the memory at once."""
     from gan_runner.games.player import Player
 
-    made, alive, make = [], [], Player.__init__
+    made: list[weakref.ref] = []
+    alive, make = [], Player.__init__
 
-    def remember(self, network, *rest, **others):
+    def remember(self, name, network, *rest, **others):
         alive.append(sum(ref() is not None for ref in made))
         made.append(weakref.ref(network))
-        make(self, network, *rest, **others)
+        make(self, name, network, *rest, **others)
 
     monkeypatch.setattr(Player, "__init__", remember)
     words = [*SWEEP, *launcher, "seed=1,2,3,4", *(["hydra.launcher.max_group=2"] if launcher else [])]
@@ -270,6 +271,19 @@ def test_an_interrupted_sweep_goes_on(run_cli, monkeypatch):
     assert metrics(ROOT / "seed-1") == metrics(Path("outputs/sweeps/u/run"))
     assert "another run" not in run_cli("resume", str(ROOT / "seed-1"))[2]
     assert "a sweep goes on as it was planned" in run_cli("resume", str(ROOT), "steps=5")[2]
+
+
+def test_a_sweep_that_another_machine_left_running(run_cli):
+    words = [*SWEEP, "seed=0,1"]
+    assert run_cli(*words)[0] == 0
+    path = ROOT / "seed-1/summary.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"status": "running", "host": "node-7"}))
+    code, _, error = run_cli("resume", str(ROOT))
+    assert code == 1
+    assert "1 completed, 1 running; " in error
+    assert "--take-over" in error
+    assert run_cli("resume", str(ROOT), "--take-over")[0] == 0
+    assert {run_status(ROOT / name) for name in ("seed-0", "seed-1")} == {"completed"}
 
 
 def test_a_job_whose_checkpoints_are_damaged_starts_anew(run_cli):
@@ -471,12 +485,15 @@ def test_a_swept_preset_loses_no_axis(run_cli):
     assert "experiment=mine brings hydra.sweeper.params of its own (seed)" in error
 
 
-def test_a_reader_that_goes_away_does_not_end_a_sweep():
-    process = cli(*SWEEP, "seed=1,2")
+def test_a_sweep_whose_reader_goes_away_can_go_on(run_cli):
+    process = cli(*SWEEP, "seed=range(3)")
+    wait_for(ROOT / "seed-0/summary.json", process)
     process.stdout.close()
     _, error = process.communicate(timeout=120)
-    assert (process.returncode, error) == (0, "")
-    assert [row["status"] for row in rows()] == ["completed"] * 2
+    assert (process.returncode, error) == (1, "")
+    assert (run_status(ROOT / "seed-0"), run_status(ROOT / "seed-2")) == ("completed", "new")
+    assert run_cli("resume", str(ROOT))[0] == 0
+    assert [row["status"] for row in rows()] == ["completed"] * 3
 
 
 def test_submitit_is_an_extra():
