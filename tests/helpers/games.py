@@ -1,14 +1,17 @@
 """Small games, and what can be seen of their steps."""
 
-from collections.abc import Iterator
+import io
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from gan_runner.games.adversarial import Adversarial
+from gan_runner.games.stacked_game import StackedGame
 from gan_runner.runs.build import build
 from tests.helpers import TINY, TINY_MODEL, compose
 
@@ -20,6 +23,44 @@ def make_game(*overrides: str) -> Adversarial:
     game = build(compose(*words), [])[0]
     assert isinstance(game, Adversarial)
     return game
+
+
+def build_game(config: dict[str, Any]) -> Any:
+    """The game of a config, of whatever kind."""
+    return build(config, []).game
+
+
+def take_steps(game: Any, count: int, start: int = 0) -> dict[str, float]:
+    """What is logged of the last of some steps."""
+    for step in range(start, start + count):
+        game.step(step)
+    return logged(game)
+
+
+def logged(game: Any) -> dict[str, float]:
+    """What is logged of a game's last step."""
+    return {tag: float(value) for tag, value in game.statistics().items()}
+
+
+def save(game: Any) -> bytes:
+    """What a checkpoint has of a game."""
+    file = io.BytesIO()
+    torch.save(game.state_dict(), file)
+    return file.getvalue()
+
+
+def restore(game: Any, saved: bytes) -> None:
+    """Into a game as it is built."""
+    game.load_state_dict(torch.load(io.BytesIO(saved), weights_only=True))
+
+
+def take_steps_together(games: Sequence[Any], count: int) -> list[dict[str, float]]:
+    """The same, of the runs of a sweep as one program."""
+    stacked = StackedGame(games)
+    for step in range(count):
+        stacked.step(step)
+    stacked.show()
+    return [logged(game) for game in games]
 
 
 @contextmanager
