@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import MISSING, fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml

@@ -9,6 +9,7 @@ from gan_runner.config.errors import ConfigError
 from gan_runner.games.cuda_graph import MOST_GRAPHS, WARM_UP, CapturedStep, put_schedules_on_device, why_not_capturable
 from gan_runner.runs.build import build
 from tests.helpers import compose
+from tests.helpers.games import floats
 from tests.helpers.taped import TapedGraph, taped, tensors
 
 MLP = ["model=mlp", "dataset=ring"]
@@ -37,10 +38,6 @@ def make(words):
     network = [] if any(word.startswith("model=") for word in words) else [*MLP, *WIDTHS]
     common = ["batch_size=8", "model.latent_size=4", "steps=20", "device=cpu", "metric=none"]
     return build(compose(*common, *network, *words), []).game
-
-
-def floats(values):
-    return {tag: float(value) for tag, value in values.items()}
 
 
 def agree(words):

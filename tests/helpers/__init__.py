@@ -19,6 +19,9 @@ SMALL = [
     "log_every=1", "checkpoint_every=1", "batch_size=8", "sample_count=4", "device=cpu", "metric=none",
 ]  # fmt: skip
 
+# A metric of images that takes milliseconds.
+METRIC = ["metric=sliced_wasserstein", "metric.sliced_wasserstein.samples=40"]
+
 
 def options(group: str) -> list[str]:
     """The names of a config group's options."""

@@ -1,15 +1,18 @@
 """Small games, and what can be seen of their steps."""
 
-from collections.abc import Iterator
+import io
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from gan_runner.games.adversarial import Adversarial
-from gan_runner.games.game import Game
+from gan_runner.games.player import Values
+from gan_runner.games.stacked_game import StackedGame
 from gan_runner.runs.build import build
 from tests.helpers import TINY, TINY_MODEL, compose
 
@@ -21,6 +24,44 @@ def make_game(*overrides: str) -> Adversarial:
     game = build(compose(*words), [])[0]
     assert isinstance(game, Adversarial)
     return game
+
+
+def build_game(config: dict[str, Any]) -> Any:
+    """The game of a config, of whatever kind."""
+    return build(config, []).game
+
+
+def take_steps(game: Any, count: int = 1, start: int = 0) -> dict[str, float]:
+    """What is logged of the last of some steps."""
+    for step in range(start, start + count - 1):
+        game.step(step)
+    return floats(game.step(start + count - 1, is_logged=True) | game.judge_held_out())
+
+
+def floats(values: Values) -> dict[str, float]:
+    return {tag: float(value) for tag, value in values.items()}
+
+
+def save(game: Any) -> bytes:
+    """What a checkpoint has of a game."""
+    file = io.BytesIO()
+    torch.save(game.state_dict(), file)
+    return file.getvalue()
+
+
+def restore(game: Any, saved: bytes) -> None:
+    """Into a game as it is built."""
+    game.load_state_dict(torch.load(io.BytesIO(saved), weights_only=True))
+
+
+def take_steps_together(games: Sequence[Any], count: int) -> list[dict[str, float]]:
+    """The same, of the runs of a sweep as one program."""
+    stacked = StackedGame(games)
+    for step in range(count - 1):
+        stacked.step(step)
+    values = stacked.step(count - 1, is_logged=True)
+    stacked.hand_out(count - 1)
+    return [floats(stacked.values_of(run, values) | game.judge_held_out()) for run, game in enumerate(games)]
 
 
 @contextmanager
@@ -45,14 +86,6 @@ class NoHostSync(TorchDispatchMode):
         masks = [x for x in (args[1] if function.overloadpacket.__name__ == "index" else []) if x is not None]
         assert all(mask.dtype not in (torch.bool, torch.uint8) for mask in masks), "a boolean index waits"
         return function(*args, **(kwargs or {}))
-
-
-def take_steps(game: Game, count: int = 1, start: int = 0) -> dict[str, float]:
-    """Some steps; what the last one did, as it is logged."""
-    for step in range(start, start + count - 1):
-        game.step(step)
-    values = game.step(start + count - 1, is_logged=True) | game.judge_held_out()
-    return {tag: float(value) for tag, value in values.items()}
 
 
 def step_without_sync(game: Adversarial, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,25 +1,21 @@
 """What every network does: its keys, classes, second derivatives, stacking, no reads from the device."""
 
-import inspect
 import typing
 from functools import partial
 
 import pytest
 import torch
-import yaml
 from pydantic import TypeAdapter
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call, stack_module_state, vmap
 
 from tests.helpers.models import (
-    CONF,
     LATENTS,
     NORMALIZATIONS,
     autoencoder,
     dense_deconv,
     multi_scale,
     network_class,
-    read,
     reconstruct,
 )
 
@@ -27,29 +23,6 @@ from tests.helpers.models import (
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
-
-
-NODES = [("dense_deconv", "generator"), ("dense_deconv", "discriminator"), ("vae", "autoencoder")]
-
-
-@pytest.mark.parametrize(("model", "name"), NODES)
-def test_every_default_stands_in_the_yaml_and_fits_its_type(model, name):
-    constructor = network_class(model, name).__init__
-    keys = {k: p for k, p in inspect.signature(constructor).parameters.items() if p.kind is p.KEYWORD_ONLY}
-    config = read(model)[name]
-    assert list(config) == ["_target_", *keys], "the YAML lists the keys of the constructor, in its order"
-    assert {p.default for p in keys.values()} == {inspect.Parameter.empty}
-    hints = typing.get_type_hints(constructor, include_extras=True)
-    for key in keys:
-        TypeAdapter(hints[key]).validate_python(config[key], strict=True)
-
-
-@pytest.mark.parametrize("model", ["dense_deconv", "vae"])
-def test_the_yaml_comments_every_key(model):
-    text = (CONF / f"{model}.yaml").read_text()
-    assert "latent_distribution" in yaml.safe_load(text)
-    lines = [line for line in text.splitlines() if ": " in line and line[0] != "#"]
-    assert [line for line in lines if "#" not in line and "_target_" not in line] == []
 
 
 @pytest.mark.parametrize(("key", "wrong"), [("dense", [256, 0]), ("momentum", 0.0), ("momentum", 1.1)])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import SMALL, refusal
+from tests.helpers import METRIC, SMALL, refusal
 
 RUN = Path("run")
 
@@ -44,7 +44,7 @@ def test_a_changed_byte_and_the_verbs(small_run, run_cli):
     whole = bytearray(path.read_bytes())
     whole[len(whole) // 2] ^= 1
     path.write_bytes(whole)
-    for words in (["sample", "run"], ["evaluate", "run", "metric=sliced_wasserstein"]):
+    for words in (["sample", "run"], ["evaluate", "run", *METRIC]):
         refusal(run_cli(*words), "run/checkpoints/last.pt", "SHA-256")
     refusal(run_cli(*SMALL, "init_from=run", "hydra.run.dir=next"), "init_from=run", "last.pt")
 
@@ -89,7 +89,7 @@ FILES = [
 @pytest.mark.parametrize(("name", "content", "verb", "named"), FILES)
 def test_a_damaged_file_and_a_verb(name, content, verb, named, small_run, run_cli):  # noqa: PLR0917
     (small_run / name).write_bytes(content)
-    words = {"resume": ["steps=4"], "evaluate": ["metric=sliced_wasserstein"], "sample": []}[verb]
+    words = {"resume": ["steps=4"], "evaluate": METRIC, "sample": []}[verb]
     outcome = run_cli(verb, "run", *words)
     if named:
         refusal(outcome, named)

@@ -18,7 +18,7 @@ from gan_runner.games.adversarial import Adversarial
 from gan_runner.runs.log import RunLog
 from gan_runner.runs.recorder import Best
 from gan_runner.storage import checkpoint
-from tests.helpers import SMALL, refusal
+from tests.helpers import METRIC, SMALL, refusal
 
 RUN = Path("run")
 WORDS = [*SMALL, "steps=6", f"hydra.run.dir={RUN}"]
@@ -181,7 +181,7 @@ def test_a_full_disk_in_the_middle_of_a_log(name, run_cli, monkeypatch):
         original(self, step, values)
 
     monkeypatch.setattr(RunLog, "scalars", scalars)
-    words = ["evaluate_every=4", "metric=sliced_wasserstein"] if name == "evaluations" else []
+    words = ["evaluate_every=4", *METRIC] if name == "evaluations" else []
     error = refusal(run_cli(*ENDLESS, *words), "run")
     assert re.search(r"(ENOSPC|EINVAL).*step [34]", error), error
     with contextlib.suppress(OSError):
@@ -204,7 +204,7 @@ def test_a_full_disk_in_the_middle_of_a_log(name, run_cli, monkeypatch):
 @pytest.mark.parametrize("at", ["write", "replace"])
 def test_a_file_that_cannot_be_written(name, at, run_cli, monkeypatch):
     """The disk is full, or the file system fails when the file is put into its place."""
-    words = ["metric=sliced_wasserstein", "evaluate_every=4"] if name == "best.pt" else []
+    words = [*METRIC, "evaluate_every=4"] if name == "best.pt" else []
     failing = False
 
     original_step = Adversarial.step
@@ -280,7 +280,7 @@ def test_a_disk_that_is_really_full():
 def test_a_disk_that_can_only_be_read(small_run):
     """Whoever wants to write says so in a line; nothing is changed."""
     words = [
-        ["sample", "disk/run"], ["evaluate", "disk/run", "metric=sliced_wasserstein"],
+        ["sample", "disk/run"], ["evaluate", "disk/run", *METRIC],
         ["resume", "disk/run", "steps=4"],
         [*SMALL, "hydra.run.dir=disk/next"], ["sample", "disk/run", "--out", "x.npz"],
     ]  # fmt: skip
@@ -312,13 +312,13 @@ def test_verbs_that_cannot_write(small_run, run_cli):
     refusal(run_cli("evaluate", "run", "--neighbors", "1"), "run/generated")
     (small_run / "evaluations.jsonl").unlink(missing_ok=True)
     (small_run / "evaluations.jsonl").mkdir()
-    refusal(run_cli("evaluate", "run", "metric=sliced_wasserstein"), "run/evaluations.jsonl")
+    refusal(run_cli("evaluate", "run", *METRIC), "run/evaluations.jsonl")
     (small_run / "generated").unlink()
     with files_no_larger_than(20):
         refusal(run_cli("sample", "run"), "File too large")
         refusal(run_cli("sample", "run", "--out", "x.npz"), "File too large")
         (small_run / "evaluations.jsonl").rmdir()
-        refusal(run_cli("evaluate", "run", "metric=sliced_wasserstein"), "File too large")
+        refusal(run_cli("evaluate", "run", *METRIC), "File too large")
         refusal(run_cli("resume", "run", "steps=9"), "File too large")
     assert not list(Path().rglob("*.tmp"))
     assert not Path("x.npz").exists()
