@@ -28,7 +28,7 @@ MOVED = {  # module in a `_target_` -> where its contents are now
     "gan_runner.projections": "gan_runner.regularizers.projections",
     "gan_runner.wrappers": "gan_runner.regularizers.spectral_norm",
 }
-ROLES = {"wrapper": "parametrization"}  # the `role` of a regularizer -> its name now
+RENAMED_ROLES = {"wrapper": "parametrization"}  # the `role` of a regularizer -> its name now
 DROPPED = {  # present `_target_` -> keys that it once had; none of them changed a result
     "gan_runner.optimizers.FiniteDifference": ("chunk",),
 }
@@ -46,7 +46,7 @@ def translate_stored(config: Mapping[str, Any]) -> dict[str, Any]:
     regularizers = translated.get("regularizer")
     for node in regularizers.values() if isinstance(regularizers, dict) else ():
         if isinstance(node, dict) and isinstance(node.get("role"), str):
-            node["role"] = ROLES.get(node["role"], node["role"])
+            node["role"] = RENAMED_ROLES.get(node["role"], node["role"])
     return fill(translated, top_level_defaults()) if translated else {}
 
 

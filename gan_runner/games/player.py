@@ -1,5 +1,6 @@
 """A player: a network, the named terms that it minimises, and how it learns."""
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ class Player:
     def __post_init__(self) -> None:
         self.parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         self.closure: Closure | None = None  # that of the turn under way
+        self.is_evaluated_again = wants_closure(self.optimizer)
         for group in self.optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])
 
@@ -101,7 +103,8 @@ class Player:
                     entries[key] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
         for name, term in self.terms.items():
             # Version 0.1 wrote `of.` for `fn.`.
-            term.load_state_dict({key.replace("of.", "fn.", 1): value for key, value in state["terms"][name].items()})
+            renamed = {re.sub(r"^of\.", "fn.", key): value for key, value in state["terms"][name].items()}
+            term.load_state_dict(renamed)
 
 
 class Closure:
@@ -119,7 +122,7 @@ class Closure:
         self.modules = [player.network, *others, *player.terms.values()]
         self.is_first = True
         self.values: Values = {}
-        if wants_closure(player.optimizer):
+        if player.is_evaluated_again:
             self.generator = default_generator(player.parameters[0].device)
             self.noise = self.generator.get_state()
 

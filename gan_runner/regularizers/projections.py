@@ -19,8 +19,8 @@ def weight_clip(network: nn.Module, *, bound: Annotated[float, Gt(0)]) -> None:
 class ValueRange:
     """Every weight into [min, max], which need not be symmetric: the hard form of what l1 and l2 ask for softly.
 
-    With `biases`, biases and normalization too. Where a wrapper makes the weight from another (spectral_norm), it is
-    that other one.
+    With `biases`, biases and normalization too. Where a parametrization makes the weight from another
+    (spectral_norm), it is that other one.
     Raises: ValueError unless min < max.
     """
 

@@ -14,6 +14,7 @@ from gan_runner.config.check import active, check_arguments, load_settings, sign
 from gan_runner.config.errors import ConfigError, suggest
 from gan_runner.config.instantiate import component, resolve
 from gan_runner.config.schema import Settings
+from gan_runner.config.stored import RENAMED_ROLES
 from gan_runner.datasets.data import Data
 from gan_runner.datasets.streamed import place
 from gan_runner.features.network import FeatureNetwork
@@ -372,6 +373,7 @@ class Regularizer:
         if name == LOSS:
             raise ConfigError(f"{self.key}: the name {LOSS} is taken, by the loss; choose another")
         own = {key: node.get(key, default) for key, default in (("role", "penalty"), ("on", ["discriminator"]))}
+        own["role"] = RENAMED_ROLES.get(str(own["role"]), own["role"])  # a file may have been written for version 0.1
         own = check_arguments(self.key, roles, own)
         self.role, self.on = own["role"], own["on"]
         if strangers := [player for player in self.on if player not in players]:

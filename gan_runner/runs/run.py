@@ -94,7 +94,7 @@ def create_run(
     try:
         RunDirectory.check_free(path)
         said = prepare_evaluation(built)
-        directory = RunDirectory.create(path, hydra_files, {"horizon": built.steps, **facts(built)})
+        directory = RunDirectory.create(path, hydra_files, {"horizon": built.steps, **metadata(built)})
     except (OSError, ValueError) as error:
         raise ConfigError(str(error)) from error
     lines = [f"gan-runner {__version__}: {title}", *outline(built), *(f"note: {note}" for note in notes)]
@@ -152,7 +152,7 @@ def restore_run(
             if warning:
                 checkpoint.set_damaged_aside(directory.checkpoints)
             directory.write(hydra_files)
-            directory.go_on(done, done - is_pending, memory["best"] if memory else None, facts(built))
+            directory.go_on(done, done - is_pending, memory["best"] if memory else None, metadata(built))
         except OSError as error:
             raise ConfigError(f"cannot write to {path}: {error.strerror}") from error
         lines = [f"gan-runner {__version__}: resumed after step {done:,}", *outline(built), *notes]
@@ -297,7 +297,7 @@ def outline(built: Built) -> list[str]:
     return [f"{built.steps:,} steps on {device}, {settings.precision}", counts, *(f"note: {n}" for n in built.notes)]
 
 
-def facts(built: Built) -> dict[str, Any]:
+def metadata(built: Built) -> dict[str, Any]:
     """What summary.json says of a run from the prepared."""
     game, device = built.game, built.game.randomness.device
     return {

@@ -16,7 +16,7 @@ from gan_runner.config.compose import to_yaml
 from gan_runner.config.instantiate import resolve
 from gan_runner.config.keys import identity
 from gan_runner.config.schema import GROUPS, Budget, Divergence, Monitor, Settings
-from gan_runner.config.stored import ADDED, DROPPED, MOVED, ROLES, translate_stored
+from gan_runner.config.stored import ADDED, DROPPED, MOVED, RENAMED_ROLES, translate_stored
 from gan_runner.reporting.settings import make_study
 from gan_runner.reporting.stored_runs import find_runs, read_run
 from gan_runner.storage.checkpoint import load
@@ -34,7 +34,7 @@ OF_THE_NODE = {"role", "on", "weight", "every", "schedule", "scales", "generator
 def as_version_0_1(config):
     """A config of the present version, as version 0.1 would have written it."""
     old_modules = {new: old for old, new in MOVED.items()}
-    old_roles = {new: old for old, new in ROLES.items()}
+    old_roles = {new: old for old, new in RENAMED_ROLES.items()}
 
     def old(node):
         if not isinstance(node, dict):
