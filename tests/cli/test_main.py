@@ -13,106 +13,96 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.helpers import refusal
+
 FAST = ["model=mlp", "steps=2", "batch_size=8", "device=cpu", "sample_count=4", "metric=none"]
 
-MISTAKES = [
-    (["regularizer=gpp"], r"regularizer=gpp: no such option; did you mean 'gradient_penalty'\? \(options: "),
-    (["loss=hing"], r"loss=hing: no such option; did you mean 'hinge'\?"),
-    (["modle=mlp"], r"unknown key 'modle'; did you mean 'model'\?"),
-    (["optmizer.lr=1"], r"unknown key 'optmizer.lr'; did you mean 'optimizer.lr'\?"),
-    (
-        ["regularizer=r1", "regularizer.r1.weigth=1"],
-        r"unknown key 'regularizer.r1.weigth'; did you mean '.*r1.weight'\?",
-    ),
-    (["regularizer.r1.weight=3"], r"regularizer.r1 is not switched on: add regularizer=r1"),
-    (["lr_schedule@regularizer.r1.schedule=linear"], r"regularizer.r1 is not switched on: add regularizer=r1"),
-    (["+stpes=1"], r"unknown key 'stpes'; did you mean 'steps'\?"),
-    (["+model.generator.widht=1"], r"unknown key 'model.generator.widht'; did you mean 'width'\?"),
-    (["+regularizer.gradient_penalty.wieght=1"], r"unknown key 'regularizer.gradient_penalty.wieght'.*'weight'"),
-    (["optimizer.discriminator.lrr=1"], r"unknown key 'optimizer.discriminator.lrr'; did you mean 'lr'\?"),
-    (["+regularizer.r9.weight=1"], r"regularizer.r9 is set, but 'r9' is not switched on"),
-    (["steps=abc"], r"steps=abc: must be a whole number"),
-    (["steps=1.5"], r"steps=1.5: must be a whole number"),
-    (["steps=0"], r"steps=0: must be greater than or equal to 1"),
-    (["steps=null"], r"steps and epochs are both null"),
-    (["batch_size=true"], r"batch_size=true: must be a whole number"),
-    (["seed=-1"], r"seed=-1: must be greater than or equal to 0"),
-    (["precision=fp16"], r"precision=fp16: must be 'fp32' or 'bf16'"),
-    (["optimizer.lr=fast"], r"optimizer.lr=fast: must be a number"),
-    (["optimizer.lr=-1"], r"optimizer: Invalid learning rate: -1"),
-    (["model.generator.width=wide"], r"model.generator.width=wide: must be a whole number"),
-    (["model.generator.activation=rleu"], r"model.generator.activation=rleu: must be 'relu', "),
-    (["model.latent_distribution=gauss"], r"model.latent_distribution=gauss: must be normal or uniform"),
-    (["regularizer.gradient_penalty.weight=-1"], r"gradient_penalty.weight=-1: must be greater than or equal to 0"),
-    (["regularizer.gradient_penalty.every=0"], r"gradient_penalty.every=0: must be greater than or equal to 1"),
-    (["regularizer=l1", "regularizer.l1.on=[both]"], r"regularizer.l1.on=\[\"both\"\]: must be 'generator', 'discr"),
-    (
-        ["regularizer=r1", "+regularizer.r1.on=[generator]"],
-        r"regularizer.r1.on=.*: this penalty is only for the discriminator",
-    ),
-    (["regularizer=[l1,l1]"], r"regularizer: 'l1' is named twice"),
-    (["augmentation=[diffaugment,diffaugment]"], r"augmentation: 'diffaugment' is named twice"),
-    (
-        ["model.discriminator.normalization=batch"],
-        r"normalization=batch: it mixes the samples, but regularizer.gradient_p",
-    ),
-    (["batch_size=5000"], r"batch_size=5000: the dataset has only \d+ samples"),
-    (["dataset=ring", "model=mlp", "steps=null", "epochs=2"], r"epochs=2: this dataset is endless; say steps="),
-    (["dataset=ring"], r"model.generator: .*model=mlp"),
-    (["device=cuda:7"], r"device=cuda:7: PyTorch finds "),
-    (["device=tpu"], r"device=tpu: no such device"),
-    (["dataset=image_folder"], r"dataset.root is not set: add dataset.root=\.\.\."),
-    (["dataset=image_folder", "dataset.root=nowhere"], r"dataset.root.*nowhere"),
-    (["dataset=npy", "dataset.path=nowhere.npy"], r"dataset.path.*nowhere.npy"),
-    (["steps=1,2"], r"steps=1,2: several values are a sweep and want -m"),
-    (["foo=[1"], r"cannot read 'foo=\[1'"),
-    (["steps=2", "foo"], r"cannot read 'foo'; a setting is key=value"),
-    (["--seed=3"], r"--seed=3: no such flag; a setting has no dashes: seed=VALUE"),
-    (["--mutlirun"], r"--mutlirun: no such flag; did you mean '--multirun'\?"),
-    (["smaple", "x"], r"smaple: no such verb; did you mean 'sample'\?"),
-    (["resum", "x"], r"resum: no such verb; did you mean 'resume'\?"),
-    (["resume", "x"], r"x is no run directory"),
-    (["sample", "nowhere"], r"nowhere is no run directory"),
-    (["init_from=nowhere"], r"init_from=nowhere: nowhere/checkpoints/last.pt: there is no such checkpoint"),
-    (["hydra.run.dir=taken"], r"taken already holds a run; choose another hydra.run.dir"),
-    (["loss=[bce,hinge]"], r"loss=\[bce,hinge\]: loss is one option; for a sweep over several, -m loss=A,B"),
-    (["loss=null"], r"Config group override must be a string or a list"),
-    (["~loss"], r"~loss: nothing can be taken out"),
-    (["~regularizer.gradient_penalty.weight"], r"~regularizer.gradient_penalty.weight: nothing can be taken out"),
-    (["+regularizer.gradient_penalty.on=[]"], r"regularizer.gradient_penalty.on=\[\]: must be "),
-    (["+regularizer.loss._target_=gan_runner.penalties.r1"], r"regularizer.loss: the name loss is taken"),
-    (["regularizer=[r1,r3]"], r"regularizer=r3: no such option.*r1, r2"),
-    (["+model.foo=1"], r"unknown key 'model.foo'"),
-    (["model.latent_size=0"], r"model.latent_size=0: must be greater than or equal to 1"),
-    (["augmentation=diffaugment", "dataset=ring", "model=mlp"], r"augmentation=diffaugment needs images"),
-    (["model.generator=null"], r"model.generator: must be keys and values"),
-    (["loss._target_=torch.nn.ReLU"], r"loss and model do not fit: ReLU has no side"),
-    (["--experimental-rerun=x.pickle"], r"--experimental-rerun: not here: it reads a pickle"),
-    (["hydra.output_subdir=.hydra"], r"hydra.output_subdir: not here"),
-    (["steps"], r"steps: a setting wants a value: steps=VALUE"),
-    (["--steps", "20"], r"--steps: no such flag; a setting has no dashes: steps=VALUE"),
-    (["sample"], r"sample: the following arguments are required"),
-    (["loss._target_=torch.load"], r"loss._target_=torch.load: not allowed"),
-    (["loss._target_=torch.hub.load"], r"loss._target_=torch.hub.load: not allowed"),
-    (["loss._target_=torch.nn.functional.importlib.import_module"], r"not allowed"),
-    (["loss._target_=torch.nn.functional.relu"], r"not allowed"),
-    (["loss._target_=mine.Loss"], r"not allowed; .*trust=\[mine\]"),
-    (["loss._target_=gan_runner.losses.Hindge"], r"there is no such class or function; did you mean 'Hinge'\?"),
-    (["loss._target_=gan_runner.penalties.torch.load"], r"not allowed"),
-]
+MISTAKES = {  # the words of a line -> what its one message names: the key, the value, what it may be
+    "regularizer=gpp": "regularizer=gpp 'gradient_penalty' (options:",
+    "loss=hing": "loss=hing 'hinge'",
+    "modle=mlp": "'modle' 'model'",
+    "optmizer.lr=1": "'optmizer.lr' 'optimizer.lr'",
+    "regularizer=r1 regularizer.r1.weigth=1": "'regularizer.r1.weigth' r1.weight'",
+    "regularizer.r1.weight=3": "regularizer.r1 regularizer=r1",
+    "lr_schedule@regularizer.r1.schedule=linear": "regularizer.r1 regularizer=r1",
+    "+stpes=1": "'stpes' 'steps'",
+    "+model.generator.widht=1": "'model.generator.widht' 'width'",
+    "+regularizer.gradient_penalty.wieght=1": "'regularizer.gradient_penalty.wieght' 'weight'",
+    "optimizer.discriminator.lrr=1": "'optimizer.discriminator.lrr' 'lr'",
+    "+regularizer.r9.weight=1": "regularizer.r9 'r9'",
+    "steps=abc": "steps=abc number",
+    "steps=1.5": "steps=1.5 whole number",
+    "steps=0": "steps=0 1",
+    "steps=null": "steps epochs null",
+    "batch_size=true": "batch_size=true number",
+    "seed=-1": "seed=-1 0",
+    "precision=fp16": "precision=fp16 'fp32' 'bf16'",
+    "optimizer.lr=fast": "optimizer.lr=fast number",
+    "optimizer.lr=-1": "optimizer -1",
+    "model.generator.width=wide": "model.generator.width=wide number",
+    "model.generator.activation=rleu": "model.generator.activation=rleu 'relu',",
+    "model.latent_distribution=gauss": "model.latent_distribution=gauss normal uniform",
+    "regularizer.gradient_penalty.weight=-1": "gradient_penalty.weight=-1 0",
+    "regularizer.gradient_penalty.every=0": "gradient_penalty.every=0 1",
+    "regularizer=l1 regularizer.l1.on=[both]": "regularizer.l1.on=[\"both\"] 'generator' 'discriminator'",
+    "regularizer=r1 +regularizer.r1.on=[generator]": "regularizer.r1.on= discriminator",
+    "regularizer=[l1,l1]": "regularizer 'l1' twice",
+    "augmentation=[diffaugment,diffaugment]": "augmentation 'diffaugment' twice",
+    "model.discriminator.normalization=batch": "normalization=batch regularizer.gradient_penalty",
+    "batch_size=5000": "batch_size=5000 1617",
+    "dataset=ring model=mlp steps=null epochs=2": "epochs=2 steps=",
+    "dataset=ring": "model.generator model=mlp",
+    "device=cuda:7": "device=cuda:7",
+    "device=tpu": "device=tpu",
+    "dataset=image_folder": "dataset.root dataset.root=...",
+    "dataset=image_folder dataset.root=nowhere": "dataset.root nowhere",
+    "dataset=npy dataset.path=nowhere.npy": "dataset.path nowhere.npy",
+    "steps=1,2": "steps=1,2 -m",
+    "foo=[1": "'foo=[1'",
+    "steps=2 foo": "'foo' key=value",
+    "--seed=3": "--seed=3 seed=VALUE",
+    "--mutlirun": "--mutlirun '--multirun'",
+    "smaple x": "smaple 'sample'",
+    "resum x": "resum 'resume'",
+    "resume x": "x run directory",
+    "sample nowhere": "nowhere run directory",
+    "init_from=nowhere": "init_from=nowhere nowhere/checkpoints/last.pt",
+    "hydra.run.dir=taken": "taken hydra.run.dir",
+    "loss=[bce,hinge]": "loss=[bce,hinge] -m loss=",
+    "loss=null": "string list",  # Hydra's own words
+    "~loss": "~loss",
+    "~regularizer.gradient_penalty.weight": "~regularizer.gradient_penalty.weight",
+    "+regularizer.gradient_penalty.on=[]": "regularizer.gradient_penalty.on=[]",
+    "+regularizer.loss._target_=gan_runner.penalties.r1": "regularizer.loss name",
+    "regularizer=[r1,r3]": "regularizer=r3 r1, r2",
+    "+model.foo=1": "'model.foo'",
+    "model.latent_size=0": "model.latent_size=0 1",
+    "augmentation=diffaugment dataset=ring model=mlp": "augmentation=diffaugment images",
+    "model.generator=null": "model.generator",
+    "loss._target_=torch.nn.ReLU": "loss model ReLU",
+    "--experimental-rerun=x.pickle": "--experimental-rerun",
+    "hydra.output_subdir=.hydra": "hydra.output_subdir",
+    "steps": "steps steps=VALUE",
+    "--steps 20": "--steps steps=VALUE",
+    "sample": "sample DIR",
+    "loss._target_=torch.load": "loss._target_=torch.load not allowed",
+    "loss._target_=torch.hub.load": "loss._target_=torch.hub.load not allowed",
+    "loss._target_=torch.nn.functional.importlib.import_module": "import_module not allowed",
+    "loss._target_=torch.nn.functional.relu": "functional.relu not allowed",
+    "loss._target_=mine.Loss": "mine.Loss not allowed trust=[mine]",
+    "loss._target_=gan_runner.losses.Hindge": "Hindge 'Hinge'",
+    "loss._target_=gan_runner.penalties.torch.load": "penalties.torch.load not allowed",
+}
 
 
-@pytest.mark.parametrize(("words", "message"), MISTAKES, ids=[" ".join(words) for words, _ in MISTAKES])
-def test_a_mistake_gets_one_short_message(words, message, run_cli):
+@pytest.mark.parametrize("line", MISTAKES)
+def test_a_mistake_gets_one_short_message(line, run_cli):
     Path("taken").mkdir()
     Path("taken/summary.json").write_text("{}")
     before = sorted(Path().rglob("*"))
-    code, out, error = run_cli(*words)
-    assert code == 1
-    assert re.search(message, error), error
-    assert len(error.splitlines()) == 1
-    assert "Traceback" not in error
-    assert not out
+    outcome = run_cli(*line.split())
+    refusal(outcome, *MISTAKES[line].split())
+    assert not outcome[1]
     assert sorted(Path().rglob("*")) == before  # no directory for a run that never began
 
 
@@ -123,12 +113,12 @@ def test_bad_data_is_named(run_cli):
     whole = Path("photos dir/b.png").read_bytes()
     Path("photos dir/b.png").write_bytes(whole[: len(whole) // 2])
     words = ["dataset=image_folder", "dataset.root=photos dir", *FAST, "batch_size=2"]
-    assert re.search(r"dataset: .*b\.png", run_cli(*words)[2])
+    refusal(run_cli(*words), "dataset", "b.png")
     Image.fromarray(np.zeros((16, 20, 3), np.uint8)).save("photos dir/b.png")
-    assert "dataset.image_size" in run_cli(*words)[2]
+    refusal(run_cli(*words), "dataset.image_size")
     assert run_cli(*words, "dataset.image_size=16")[0] == 0
     np.save("array.npy", np.zeros((4, 3), dtype="U1"))
-    assert re.search(r"dataset.*array\.npy", run_cli("dataset=npy", "dataset.path=array.npy", *FAST)[2])
+    refusal(run_cli("dataset=npy", "dataset.path=array.npy", *FAST), "dataset", "array.npy")
 
 
 def test_a_preset_gives_way_to_the_command_line(run_cli, tmp_path):
@@ -167,7 +157,7 @@ def test_a_preset_gives_way_to_the_command_line(run_cli, tmp_path):
     assert stored["model"]["generator"]["width"] == [8, 8]  # mlp is what the preset chose
     assert set(stored["regularizer"]) == {"r1"}
     assert stored["regularizer"]["r1"]["weight"] == 3
-    assert "regularizer.l1 of the preset is not in use" in log
+    assert re.search(r"regularizer\.l1 .*preset", log)
     stored, _ = config("model=dcgan", "model.generator.width=8")
     assert stored["model"]["generator"]["width"] == 8
     assert stored["model"]["discriminator"]["_target_"] == "gan_runner.models.dcgan.Discriminator"
@@ -185,14 +175,12 @@ def test_a_class_of_ones_own_package(run_cli, monkeypatch):
     Path("conf/loss/mine.yaml").write_text("_target_: my_package.losses.Mine\n")
     monkeypatch.syspath_prepend(".")
     words = ["--config-dir", "conf", "loss=mine", *FAST]
-    code, _, error = run_cli(*words)
-    assert code == 1
-    assert "trust=[my_package]" in error
+    refusal(run_cli(*words), "trust=[my_package]")
     assert run_cli(*words, "trust=[my_package]")[0] == 0
     Path("conf/loss/mine.yaml").write_text(
         "# @package _global_\nloss: {_target_: my_package.losses.Mine}\ntrust: [my_package]\n"
     )
-    assert "not allowed" in run_cli(*words)[2]  # a file cannot trust itself
+    refusal(run_cli(*words), "my_package.losses.Mine", "not allowed")  # a file cannot trust itself
 
 
 def python(*code: str) -> list[str]:
@@ -228,6 +216,7 @@ def test_from_another_directory_into_a_pipe(tmp_path):
     place = tmp_path / "a place"
     place.mkdir()
     words = command("model=mlp", "steps=3", "batch_size=8", "log_every=1", "sample_every=2", "dataset=ring")
+    words += ["metric.modes.samples=50", "metric.modes.pairs=20"]
     runs = [
         subprocess.Popen(words, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)
     ]
@@ -237,7 +226,7 @@ def test_from_another_directory_into_a_pipe(tmp_path):
         assert not error
         assert out.startswith("gan-runner ")
         assert "\x1b" not in out
-        assert re.search(r"samples, losses and checkpoints in outputs/", out)
+        assert "outputs/" in out
     found = sorted(place.glob("outputs/*/*"))
     assert len(found) == 2
     for directory in found:
@@ -256,7 +245,7 @@ def test_from_another_directory_into_a_pipe(tmp_path):
 def test_a_signal_saves_and_marks_the_run(number, code, tmp_path):
     import json
 
-    words = command("model=mlp", "steps=1000000", "batch_size=8", "log_every=1", "hydra.run.dir=run")
+    words = command("dataset=ring", "metric=none", "model=mlp", "steps=1000000", "log_every=1", "hydra.run.dir=run")
     run = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
     metrics = tmp_path / "run" / "metrics.jsonl"
     deadline = time.monotonic() + 100
@@ -273,7 +262,7 @@ def test_a_signal_saves_and_marks_the_run(number, code, tmp_path):
 
     saved = torch.load(tmp_path / "run/checkpoints/last.pt", weights_only=True)
     assert saved["step"] == summary["step"] > 0
-    assert f"interrupted at step {summary['step']:,}" in out
+    assert re.search(rf"interrupted .*{summary['step']:,}", out)
 
 
 @pytest.mark.parametrize("library", ["hydra", "torch"])
@@ -299,21 +288,17 @@ def test_no_file_can_trust_what_the_command_line_does_not(run_cli, monkeypatch):
     Path("conf/loss/evil.yaml").write_text(
         "# @package _global_\nloss: {_target_: evil.Loss}\nhydra: {overrides: {task: ['trust=[evil]']}}\n"
     )
-    code, _, error = run_cli("--config-dir", "conf", "loss=evil", *FAST)
-    assert code == 1
-    assert "not allowed" in error
+    refusal(run_cli("--config-dir", "conf", "loss=evil", *FAST), "hydra.overrides", "not allowed")
     assert not Path("ran").exists()
 
 
 def test_directories_of_the_users_choice_stay(run_cli):
     Path("mine/empty").mkdir(parents=True)
-    assert run_cli("hydra.run.dir=mine/empty", "steps=0")[0] == 1
+    refusal(run_cli("hydra.run.dir=mine/empty", "steps=0"), "steps=0")
     assert Path("mine/empty").is_dir()
     Path("mine/full").mkdir()
     Path("mine/full/metrics.jsonl").write_text("precious")
-    code, _, error = run_cli("hydra.run.dir=mine/full", *FAST)
-    assert code == 1
-    assert "mine/full is not empty: it holds metrics.jsonl" in error
+    refusal(run_cli("hydra.run.dir=mine/full", *FAST), "mine/full", "metrics.jsonl")
     assert [path.name for path in Path("mine/full").iterdir()] == ["metrics.jsonl"]
 
 
@@ -344,12 +329,10 @@ def test_a_network_of_the_wrong_shape_is_refused_before_the_first_step(run_cli, 
     Path("conf/model").mkdir(parents=True)
     Path("conf/model/column.yaml").write_text("defaults: [mlp, _self_]\ndiscriminator: {_target_: nets.Column}\n")
     words = ["--config-dir", "conf", "model=column", "trust=nets"]
-    error = run_cli(*words)[2]
-    assert "unknown key 'model.discriminator." in error  # the keys of mlp, which Column does not take
+    refusal(run_cli(*words), "'model.discriminator.")  # the keys of mlp, which Column does not take
     Path("conf/model/column.yaml").write_text(
         "latent_size: 4\ngenerator: {_target_: gan_runner.models.mlp.Generator, width: 8, depth: 1, activation: relu,"
         " normalization: none, dropout: 0.0, initialization: default, output_activation: null}\n"
         "discriminator: {_target_: nets.Column}\n"
     )
-    error = run_cli(*words)[2]
-    assert "model.discriminator: of 2 inputs it makes a tensor of shape (2, 1), not (2,)" in error
+    refusal(run_cli(*words), "model.discriminator", "(2, 1)", "(2,)")
