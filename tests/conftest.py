@@ -1,4 +1,4 @@
-"""What the tests share."""
+"""Fixtures."""
 
 import logging
 import os
@@ -6,7 +6,6 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two workers share two cores
 
@@ -14,24 +13,7 @@ import pytest
 import torch
 from hydra.core.global_hydra import GlobalHydra
 
-from gan_runner.config.compose import compose_packaged, to_plain
-from gan_runner.config.schema import conf_directory
-
-CONF = conf_directory()
-
-# Small enough for a step to take milliseconds.
-TINY = ["batch_size=8", "device=cpu", "dataset.held_out=0.05", "model.latent_size=4"]
-TINY_MODEL = [f"model.{player}.{key}" for player in ("generator", "discriminator") for key in ("width=8", "depth=2")]
-
-
-def options(group: str) -> list[str]:
-    """The names of a config group's options."""
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
-
-
-def compose(*overrides: str) -> dict[str, Any]:
-    """The plain config of some words of the command line."""
-    return to_plain(compose_packaged(list(overrides)))
+from tests.helpers import SMALL
 
 
 @pytest.fixture(autouse=True)
@@ -67,12 +49,6 @@ def run_cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         return code, *capsys.readouterr()
 
     return call
-
-
-SMALL = [
-    "model=mlp", "model.generator.width=8", "model.discriminator.width=8", "model.latent_size=4", "steps=3",
-    "log_every=1", "checkpoint_every=1", "batch_size=8", "sample_count=4", "device=cpu", "metric=none",
-]  # fmt: skip
 
 
 @pytest.fixture

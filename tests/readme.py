@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 
 from gan_runner.config.schema import conf_directory
+from tests.helpers import README
 
-README = Path(__file__).resolve().parent.parent / "README.md"
 BEGIN, END = "<!-- groups: written by `python -m tests.readme` -->\n", "<!-- end of groups -->\n"
 
 

@@ -1,8 +1,7 @@
 """DiffAugment against loops over samples with the same draws, and its derivatives."""
 
-import inspect
 import math
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,9 +10,15 @@ import yaml
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from gan_runner.augmentations import diffaugment
+from gan_runner.augmentations import InputNoise, diffaugment
+from gan_runner.games.adversarial import Adversarial
+from gan_runner.runs.build import build
+from gan_runner.schedules import linear
+from gan_runner.torch_utils.randomness import fixed_randomness
+from tests.helpers import CONF, TINY, TINY_MODEL, compose
+from tests.helpers.games import POINTS, make_game
+from tests.helpers.penalties import some
 
-CONF = Path(__file__).parents[1] / "conf" / "augmentation"
 OFF: dict[str, Any] = {"color": False, "translation": 0.0, "cutout": 0.0}
 ALL: dict[str, Any] = {"color": True, "translation": 0.125, "cutout": 0.5}
 
@@ -204,18 +209,87 @@ def test_points_raise(shape):
         diffaugment(torch.zeros(shape), Seeded(0), **ALL)
 
 
-def test_yaml_has_the_keys_and_python_no_defaults():
-    text = (CONF / "diffaugment.yaml").read_text()
-    assert text.startswith("# @package augmentation.diffaugment\n")
-    config = yaml.safe_load(text)
-    assert config.pop("_target_") == "gan_runner.augmentations.diffaugment"
-    _, _, *keys = inspect.signature(diffaugment).parameters.values()
-    assert set(config) == {key.name for key in keys}
-    assert all(key.kind is key.KEYWORD_ONLY and key.default is key.empty for key in keys)
-    assert config == ALL  # the paper's
+def test_its_defaults_are_the_paper_s():
+    node = yaml.safe_load((CONF / "augmentation" / "diffaugment.yaml").read_text())
+    assert {key: node[key] for key in ALL} == ALL
 
 
-def test_none_adds_nothing():
-    text = (CONF / "none.yaml").read_text()
-    assert text.startswith("# @package augmentation\n")
-    assert yaml.safe_load(text) == {}
+# --- input noise ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(400, 2), (40, 3, 8, 8), (3, 200, 2)], ids=str)
+def test_input_noise(shape):
+    samples = some(*shape).float()
+    noise = InputNoise(sd=0.3, schedule=None)
+    difference = noise(samples, fixed_randomness(0, "noise", torch.device("cpu")), 5) - samples
+    assert difference.std().item() == pytest.approx(0.3, rel=0.1)
+    assert difference.mean().abs() < 0.05
+    assert len(set(difference.flatten(0, -2)[:, 0].tolist())) > 10  # each sample has its own
+    again = noise(samples, fixed_randomness(0, "noise", torch.device("cpu")), 9)
+    assert again.equal(samples + difference) or torch.allclose(again, samples + difference)
+
+
+def test_input_noise_fades_with_its_schedule():
+    samples = some(100, 3).float()
+    noise = InputNoise(sd=0.5, schedule=partial(linear, steps=10, warmup=0, end=0.0))
+    sizes = [
+        (noise(samples, fixed_randomness(0, "noise", torch.device("cpu")), step) - samples).norm() for step in range(11)
+    ]
+    for step in range(11):
+        torch.testing.assert_close(sizes[step], sizes[0] * (1 - step / 10), rtol=1e-4, atol=1e-4)
+    assert noise(samples, fixed_randomness(0, "noise", torch.device("cpu")), 10).equal(samples)
+    low = noise(samples.bfloat16(), fixed_randomness(0, "noise", torch.device("cpu")), 0)
+    assert low.dtype == torch.bfloat16
+
+
+def seen_at(game: Adversarial, step: int) -> tuple[Tensor, Tensor]:
+    """The real batch of a step, and what the discriminator was shown of it first."""
+    shown: list[Tensor] = []
+    network = game.discriminator.network
+    handle = network.register_forward_pre_hook(lambda _, inputs: shown.append(inputs[0].detach()))
+    game.step(step)
+    handle.remove()
+    real, _ = game.batch(step)
+    shown = [samples[: len(real)] for samples in shown]  # generated ones may be in the same batch
+    return real, next(samples for samples in shown if (samples - real).norm() <= 0.5 * real.norm())
+
+
+@pytest.mark.parametrize("data", [["dataset=digits", "dataset.held_out=0.05"], ["dataset=ring"]], ids=str)
+def test_input_noise_fades_in_a_game(data: list[str]):
+    words = [*POINTS, *data, "augmentation=input_noise", "augmentation.input_noise.sd=0.2", "steps=4"]
+    game = build(compose(*words, "lr_schedule@augmentation.input_noise.schedule=linear"), [])[0]
+    assert isinstance(game, Adversarial)
+    for step in range(6):
+        real, shown = seen_at(game, step)
+        assert (shown - real).std().item() == pytest.approx(0.2 * max(1 - step / 4, 0), rel=0.5)
+        assert shown.equal(real) == (step >= 4)
+    constant = build(compose(*words), [])[0]
+    assert isinstance(constant, Adversarial)
+    real, shown = seen_at(constant, 5)
+    assert (shown - real).std().item() == pytest.approx(0.2, rel=0.5)
+
+
+def test_input_noise_s_schedule_ends_with_a_run_counted_in_epochs():
+    words = [*TINY, "model=mlp", *TINY_MODEL, "loss=hinge", "discriminator_steps=1", "steps=null", "epochs=1"]
+    built = build(
+        compose(*words, "augmentation=[input_noise]", "lr_schedule@augmentation.input_noise.schedule=linear"), []
+    )
+    game, steps = built[0], built[2]
+    assert isinstance(game, Adversarial)
+    (noise,) = game.augmentations
+    samples = torch.zeros(2, 1, 8, 8)
+    assert not noise(samples, game.randomness, steps - 1).equal(samples)
+    assert noise(samples, game.randomness, steps).equal(samples)
+
+
+def test_functions_and_classes_of_augmentations_go_together():
+    game = make_game("augmentation=[diffaugment,input_noise]", "regularizer=r1")
+    for step in range(2):
+        game.step(step)
+    samples = some(4, 1, 8, 8).float()
+    game.randomness.start_step(3)
+    result = game.augment(samples, 3)
+    game.randomness.start_step(3)
+    node = yaml.safe_load((CONF / "augmentation" / "diffaugment.yaml").read_text())
+    expected = diffaugment(samples, game.randomness, **{key: node[key] for key in ("color", "translation", "cutout")})
+    torch.testing.assert_close(result, expected + 0.1 * game.randomness.normal(4, 1, 8, 8))

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any, NamedTuple, NoReturn
 
 import pytest
@@ -10,6 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gan_runner import losses
+from tests.helpers.games import make_game
+from tests.helpers.penalties import (
+    some,
+)
 
 
 class Given(NamedTuple):
@@ -182,3 +187,56 @@ def test_averages_are_the_batch_s_and_carry_gradient():
     expected = (torch.sigmoid(fake.mean() - real[0]) / 4).expand(4).clone()
     expected[0] += torch.sigmoid(fake[0] - real.mean())
     torch.testing.assert_close(gradient, expected)
+
+
+# --- label smoothing --------------------------------------------------------------------------------------------------
+
+
+SMOOTHED = (losses.BinaryCrossEntropy, losses.SaturatingBinaryCrossEntropy)
+
+
+@pytest.mark.parametrize("loss", SMOOTHED)
+@pytest.mark.parametrize(("real_label", "fake_label"), [(1.0, 0.0), (0.9, 0.0), (0.9, 0.1), (0.5, 0.3)])
+def test_label_smoothing_is_torch_s_cross_entropy(loss, real_label, fake_label):
+    view: Any = SimpleNamespace(real_logits=3 * some(3, 7), fake_logits=3 * some(3, 7, seed=1))
+    result = loss(real_label=real_label, fake_label=fake_label).discriminator(view)
+    expected = sum(
+        F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, label), reduction="none")
+        for logits, label in ((view.real_logits, real_label), (view.fake_logits, fake_label))
+    )
+    torch.testing.assert_close(result, expected)
+
+
+@pytest.mark.parametrize("loss", SMOOTHED)
+def test_without_smoothing_every_bit_is_as_before(loss):
+    real, fake = (10 * some(1000, seed=seed).float() for seed in (0, 1))
+    real[:4] = torch.tensor([0.0, -0.0, 200.0, -200.0])
+    results = []
+    for formula in (loss().discriminator, lambda view: F.softplus(-view.real_logits) + F.softplus(view.fake_logits)):
+        view: Any = SimpleNamespace(real_logits=real.requires_grad_(), fake_logits=fake.requires_grad_())
+        value = formula(view)
+        results.append((value, *torch.autograd.grad(value.sum(), (real, fake))))
+    assert all(one.equal(other) for one, other in zip(*results, strict=True))
+
+
+def test_smoothed_labels_are_where_the_discriminator_comes_to_rest():
+    """At σ(x) = t the gradient vanishes, on the smoothed side alone; the generator's side is the same as without."""
+    loss, plain = losses.BinaryCrossEntropy(real_label=0.9), losses.BinaryCrossEntropy()
+    real = torch.tensor([0.9], dtype=torch.float64).logit().requires_grad_()
+    fake = torch.tensor([0.3], dtype=torch.float64).requires_grad_()
+    view: Any = SimpleNamespace(real_logits=real, fake_logits=fake)
+    on_real, on_fake = torch.autograd.grad(loss.discriminator(view).sum(), (real, fake))
+    torch.testing.assert_close(on_real, torch.zeros_like(on_real))
+    torch.testing.assert_close(on_fake, fake.detach().sigmoid())
+    for smoothed, bare in ((loss, plain), (losses.SaturatingBinaryCrossEntropy(fake_label=0.1, real_label=0.8),
+                                          losses.SaturatingBinaryCrossEntropy())):  # fmt: skip
+        assert smoothed.generator(view).equal(bare.generator(view))
+
+
+def test_label_smoothing_on_the_command_line():
+    game = make_game("loss=bce", "loss.real_label=0.9", "loss.fake_label=0.1")
+    game.step(0)
+    loss: Any = game.discriminator.terms["loss"].fn
+    assert (loss.__self__.real_label, loss.__self__.fake_label) == (0.9, 0.1)
+    with pytest.raises(ValueError, match=r"^fake_label=0.3, real_label=0.2: must be 0 <= fake < real <= 1$"):
+        losses.BinaryCrossEntropy(real_label=0.2, fake_label=0.3)

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from gan_runner.cli.main import VERBS
-from tests.conftest import compose
-from tests.readme import README, with_table
+from tests.helpers import README, compose
+from tests.readme import with_table
 
 TEXT = README.read_text()
 BLOCKS = [block.replace("\\\n", "") for block in re.findall(r"```sh\n(.*?)```", TEXT, re.S)]

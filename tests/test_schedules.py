@@ -1,17 +1,13 @@
-"""Schedules: closed forms, torch's schedulers, and the keys of their YAMLs."""
+"""Schedules: closed forms, and torch's schedulers."""
 
-import inspect
 import math
-from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from torch.optim import lr_scheduler
 
 from gan_runner import schedules
 
-CONF = Path(__file__).parents[1] / "conf" / "lr_schedule"
 KEYS = {
     schedules.constant: {},
     schedules.linear: {"end": 0.2},
@@ -86,20 +82,3 @@ def test_agrees_with_torch(schedule, keys, reference, last):
         assert schedule(now, steps=STEPS, warmup=0, **keys) == pytest.approx(expected, rel=1e-6), now
         optimizer.step()
         scheduler.step()
-
-
-@every_schedule
-def test_yaml_has_the_keys_and_python_no_defaults(schedule):
-    name = schedule.__name__
-    config = yaml.safe_load((CONF / f"{name}.yaml").read_text())
-    assert config.pop("_target_") == f"gan_runner.schedules.{name}"
-    now, *keys = inspect.signature(schedule).parameters.values()
-    assert now.name == "now"
-    assert set(config) == {key.name for key in keys}
-    assert all(key.kind is key.KEYWORD_ONLY and key.default is key.empty for key in keys)
-    assert config["steps"] == "${steps}"
-    schedule(0, **config | {"steps": 10})
-
-
-def test_every_yaml_has_its_function():
-    assert {path.stem for path in CONF.glob("*.yaml")} == {schedule.__name__ for schedule in KEYS}

@@ -139,7 +139,7 @@ def run(config: DictConfig) -> float | None:
 
         train = prepare(plain, trusted_packages(sys.argv[1:]))
         return train(
-            path, documents=documents(config), title=describe(plain, hydra_config.runtime.choices), notes=notes
+            path, hydra_files=hydra_files(config), title=describe(plain, hydra_config.runtime.choices), notes=notes
         )
     except (TrainingFailed, BrokenPipeError):
         raise
@@ -150,7 +150,7 @@ def run(config: DictConfig) -> float | None:
             remove_empty(path)  # but a directory of the user's choice may have been there before
 
 
-def documents(config: DictConfig) -> dict[str, str]:
+def hydra_files(config: DictConfig) -> dict[str, str]:
     """What Hydra would write into .hydra/ before it is known that the directory is free."""
     hydra_config = HydraConfig.get()
     return {

@@ -1,30 +1,22 @@
 """`gan-runner resume DIR`: go on with a run, from its own directory alone."""
 
 import argparse
-import re
 from pathlib import Path
 from typing import Any
 
 from gan_runner.cli.parser import RunParser, positive, refuse_links
 from gan_runner.config.compose import to_yaml
 from gan_runner.config.errors import ConfigError
-from gan_runner.config.keys import difference
+from gan_runner.config.keys import describe_changes, find_key
 from gan_runner.config.stored import stored_config
 from gan_runner.runs.run import resume
 from gan_runner.storage.run_directory import take_over
 from gan_runner.sweeps.launchers import Launch, run_in_processes, run_jobs, run_sequentially
 from gan_runner.sweeps.sweep import PLAN, Sweep
 
-# Of these keys a run's state does not depend.
-FREE = re.compile(
-    r"(steps|epochs|device|log_every|sample_every|sample_count|evaluate_every|checkpoint_every|objective|deterministic"
-    r"|on_divergence|prune|trust|stream|workers|capture|dataset\.(root|path|download)|(monitor|divergence|metric|features)\..*"
-    r"|(lr_schedule|.*\.schedule)\.steps)"
-)
-
 
 def parser() -> RunParser:
-    """The verb's flags."""
+    """The parser of the command line of `gan-runner resume`."""
     parser = RunParser(
         "resume",
         "Go on with a run that was killed, interrupted or is to be longer, in its own directory; or with a sweep.",
@@ -42,7 +34,7 @@ def parser() -> RunParser:
 
 
 def main(arguments: list[str]) -> None:
-    """The verb. Raises ConfigError where the directory or an override does not fit."""
+    """Run the verb. Raises ConfigError where the directory or an override does not fit."""
     options = parser().parse_intermixed_args(arguments)
     refuse_links(options.directory, ".")
     if (options.directory / PLAN).exists():
@@ -53,21 +45,21 @@ def main(arguments: list[str]) -> None:
     stored, _ = stored_config(options.directory, [])
     config, trust = stored_config(options.directory, options.overrides)
     check_changes(stored, config)
-    documents = {".hydra/config.yaml": to_yaml(config)} if config != stored else {}
-    resume(config, trust, options.directory, documents=documents, any_version=options.any_version)
+    hydra_files = {".hydra/config.yaml": to_yaml(config)} if config != stored else {}
+    resume(config, trust, options.directory, hydra_files=hydra_files, any_version=options.any_version)
 
 
 def resume_sweep(options: argparse.Namespace) -> None:
-    """Go on with the jobs of a sweep, by the configs that they were planned with.
+    """Go on with the jobs of a sweep, with the configs that they were planned with.
 
-    Raises ConfigError for a change to these, Stopped where some jobs are not done in the end.
+    Raises ConfigError for a change to them, and Stopped where some jobs are not done in the end.
     """
     trust: list[str] = []
-    for word in options.overrides:
-        key, _, value = word.partition("=")
+    for override in options.overrides:
+        key, _, value = override.partition("=")
         if key != "trust":
             raise ConfigError(
-                f"{word}: a sweep goes on as it was planned; -m ... sweep={options.directory.name} adds to it"
+                f"{override}: a sweep goes on as it was planned; -m ... sweep={options.directory.name} adds to it"
             )
         trust = [name.strip() for name in value.strip("[]").split(",")]
     launch = Launch(run_sequentially)
@@ -95,6 +87,6 @@ def take_over_runs(directories: list[Path]) -> None:
 
 
 def check_changes(stored: dict[str, Any], config: dict[str, Any]) -> None:
-    """Refuse changes that would make it another run, and show them."""
-    if changes := difference(stored, config, FREE.fullmatch):
+    """Refuse changes that would make it another run. Raises ConfigError, which names them."""
+    if changes := describe_changes(stored, config, lambda key: find_key(key).may_change):
         raise ConfigError(f"that would be another run, not this one going on: {changes}")

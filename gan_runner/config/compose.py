@@ -1,4 +1,4 @@
-"""From the words of a command line to a plain config."""
+"""From the overrides of a command line to a plain config."""
 
 import re
 import sys
@@ -82,9 +82,9 @@ def describe(plain: Mapping[str, Any], choices: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def trusted_packages(words: list[str]) -> list[str]:
-    """The packages that the command line itself trusts; what a config file says, even of its words, does not count."""
-    chosen = [word for word in words if word.startswith("trust=")]
+def trusted_packages(arguments: list[str]) -> list[str]:
+    """The packages that the command line itself trusts; what a config file says, even in overrides, does not count."""
+    chosen = [argument for argument in arguments if argument.startswith("trust=")]
     value = OverridesParser.create().parse_override(chosen[-1]).value() if chosen else []
     return [str(name) for name in (value if isinstance(value, list) else [value])]
 
@@ -118,21 +118,22 @@ def settle_preset(config: DictConfig, overrides: list[Override]) -> list[str]:
     chosen = {override.key_or_group: override.value() for override in overrides if not override.is_delete()}
     if chosen.get("experiment") is None:
         return []
-    words = [override.input_line or "" for override in overrides]
+    typed = [override.input_line or "" for override in overrides]
     notes = []
     for group in GROUPS:
         if group not in chosen or group in LIST_GROUPS:
             continue
-        preset = compose([word for word in words if not word.startswith(f"{group}=")])
+        # Not with keys of the chosen option, which the preset's may not have.
+        preset = compose([override for override in typed if not re.match(rf"\+*{group}[=.]", override)])
         if preset.hydra.runtime.choices[group] != chosen[group]:
-            own = [word for word in words if re.match(rf"\+*{group}[=.]|[^=]*@{group}\.", word)]
+            own = [override for override in typed if re.match(rf"\+*{group}[=.]|[^=]*@{group}\.", override)]
             config[group] = compose(own)[group]
             notes.append(f"{group}={chosen[group]} replaces the preset's, with the settings that were for it")
     for group in LIST_GROUPS:
         if group not in chosen and "loss" not in chosen:
             continue
         for name, node in list((config.get(group) or {}).items()):
-            is_addressed = any(word.lstrip("+").startswith(f"{group}.{name}.") for word in words)
+            is_addressed = any(override.lstrip("+").startswith(f"{group}.{name}.") for override in typed)
             if "_target_" not in node and not is_addressed:
                 with open_dict(config):
                     del config[group][name]
@@ -140,13 +141,13 @@ def settle_preset(config: DictConfig, overrides: list[Override]) -> list[str]:
     return notes
 
 
-def compose_packaged(words: list[str]) -> DictConfig:
-    """The config of some words of the command line, where no Hydra is running: from conf/ alone."""
+def compose_packaged(overrides: list[str]) -> DictConfig:
+    """The config of some overrides of the command line, where no Hydra is running: from conf/ alone."""
     with hydra.initialize_config_dir(str(conf_directory()), **VERSION_BASE):
-        return hydra.compose("config", words)
+        return hydra.compose("config", overrides)
 
 
-def compose(words: list[str]) -> DictConfig:
-    """The config of some words of the command line, by the Hydra that is running."""
+def compose(overrides: list[str]) -> DictConfig:
+    """The config of some overrides of the command line, by the Hydra that is running."""
     loader = GlobalHydra.instance().config_loader()
-    return loader.load_configuration(config_name="config", overrides=words, run_mode=RunMode.RUN)
+    return loader.load_configuration(config_name="config", overrides=overrides, run_mode=RunMode.RUN)

@@ -8,13 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from gan_runner.config.keys import find_key, shorten_keys
 from gan_runner.reporting.stored_runs import LARGEST, Run
 
-# Keys in which runs of one setting may differ: repetitions, where a run is, and how often it says something.
-IGNORED = {
-    "seed", "log_every", "sample_every", "sample_count", "evaluate_every", "checkpoint_every", "device", "trust",
-    "sweep", "retry_failed",
-}  # fmt: skip
 MISSING = "–"  # in the place of a key that a run does not have
 
 
@@ -107,7 +103,7 @@ def make_study(runs: list[Run], missing: int = 0) -> Study:
     columns = choose_columns(list(groups.values()), varied)
     quantities = find_quantities(runs)
     objective = next((quantity for quantity in quantities if quantity.is_best), None)
-    short = shorten(columns)
+    short = shorten_keys(columns)
     settings = []
     for members in groups.values():
         values = {key: value_of(members[0], key) for key in columns}
@@ -170,12 +166,10 @@ def find_quantities(runs: list[Run]) -> list[Quantity]:
 
 
 def varied_keys(configs: list[dict[str, Any]]) -> list[str]:
-    """The keys in which dicts differ, in their order; one that is null here and missing there is none."""
+    """The keys that tell settings apart and that differ, in their order; null and missing are the same."""
     keys = dict.fromkeys(key for config in configs for key in config)
     return [
-        key
-        for key in keys
-        if key.partition(".")[0] not in IGNORED and len({canonical(config.get(key)) for config in configs}) > 1
+        key for key in keys if find_key(key).tells_apart and len({canonical(config.get(key)) for config in configs}) > 1
     ]
 
 
@@ -241,18 +235,6 @@ def canonical(value: Any) -> str:
 def is_number(value: Any) -> bool:
     """A bool is none, nor is NaN, nor what is beyond all bounds."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
-
-
-def shorten(keys: Iterable[str]) -> dict[str, str]:
-    """Dotted keys by their last names, as many as tell them apart; `loss._target_` is the loss."""
-    names = {key: key.rpartition("@")[2].removesuffix("._target_").split(".") for key in keys}
-    short = {}
-    for key, parts in names.items():
-        others = [other for name, other in names.items() if name != key]
-        needed = (n for n in range(1, len(parts) + 1) if not any(other[-n:] == parts[-n:] for other in others))
-        length = next(needed, None)
-        short[key] = ".".join(parts[-length:]) if length else key
-    return short
 
 
 def show(value: Any) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 import yaml
 
 from gan_runner.config.errors import ConfigError
+from gan_runner.config.stored import translate_stored
 from gan_runner.storage.status import is_locked, status_of
 
 POINTS = 200  # of a curve, at most
@@ -99,7 +100,8 @@ def read_run(path: Path, prefixes: tuple[str, ...] = COMPARED) -> Run:
         summary, reason = {}, "its summary.json cannot be read"
     run = Run(path=path, status=status, reason=reason, wall_time=number(summary.get("wall_time")))
     try:
-        run.config = dict(flatten(load_yaml(path / ".hydra" / "config.yaml")))
+        stored = load_yaml(path / ".hydra" / "config.yaml")
+        run.config = dict(flatten(translate_stored(stored) if isinstance(stored, dict) else stored))
     except (OSError, ValueError, RecursionError, yaml.YAMLError):
         run.status, run.reason = "damaged", run.reason or "its .hydra/config.yaml cannot be read"
     run.words = read_words(path / ".hydra" / "overrides.yaml")

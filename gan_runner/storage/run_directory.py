@@ -36,10 +36,10 @@ class RunDirectory:
         self.lock.release()
 
     @classmethod
-    def create(cls, path: Path, documents: dict[str, str], facts: dict[str, Any]) -> "RunDirectory":
+    def create(cls, path: Path, documents: dict[str, str], metadata: dict[str, Any]) -> "RunDirectory":
         """Take an empty or new directory for a run of this process.
 
-        `documents` (name -> text) are written into it, and `facts` into summary.json, which comes last: a directory
+        `documents` (name -> text) are written into it, and `metadata` into summary.json, which comes last: a directory
         that has one can be resumed. Raises ValueError if it holds a run: two runs never share a directory.
         """
         directory = cls(path)
@@ -52,7 +52,7 @@ class RunDirectory:
         try:
             cls.check_free(path)
             directory.write(documents)
-            directory.update(status="running", reason=None, step=0, started=now(), **this_process(), **facts)
+            directory.update(status="running", reason=None, step=0, started=now(), **this_process(), **metadata)
         except BaseException:
             directory.lock.release()
             raise
@@ -93,7 +93,7 @@ class RunDirectory:
             raise ValueError(f"{path} was running on {host}; if it is not any more, resume --take-over goes on with it")
         return directory
 
-    def go_on(self, step: int, logged: int, best: dict[str, Any] | None, facts: dict[str, Any]) -> None:
+    def go_on(self, step: int, logged: int, best: dict[str, Any] | None, metadata: dict[str, Any]) -> None:
         """Say that the run is running again, after `step` steps, and take back what it wrote later.
 
         `logged` is the last step whose log point is written: that of `step` itself may be pending. `best` is what a
@@ -110,7 +110,7 @@ class RunDirectory:
         self.summary.pop("best", None)
         self.summary |= {"best": best} if best else {}
         self.summary.setdefault("resumed", []).append({"step": step, "at": now()})
-        self.update(status="running", reason=None, step=step, **this_process(), **facts)
+        self.update(status="running", reason=None, step=step, **this_process(), **metadata)
 
     def write(self, documents: dict[str, str]) -> None:
         """Text files, name -> content."""

@@ -13,7 +13,7 @@ from gan_runner.games.stacked_game import StackedGame
 from gan_runner.runs.build import build
 from gan_runner.sweeps.launchers import cores
 from tests.benchmarks.timing import medians
-from tests.conftest import compose
+from tests.helpers import compose
 
 RUNS = 16
 

@@ -28,7 +28,7 @@ import torch
 from gan_runner import losses
 from gan_runner.augmentations import InputNoise
 from gan_runner.regularizers import penalties
-from tests.dirac import alternating_map, axis_crossings, fitted_map, gradient_penalty_orbit, path, rate_of
+from tests.helpers.dirac import alternating_map, axis_crossings, fitted_map, gradient_penalty_orbit, path, rate_of
 
 H = 0.02  # of a step
 SHORT, LONG = 1_000, 5_000  # steps

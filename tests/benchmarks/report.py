@@ -17,7 +17,7 @@ import yaml
 from PIL import Image
 
 from gan_runner.storage.atomic_files import json_safe
-from tests.conftest import compose
+from tests.helpers import compose
 
 VALUES = {"wasserstein": False, "covered": True, "high_quality": True, "reverse_kl": False}
 

@@ -17,7 +17,7 @@ from tests.benchmarks.bare import BareLoop, Loss, Problem, leanest
 from tests.benchmarks.naive import NaiveLoop
 from tests.benchmarks.roofline import count_flops, matrix_rate, synchronize
 from tests.benchmarks.timing import medians
-from tests.conftest import compose
+from tests.helpers import compose
 
 LOSSES: tuple[Loss, ...] = ("wgan_gp", "hinge")
 LATENTS = 100

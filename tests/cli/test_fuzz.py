@@ -19,7 +19,7 @@ from gan_runner.config.explain import dotted_keys
 from gan_runner.config.schema import GROUPS
 from gan_runner.runs import run as runner
 from gan_runner.runs.build import build
-from tests.conftest import SMALL, compose
+from tests.helpers import METRIC, SMALL, compose
 
 DEEP = 3000  # brackets
 HOSTILE = [
@@ -228,7 +228,7 @@ def test_config_directories(run_cli, place, count):
 
 VERBS = [
     ["sample", "run", "--count", "1"], ["sample", "run", "--checkpoint", "previous", "--out", "run/x.npz"],
-    ["evaluate", "run", "metric=sliced_wasserstein"], ["evaluate", "run", "--neighbors", "1"], ["resume", "run"],
+    ["evaluate", "run", *METRIC], ["evaluate", "run", "--neighbors", "1"], ["resume", "run"],
     ["resume", "run", "steps=4"], ["resume", "run", "steps=4", "--any-version"],
 ]  # fmt: skip
 PARTS = [

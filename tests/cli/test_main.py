@@ -158,6 +158,8 @@ def test_a_preset_gives_way_to_the_command_line(run_cli, tmp_path):
 
     stored, _ = config()
     assert stored["regularizer"]["r1"]["weight"] == 3
+    stored, _ = config("dataset=ring", "dataset.modes=3")  # a key that the preset's dataset does not have
+    assert stored["dataset"]["modes"] == 3
     assert stored["optimizer"]["betas"] == [0.5, 0.9]
     stored, log = config("optimizer=rmsprop", "optimizer.lr=0.5", "model=mlp", "regularizer=r1")
     assert "betas" not in stored["optimizer"]

@@ -16,7 +16,7 @@ import pytest
 import torch
 import yaml
 
-from tests.conftest import SMALL
+from tests.helpers import METRIC, SMALL
 
 EVIL = """
 from pathlib import Path
@@ -148,7 +148,7 @@ def test_no_pickle_is_loaded(small_run, run_cli):
             (small_run / f"checkpoints/{name}.pt").write_bytes(content.getvalue())
             (small_run / f"checkpoints/{name}.pt.sha256").unlink(missing_ok=True)
         refused(run_cli("sample", "run"), "no readable checkpoint")
-        refused(run_cli("evaluate", "run", "metric=sliced_wasserstein"), "no readable checkpoint")
+        refused(run_cli("evaluate", "run", *METRIC), "no readable checkpoint")
         refused(run_cli("resume", "run", "steps=9"), "no readable checkpoint")
         refused(run_cli(*SMALL, "init_from=run"), "no readable checkpoint")
         Path("weights.pt").write_bytes(content.getvalue())
@@ -197,7 +197,7 @@ def test_nothing_is_written_through_a_link(name, small_run, run_cli):
         refused(run_cli("sample", "run"), "nothing is written outside run")
         refused(run_cli("evaluate", "run", "--neighbors"), "nothing is written outside run")
     if name == "evaluations.jsonl":
-        refused(run_cli("evaluate", "run", "metric=sliced_wasserstein"), "nothing is written outside run")
+        refused(run_cli("evaluate", "run", *METRIC), "nothing is written outside run")
     assert {file: file.read_bytes() for file in sorted(Path().rglob("*")) if file.is_file()} == before
 
 

@@ -4,7 +4,6 @@ import ast
 import gzip
 import hashlib
 import importlib
-import inspect
 import json
 import logging
 import math
@@ -34,11 +33,10 @@ from torch.nn.functional import interpolate
 from gan_runner.datasets import embedded, images, memory, vision
 from gan_runner.datasets.data import Data, Normalization, Samples
 from gan_runner.datasets.streamed import place
-from tests.conftest import SMALL
-from tests.datasets.test_streaming import assert_same
+from tests.helpers import SMALL
+from tests.helpers.batches import assert_same
 
 CONF = Path(__file__).parents[2] / "conf" / "dataset"
-ALL = sorted(path.stem for path in CONF.glob("*.yaml"))
 NORMALIZATIONS: list[Normalization] = ["symmetric", "unit", "standard"]
 
 
@@ -75,24 +73,6 @@ def _no_network(monkeypatch):
 
 
 # The YAML files
-
-
-@pytest.mark.parametrize("name", ALL)
-def test_yaml_holds_each_parameter_with_a_valid_default_and_a_comment(name):
-    function, config = keys(name)
-    parameters = inspect.signature(function).parameters
-    assert name == function.__name__
-    assert sorted(config) == sorted(parameters)
-    assert all(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in parameters.values())
-    hints = typing.get_type_hints(function, include_extras=True)
-    for key, value in config.items():
-        if value != "???":
-            pydantic.TypeAdapter(hints[key], config={"strict": True}).validate_python(value)
-    text = (CONF / f"{name}.yaml").read_text().splitlines()
-    assert text[0].startswith("# ")
-    own = text[text.index("") + 1 :] if "defaults:" in text else text  # what stands behind the list of defaults
-    bare = {line.split(":")[0] for line in own if not line.startswith("#") and "  # " not in line}
-    assert bare <= {"_target_", "modes", "radius", "side"}
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,8 @@ from gan_runner.datasets import array, memory, streamed
 from gan_runner.datasets.data import Endless, Recorded, Samples
 from gan_runner.datasets.on_disk import Mapped
 from gan_runner.datasets.streamed import Streamed, place
-from tests.conftest import SMALL
+from tests.helpers import SMALL
+from tests.helpers.batches import assert_same
 
 TIMES = ("seconds", "images_per_second")
 LONG = ["steps=1000000", "log_every=null", "sample_every=null", "checkpoint_every=null", "stream=true", "device=cpu"]
@@ -37,18 +38,6 @@ def children() -> list[int]:
 def images(count: int = 10, **options: Any) -> Samples:
     pixels = torch.randint(256, (count, 3, 4, 6), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     return Samples(pixels, torch.arange(count), **{"seed": 0, "flip": True} | options)
-
-
-def assert_same(one: Any, other: Any) -> None:
-    assert type(one) is type(other)
-    if one is None:
-        return
-    for mine, theirs in zip(one, other, strict=True):
-        assert (mine is None) == (theirs is None)
-        if mine is not None:
-            assert mine.stride() == theirs.stride()
-            assert mine.dtype == theirs.dtype
-            assert torch.equal(mine, theirs)
 
 
 @pytest.fixture(params=[0, 2])

@@ -23,7 +23,7 @@ from gan_runner.features.inception import Inception
 from gan_runner.features.lenet import LeNet, LeNet5
 from gan_runner.features.network import BATCH, FeatureNetwork
 from gan_runner.storage.cache import cache_directory, cached, content_key
-from tests.conftest import compose, options
+from tests.helpers import compose, options
 
 
 def tiny(*shape: int, count: int = 40, classes: int = 4, **keys: Any) -> Samples:

@@ -14,7 +14,7 @@ import pytest
 from gan_runner import losses
 from gan_runner.augmentations import InputNoise
 from gan_runner.regularizers import penalties
-from tests.dirac import alternating_map, axis_crossings, fitted_map, gradient_penalty_orbit, path, rate_of
+from tests.helpers.dirac import alternating_map, axis_crossings, fitted_map, gradient_penalty_orbit, path, rate_of
 
 
 def decay_rate(points: np.ndarray) -> float:

@@ -44,7 +44,7 @@ from gan_runner.metrics.transport import (
     sliced,
     wasserstein,
 )
-from tests.conftest import CONF, options
+from tests.helpers import CONF, options
 
 METRICS = [name for name in options("metric") if name != "none"]
 

@@ -1,47 +1,37 @@
 """The networks: shapes at any size, the papers' architectures, classes, second derivatives, stacking, config keys."""
 
-import importlib
-import inspect
 import math
 import typing
-from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from pydantic import TypeAdapter
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call, stack_module_state, vmap
 
 from gan_runner.models import layers
+from tests.helpers.models import (
+    IMAGES,
+    LATENTS,
+    convolution,
+    make,
+    network_class,
+    norm,
+    outputs_of,
+    parameters,
+)
 
-CONF = Path(__file__).parents[2] / "conf" / "model"
 MODELS = ["mlp", "dcgan", "resnet"]
+
+
 IMAGE_MODELS = ["dcgan", "resnet"]
+
+
 PLAYERS = ["generator", "discriminator"]
+
+
 TINY = {"mlp": {"width": 8, "depth": 2}, "dcgan": {"width": 4}, "resnet": {"width": 4}}
-IMAGES = [(1, 8, 8), (4, 9, 8), (3, 28, 28), (2, 30, 45), (3, 17, 9), (1, 64, 48)]
-LATENTS = 5
-
-
-def read(model):
-    config = yaml.safe_load((CONF / f"{model}.yaml").read_text())
-    config["discriminator"].pop("scales")  # the builder's
-    return config
-
-
-def network_class(model, player):
-    module, name = read(model)[player]["_target_"].rsplit(".", 1)
-    return getattr(importlib.import_module(module), name)
-
-
-def make(model, player, shape, num_classes=0, *, latent_size=LATENTS, default_output="tanh", **keys):
-    """The network of a YAML, with these keys replaced."""
-    config = read(model)[player] | keys
-    del config["_target_"]
-    inputs = {"latent_size": latent_size, "default_output": default_output} if player == "generator" else {}
-    return network_class(model, player)(shape, num_classes=num_classes, **inputs, **config)
 
 
 def tiny(model, player, shape, num_classes=0, **keys):
@@ -57,39 +47,15 @@ def normalizations(model, but=()):
     return [name for name in table if name not in but]
 
 
-def parameters(network):
-    return sum(parameter.numel() for parameter in network.parameters())
-
-
 EVERY_NORMALIZATION = [(model, name) for model in MODELS for name in normalizations(model)]
+
+
 PER_SAMPLE = [(model, name) for model in MODELS for name in normalizations(model, but=["batch"])]
 
 
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
-
-
-# --- the config
-
-
-def test_the_yamls_are_these_models():
-    assert sorted(path.stem for path in CONF.glob("*.yaml")) == sorted(
-        [*MODELS, "dense_deconv", "vae"]
-    )  # the two have tests of their own
-
-
-@pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("player", PLAYERS)
-def test_every_default_stands_in_the_yaml_and_fits_its_type(model, player):
-    constructor = network_class(model, player).__init__
-    keys = {k: p for k, p in inspect.signature(constructor).parameters.items() if p.kind is p.KEYWORD_ONLY}
-    config = read(model)[player]
-    assert list(config) == ["_target_", *keys], "the YAML lists the keys of the constructor, in its order"
-    assert {p.default for p in keys.values()} == {inspect.Parameter.empty}
-    hints = typing.get_type_hints(constructor, include_extras=True)
-    for key in keys:
-        TypeAdapter(hints[key]).validate_python(config[key], strict=True)
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -103,12 +69,6 @@ def test_the_types_reject_wrong_values(model, key, wrong):
         TypeAdapter(hint).validate_python(wrong, strict=True)
 
 
-@pytest.mark.parametrize("model", MODELS)
-def test_the_yaml_comments_every_key(model):
-    lines = [line for line in (CONF / f"{model}.yaml").read_text().splitlines() if ": " in line and line[0] != "#"]
-    assert [line for line in lines if "#" not in line and "_target_" not in line] == []
-
-
 def test_the_allowed_names_are_the_tables():
     assert set(typing.get_args(layers.Activation)) == set(layers.ACTIVATIONS)
     assert set(typing.get_args(layers.Normalization)) == set(layers.IMAGE_NORMALIZATIONS)
@@ -116,9 +76,6 @@ def test_the_allowed_names_are_the_tables():
     assert set(typing.get_args(layers.Output)) == set(layers.OUTPUT_ACTIVATIONS)
     mlp_normalization = typing.get_type_hints(network_class("mlp", "generator").__init__)["normalization"]
     assert set(typing.get_args(mlp_normalization)) == set(layers.VECTOR_NORMALIZATIONS)
-
-
-# --- shapes
 
 
 @pytest.mark.parametrize("shape", IMAGES)
@@ -171,9 +128,6 @@ def test_output_activation(model):
     torch.testing.assert_close(values("tanh", "linear"), raw)
 
 
-# --- the papers' architectures
-
-
 def test_mlp_layers():
     generator = make("mlp", "generator", (1, 28, 28), latent_size=100, width=[128, 256], depth=None)
     assert parameters(generator) == 12_928 + 33_024 + 201_488  # 100 -> 128 -> 256 -> 784, with biases
@@ -187,28 +141,6 @@ def test_mlp_without_hidden_layers_is_linear():
     discriminator = make("mlp", "discriminator", (2,), depth=0)
     x, linear = torch.randn(3, 2), discriminator.head.linear
     torch.testing.assert_close(discriminator(x), x @ linear.weight[0] + linear.bias)
-
-
-def convolution(before, after, kernel):
-    return after * before * kernel**2 + after
-
-
-def norm(channels):
-    return 2 * channels
-
-
-def outputs_of(network, kinds, x):
-    """The (C, H, W) of what every layer of these kinds yields."""
-    shapes: list[tuple[int, ...]] = []
-    hooks = [
-        module.register_forward_hook(lambda _m, _i, output: shapes.append(tuple(output.shape[1:])))
-        for module in network.modules()
-        if isinstance(module, kinds)
-    ]
-    network(x)
-    for hook in hooks:
-        hook.remove()
-    return shapes
 
 
 def test_dcgan_of_the_paper():
@@ -322,9 +254,6 @@ def test_no_normalization_at_the_discriminators_input():
         assert nn.GroupNorm in kinds
 
 
-# --- classes
-
-
 @pytest.mark.parametrize(("model", "normalization"), EVERY_NORMALIZATION)
 @pytest.mark.parametrize("player", PLAYERS)
 def test_the_label_matters_to_its_sample_only(model, normalization, player):
@@ -388,9 +317,6 @@ def test_unconditional_networks_ignore_labels(model, player):
     torch.testing.assert_close(network(x, torch.tensor([0, 1, 2])), network(x))
 
 
-# --- derivatives, stacking, no reads from the device
-
-
 @pytest.mark.parametrize(("model", "normalization"), EVERY_NORMALIZATION)
 @pytest.mark.parametrize("player", PLAYERS)
 @pytest.mark.parametrize("shape", [(1, 8, 8), (2, 17, 9)])
@@ -452,9 +378,6 @@ def test_no_reads_from_the_device(model, normalization):
         discriminator = tiny(model, "discriminator", (1, 8, 8), 3, normalization=normalization, dropout=0.1)
         labels = torch.tensor([0, 1, 2])
         discriminator(generator(torch.randn(3, LATENTS), labels), labels).sum().backward()
-
-
-# --- the keys
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -549,9 +472,6 @@ class TestInitialization:
     def test_default_is_pytorchs(self, model, player):
         for weight in self.large(self.network(model, player, "default")):
             assert weight.abs().max().item() == pytest.approx(1 / math.sqrt(weight[0].numel()), rel=0.01)
-
-
-# --- errors
 
 
 @pytest.mark.parametrize("model", IMAGE_MODELS)

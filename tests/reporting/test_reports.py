@@ -97,6 +97,33 @@ def test_seeds_are_grouped_by_mean_deviation_and_count():
     assert second[:4] == ["2", "2", "3 ± 1", "4 ± 1"]
 
 
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [
+        ("prune", [None, [[10, 3.0]], [[10, 2.5]]]),  # a search sets it from the trials before
+        ("workers", [2, 0, 4]),
+        ("stream", ["auto", True, False]),
+        ("monitor", [{"diversity": 0.2}, {"diversity": 0.3}, {"diversity": None}]),
+    ],
+)
+def test_what_says_only_how_a_run_is_executed_splits_no_setting(key, values):
+    for seed, value in enumerate(values):
+        for weight in (1.0, 2.0):
+            config = {"seed": seed, key: value, "regularizer": {"r1": {"weight": weight}}}
+            words = [f"seed={seed}", f"regularizer.r1.weight={weight}", f"{key}={value}"]
+            write_run(f"{weight}-{seed}", config, [weight + seed], words=words)
+    study = read_study()
+    assert [len(setting.runs) for setting in study.settings] == [3, 3]
+    assert list(study.columns.values()) == ["weight"]
+    assert study.settings[0].spread(study.quantities[0]) == Spread(2.0, 1.0, 3)
+
+
+def test_what_it_is_measured_by_makes_another_setting():
+    for samples in (100, 200):
+        write_run(str(samples), {"seed": samples, "metric": {"modes": {"samples": samples}}}, [1.0])
+    assert [setting.label for setting in read_study().settings] == ["samples=100", "samples=200"]
+
+
 def test_one_seed_has_no_deviation():
     weights(2, 1)
     assert [row[2] for row in rows(read_study())] == ["1", "2"]

@@ -11,7 +11,7 @@ from torch.nn.utils import parametrize
 from gan_runner.models.layers import ConditionalBatchNorm2d
 from gan_runner.regularizers.spectral_norm import spectral_norm
 from gan_runner.runs.budgets import count_layers, count_parameters, within_budget
-from tests.models.test_models import make, read
+from tests.helpers.models import make, read
 
 CONFIG = {"mlp": (1, 8, 8), "dcgan": (1, 32, 32), "resnet": (1, 32, 32), "dense_deconv": (3, 16, 16)}
 

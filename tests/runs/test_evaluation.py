@@ -12,7 +12,7 @@ from gan_runner.features import network
 from gan_runner.runs import evaluation
 from gan_runner.runs.build import build
 from gan_runner.runs.evaluation import Objective
-from tests.conftest import TINY, TINY_MODEL, compose
+from tests.helpers import TINY, TINY_MODEL, compose
 
 RUN = Path("run")
 RING = ["experiment=ring", "device=cpu", "batch_size=16", "model.generator.width=8", "model.discriminator.width=8"]
@@ -141,7 +141,7 @@ def test_a_run_returns_its_best_value(monkeypatch):
     from gan_runner.runs.run import prepare
 
     train = prepare(compose(*RING, *EVERY_TWO), [])
-    best = train(RUN.absolute(), documents={}, title="", notes=[])
+    best = train(RUN.absolute(), hydra_files={}, title="", notes=[])
     values = [record["metrics"]["modes"]["values"]["wasserstein"] for record in rows("evaluations.jsonl")]
     assert best == min(values)
 

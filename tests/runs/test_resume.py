@@ -1,7 +1,6 @@
 """A run that was killed, interrupted or is longer than at first goes on as if nothing had happened, bit for bit."""
 
 import functools
-import io
 import itertools
 import json
 import os
@@ -13,7 +12,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from filelock import FileLock
 from omegaconf import OmegaConf
 
@@ -22,7 +20,6 @@ from gan_runner.config.errors import Stopped
 from gan_runner.games.adversarial import Adversarial
 from gan_runner.runs import evaluation
 from gan_runner.runs import run as runner
-from gan_runner.runs.build import build
 from gan_runner.runs.evaluation import Evaluator
 from gan_runner.runs.health import Guard
 from gan_runner.runs.log import EventFile, RunLog, event_files, records
@@ -32,75 +29,10 @@ from gan_runner.storage import atomic_files as files
 from gan_runner.storage import checkpoint, run_directory
 from gan_runner.storage.run_directory import RunDirectory
 from gan_runner.storage.status import run_status
-from tests.conftest import CONF, TINY, TINY_MODEL, compose, options
+from tests.helpers import CONF, METRIC, TINY, TINY_MODEL, compose
 from tests.soak import contents, differences
 
-# --- every part of a game ---------------------------------------------------------------------------------------------
-
 MLP = ["model=mlp", *TINY_MODEL]
-VAE = [
-    "model=vae", "loss=elbo", "dataset.normalization=unit",
-    "model.autoencoder.encoder_width=[8]", "model.autoencoder.decoder_width=[8]",
-]  # fmt: skip
-DENSE = ["model.generator.width=8", "model.generator.dense=[8]", "model.discriminator.width=8"]
-SMALL = {"dense_deconv": DENSE, "resnet": [word.replace("depth=2", "depth=1") for word in TINY_MODEL]}
-
-
-def cases():
-    """Words of the command line for every option, and for what is no option."""
-    for model in options("model"):
-        yield VAE if model == "vae" else [f"model={model}", *SMALL.get(model, TINY_MODEL)]
-    for loss in options("loss"):
-        if loss not in ("elbo", "vae"):
-            yield [f"loss={loss}", *MLP]
-    for name in options("regularizer"):
-        node = yaml.safe_load((CONF / "regularizer" / f"{name}.yaml").read_text()) or {}
-        every = [f"regularizer.{name}.every=2"] if node.get("role") == "penalty" else []
-        yield [f"regularizer={name}", "loss=hinge", *every, *MLP]
-    for name in options("augmentation"):
-        yield [f"augmentation={name}", *MLP]
-    for name in options("optimizer"):
-        yield [f"optimizer={name}", *MLP]
-    for name in options("lr_schedule"):
-        yield [f"lr_schedule={name}", "lr_schedule.warmup=2", "steps=7", *MLP]
-        yield [f"lr_schedule@regularizer.gradient_penalty.schedule={name}", "steps=7", *MLP]
-    for name in ("gaussian_2d", "ring", "grid", "swiss_roll"):
-        yield [f"dataset={name}", *MLP]
-    yield ["conditional=true", *MLP]
-    yield ["conditional=true", *VAE]
-    yield ["model.generator.normalization=batch", "model.discriminator.normalization=batch", "loss=bce", *TINY_MODEL]
-    yield ["model.discriminator.scales=2", "regularizer=spectral_norm", *MLP]
-    yield ["model.generator.dropout=0.3", "model.discriminator.dropout=0.3", "optimizer=finite_difference", *MLP]
-    yield ["optimizer=finite_difference", "optimizer.rule=sgd", "optimizer.momentum=0.9", "regularizer=lecam", *MLP]
-    yield ["optimizer=subgradient", "optimizer.normalize=true", *MLP]
-    yield ["optimizer=sgd", "optimizer.momentum=0.9", "optimizer@optimizer.generator=rmsprop", *MLP]
-    yield ["precision=bf16", "regularizer=[r1,spectral_norm]", *TINY_MODEL]
-    yield ["precision=bf16", *VAE]
-    yield ["dataset.flip=true", "batch_size=700", *MLP]  # more than two batches, and no whole number, in an epoch
-    yield ["discriminator_steps=3", "regularizer=[r1,iterative_gradient_penalty]", "regularizer.r1.every=4", *MLP]
-    yield ["ema_half_life=null", *MLP]
-
-
-@pytest.mark.parametrize("words", [pytest.param(words, id=",".join(words[:2])) for words in cases()])
-def test_a_game_goes_on_from_its_state(words):
-    """To the last bit: weights, optimizers, memories, moving average, and what is logged."""
-    points = any(
-        word in words for word in ("dataset=gaussian_2d", "dataset=ring", "dataset=grid", "dataset=swiss_roll")
-    )
-    config = compose(*(word for word in TINY if not (points and "held_out" in word)), "metric=none", *words)
-    game = build(config, []).game
-    for step in range(3):
-        game.step(step)
-    file = io.BytesIO()
-    torch.save(game.state_dict(), file)
-    fresh = build(config, []).game
-    fresh.load_state_dict(torch.load(io.BytesIO(file.getvalue()), weights_only=True))
-    torch.rand(3)  # what comes before does not matter
-    for step in range(3, 6):
-        game.step(step)
-        fresh.step(step)
-        assert not list(differences(game.statistics(), fresh.statistics()))
-    assert not list(differences(game.state_dict(), fresh.state_dict()))
 
 
 # --- whole runs -------------------------------------------------------------------------------------------------------
@@ -110,7 +42,6 @@ WORDS = [
     *MLP, *TINY, "steps=12", "log_every=2", "sample_every=6", "evaluate_every=4", "checkpoint_every=3",
     "sample_count=4", "regularizer=lecam",
 ]  # fmt: skip
-METRIC = ["metric=sliced_wasserstein", "metric.sliced_wasserstein.samples=40"]
 
 
 def summary(run=RUN):
@@ -134,7 +65,7 @@ def begin(path, *words):
     """A new run, without Hydra, which would take longer than the run: its exit code."""
     config = config_of(*words)
     try:
-        prepare(config, [])(path, documents={".hydra/config.yaml": to_yaml(config)}, title="", notes=[])
+        prepare(config, [])(path, hydra_files={".hydra/config.yaml": to_yaml(config)}, title="", notes=[])
     except SystemExit as end:
         return end.code
     return 0
@@ -629,10 +560,11 @@ def poison(step, value=float("nan")):
     """A network with a weight that is no number, after a step."""
     original = Adversarial.take_turns
 
-    def take_turns(self, now, batches):
-        original(self, now, batches)
+    def take_turns(self, now, batches, **options):
+        values = original(self, now, batches, **options)
         if now == step - 1:
             next(self.generator.network.parameters()).data.fill_(value)
+        return values
 
     return take_turns
 

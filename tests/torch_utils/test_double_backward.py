@@ -13,7 +13,7 @@ from gan_runner.runs.build import build
 from gan_runner.torch_utils.double_backward import gradient_at
 from gan_runner.torch_utils.parameters import gradients
 from tests.benchmarks.roofline import count_flops
-from tests.conftest import compose
+from tests.helpers import compose
 
 CONVOLUTIONS = {
     "stride": {"kernel_size": 4, "stride": 2, "padding": 1},

@@ -31,11 +31,11 @@ class GridSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> None:
-        """Run the jobs that the words of the command line, and of the config, expand to."""
+        """Run the jobs that the overrides of the command line, and of the config, expand to."""
         from gan_runner.sweeps.grid import run_grid
 
-        words = [f"{key}={value}" for key, value in self.params.items()] + arguments
-        run_grid(self.master, self.loader, self.launcher, words)
+        overrides = [f"{key}={value}" for key, value in self.params.items()] + arguments
+        run_grid(self.master, self.loader, self.launcher, overrides)
 
 
 class SearchSweeper(GridSweeper):
@@ -55,8 +55,8 @@ class SearchSweeper(GridSweeper):
             if error.name not in ("optuna", "sqlalchemy"):
                 raise
             raise ConfigError("hydra/sweeper=search needs Optuna: pip install 'gan-runner[search]'") from error
-        words = [f"{key}={value}" for key, value in self.params.items()] + arguments
-        run_search(self.master, self.loader, self.launcher, words, self.settings)
+        overrides = [f"{key}={value}" for key, value in self.params.items()] + arguments
+        run_search(self.master, self.loader, self.launcher, overrides, self.settings)
 
 
 class ComposedLauncher(Launcher):

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from gan_runner.runs.build import build
-from tests.conftest import compose
+from tests.helpers import compose
 
 WORDS = [
     "conditional=true",

@@ -1,0 +1,122 @@
+"""Every option with what else it may be chosen with, and the options that bring data, metrics or a whole run."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gan_runner.config.errors import ConfigError
+from gan_runner.config.instantiate import component
+from gan_runner.runs.build import build
+from tests.conformance.cases import FROM_FILES, LOSSES, MLP, POINTS, VAE, assert_trains, node_of, words_of
+from tests.helpers import CONF, compose, options
+
+# --- what is true of pairs --------------------------------------------------------------------------------------------
+
+
+def rows_and_columns(rows: list[str], columns: list[str], row: str, column: str) -> list[Any]:
+    """All pairs; by default one row and one column of them."""
+    return [
+        pytest.param(one, other, marks=[] if one == row or other == column else pytest.mark.slow)
+        for one in rows
+        for other in columns
+    ]
+
+
+@pytest.mark.parametrize(
+    ("loss", "regularizer"), rows_and_columns(LOSSES, options("regularizer"), row="wgan_gp", column="r1")
+)
+def test_every_loss_with_every_regularizer(loss: str, regularizer: str) -> None:
+    """A penalty that a loss brings stays beside the others."""
+    config = compose(*words_of([f"loss={loss}", f"regularizer={regularizer}", "discriminator_steps=1", *MLP]))
+    own = {
+        *node_of("loss", loss).get("regularizer", {}),
+        *([regularizer] if node_of("regularizer", regularizer) else []),
+    }
+    assert set(config.get("regularizer") or {}) == own
+    assert_trains(config)
+
+
+# Those of penalties and hard constraints that speak of any network, or of what it makes.
+ON_ANY_NETWORK = {
+    "gradient_clip", "l1", "l2", "max_norm", "orthogonal", "output_l1", "spectral_norm", "value_range", "weight_clip",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("regularizer", [name for name in options("regularizer") if node_of("regularizer", name)])
+def test_an_autoencoder_with_every_regularizer(regularizer: str) -> None:
+    """It trains with those that may be on any player, and refuses the others."""
+    words = [*VAE, f"regularizer={regularizer}", f"++regularizer.{regularizer}.on=[autoencoder]"]
+    config = compose(*words_of(words))
+    if regularizer in ON_ANY_NETWORK:
+        assert_trains(config)
+    else:
+        with pytest.raises(ConfigError, match=rf"regularizer.{regularizer}"):
+            build(config, [])
+
+
+# --- data, metrics, presets -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dataset", FROM_FILES)
+def test_a_dataset_from_files_composes_and_takes_its_keys(dataset: str) -> None:
+    """What it loads, tests of its own show."""
+    path = {"npy": ["dataset.path=x.npy"], "image_folder": ["dataset.root=x"]}.get(dataset, [])
+    config = compose(f"dataset={dataset}", *path)
+    assert callable(component(config["dataset"], "dataset", []))
+
+
+def test_every_dataset_is_one_or_the_other() -> None:
+    assert {*FROM_FILES, *POINTS, "digits"} == set(options("dataset"))
+
+
+@pytest.mark.parametrize("dataset", ["npy", "image_folder"])
+def test_own_images_train(dataset: str, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 8, 8), dtype=np.uint8)
+    np.save(tmp_path / "images.npy", pixels)
+    (tmp_path / "folder").mkdir()
+    for number, image in enumerate(pixels):
+        Image.fromarray(image).save(tmp_path / f"folder/{number}.png")
+    place = {"npy": f"dataset.path={tmp_path}/images.npy", "image_folder": f"dataset.root={tmp_path}/folder"}[dataset]
+    assert_trains(compose(*words_of([f"dataset={dataset}", place, "loss=bce", *MLP])))
+
+
+@pytest.mark.parametrize("metric", options("metric"))
+def test_every_metric_builds(metric: str) -> None:
+    """What it measures, tests of its own show."""
+    data = "ring" if metric in ("modes", "wasserstein") else "digits"
+    built = build(compose(*words_of([f"dataset={data}", "loss=bce", *MLP]), f"metric={metric}"), [])
+    assert set(built.evaluator.metrics) == {metric} - {"none"}
+
+
+@pytest.mark.parametrize("features", options("features"))
+def test_every_network_of_features_builds(features: str) -> None:
+    """What it needs, such as a file of weights, it asks for when it is used."""
+    config = compose(*words_of(["loss=bce", *MLP]), "metric=frechet", f"features={features}")
+    assert build(config, []).evaluator.network is not None
+
+
+SHAPES = {  # of the images of a preset's dataset
+    "mnist": (28, 28, 1), "stacked_mnist": (28, 28, 3), "cifar10": (32, 32, 3), "celeba": (64, 64, 3),
+    "npy": (64, 64, 3),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("experiment", options("experiment"))
+def test_every_experiment_trains(experiment: str, tmp_path: Path) -> None:
+    """On images of its own size and channels; the data is another, unless it is generated."""
+    text = (CONF / "experiment" / f"{experiment}.yaml").read_text()
+    (dataset,) = re.findall(r"/dataset: (\w+)", text) or ["digits"]
+    words = [f"experiment={experiment}", "batch_size=4", "device=cpu", "discriminator_steps=1"]
+    if dataset in SHAPES:
+        path = tmp_path / "images.npy"
+        np.save(path, np.random.default_rng(0).integers(0, 256, (8, *SHAPES[dataset]), dtype=np.uint8))
+        words += ["dataset=npy", f"dataset.path={path}"]
+    if "/model: resnet" in text or "/model: dcgan" in text:
+        words += ["model.generator.width=8", "model.discriminator.width=8"]
+    config = compose(*words)
+    assert config["steps"] or config["epochs"]
+    assert_trains(config)

@@ -1,0 +1,113 @@
+"""What is true of every option, alone and in combinations: it trains, resumes, is captured, is stacked, never waits.
+
+The fixture `config` is of the module, so that all that is asked of a case follows on composing it once.
+"""
+
+import re
+from typing import Any
+
+import pytest
+import torch
+
+from gan_runner.games.cuda_graph import WARM_UP, put_schedules_on_device
+from gan_runner.games.stacked_game import why_not_stackable
+from tests.conformance.cases import CASES, assert_trains, words_of
+from tests.helpers import README, compose
+from tests.helpers.games import build_game, floats, restore, save, step_without_sync, take_steps
+from tests.helpers.stacked import default_dtype, largest_difference, variants
+from tests.helpers.taped import taped, tensors
+from tests.soak import differences
+
+
+@pytest.fixture(scope="module", params=CASES, ids=list(CASES))
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def config(name: str) -> dict[str, Any]:
+    return compose(*words_of(CASES[name]))
+
+
+def test_it_trains(config: dict[str, Any]) -> None:
+    assert_trains(config)
+
+
+def test_it_goes_on_from_its_state(config: dict[str, Any]) -> None:
+    """To the last bit: weights, optimizers, memories, moving average, and what is logged."""
+    game, fresh = build_game(config), build_game(config)
+    take_steps(game, 3)
+    restore(fresh, save(game))
+    torch.rand(3)  # what comes before does not matter
+    for step in range(3, 6):
+        assert not list(differences(take_steps(game, 1, step), take_steps(fresh, 1, step)))
+    assert not list(differences(game.state_dict(), fresh.state_dict()))
+
+
+def test_it_never_waits_for_the_device(config: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    if config["optimizer"]["_target_"].endswith("FiniteDifference"):
+        pytest.skip("it compares values on the host")
+    step_without_sync(build_game(config), monkeypatch)
+
+
+# RMSprop reads its rate on the host where the weights are on a CPU; the others compute there.
+NOT_CAPTURED = ("RMSprop", "Subgradient", "FiniteDifference")
+
+
+def test_captured_steps_are_eager_ones(config: dict[str, Any]) -> None:
+    """Recorded on a tape and replayed, with NaN in whatever memory a graph may not count on."""
+    eager, step = build_game(config), taped(build_game(config))
+    if any(type(player.optimizer).__name__ in NOT_CAPTURED for player in eager.players.values()):
+        pytest.skip("the optimizer is not captured")
+    schedules = put_schedules_on_device(eager)
+    last = WARM_UP + 4
+    for number in range(last):
+        for schedule in schedules:
+            schedule.fill(number)
+        expected, found = eager.step(number, is_logged=True), step(number, is_logged=True)
+        assert floats(expected) == floats(found), number
+    for one, other in zip(tensors(eager.state_dict()), tensors(step.game.state_dict()), strict=True):
+        assert torch.equal(one, other)
+    assert len(step.recordings) == len({step.game.active_terms(number) for number in range(WARM_UP, last)})
+    assert not step.said
+
+
+# --- stacked runs -----------------------------------------------------------------------------------------------------
+
+
+FALLS_BACK = {
+    "model=dense_deconv",
+    "optimizer=finite_difference",
+    "model.generator.dropout=0.3 model.discriminator.dropout=0.3 optimizer=finite_difference model=mlp",
+    "optimizer=finite_difference optimizer.rule=sgd optimizer.momentum=0.9 regularizer=lecam model=mlp",
+}
+
+
+def test_what_falls_back_is_what_the_readme_says() -> None:
+    (line,) = re.findall(r"One by one run (.*?)\.\n", README.read_text(), re.S)
+    named = {f"{group}={option}" for group, option in re.findall(r"`(\w+)=(\w+)`", line)}
+    assert {name for name in FALLS_BACK if " " not in name} == named & set(CASES)
+
+
+def stackable(name: str, config: dict[str, Any]) -> list[dict[str, Any]]:
+    """The variants of a case, whose rounding is small; the others are left out, as they should be."""
+    assert bool(why_not_stackable(build_game(config))) == (name in FALLS_BACK)
+    if name in FALLS_BACK or config["precision"] == "bf16":
+        pytest.skip("it runs one by one, or rounds")
+    return variants(config)
+
+
+def test_stacked_runs_are_those_alone(name: str, config: dict[str, Any]) -> None:
+    configs = stackable(name, config)
+    with default_dtype(torch.float64):
+        error, where = largest_difference(configs, steps=4)
+    assert error < 1e-8, where
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("dtype", "limit"), [(torch.float64, 1e-8), (torch.float32, 1e-2)], ids=str)
+def test_fifty_stacked_steps(name: str, config: dict[str, Any], dtype: torch.dtype, limit: float) -> None:
+    configs = stackable(name, config)
+    with default_dtype(dtype):
+        error, where = largest_difference(configs, steps=50)
+    assert error < limit, where

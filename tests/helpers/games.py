@@ -1,0 +1,105 @@
+"""Small games, and what can be seen of their steps."""
+
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+
+from gan_runner.games.adversarial import Adversarial
+from gan_runner.games.player import Values
+from gan_runner.games.stacked_game import StackedGame
+from gan_runner.runs.build import build
+from tests.helpers import TINY, TINY_MODEL, compose
+
+POINTS = ["dataset=ring", "batch_size=8", "device=cpu", "model.latent_size=4", "model=mlp", *TINY_MODEL, "loss=hinge"]
+
+
+def make_game(*overrides: str) -> Adversarial:
+    words = [*TINY, "model=mlp", *TINY_MODEL, "loss=hinge", "discriminator_steps=1", *overrides]
+    game = build(compose(*words), [])[0]
+    assert isinstance(game, Adversarial)
+    return game
+
+
+def build_game(config: dict[str, Any]) -> Any:
+    """The game of a config, of whatever kind."""
+    return build(config, []).game
+
+
+def take_steps(game: Any, count: int = 1, start: int = 0) -> dict[str, float]:
+    """What is logged of the last of some steps."""
+    for step in range(start, start + count - 1):
+        game.step(step)
+    return floats(game.step(start + count - 1, is_logged=True) | game.judge_held_out())
+
+
+def floats(values: Values) -> dict[str, float]:
+    return {tag: float(value) for tag, value in values.items()}
+
+
+def save(game: Any) -> bytes:
+    """What a checkpoint has of a game."""
+    file = io.BytesIO()
+    torch.save(game.state_dict(), file)
+    return file.getvalue()
+
+
+def restore(game: Any, saved: bytes) -> None:
+    """Into a game as it is built."""
+    game.load_state_dict(torch.load(io.BytesIO(saved), weights_only=True))
+
+
+def take_steps_together(games: Sequence[Any], count: int) -> list[dict[str, float]]:
+    """The same, of the runs of a sweep as one program."""
+    stacked = StackedGame(games)
+    for step in range(count - 1):
+        stacked.step(step)
+    values = stacked.step(count - 1, is_logged=True)
+    stacked.hand_out(count - 1)
+    return [floats(stacked.values_of(run, values) | game.judge_held_out()) for run, game in enumerate(games)]
+
+
+@contextmanager
+def counted(network: torch.nn.Module) -> Iterator[list[bool]]:
+    """A list that grows by one for each call of the network: whether its weights require grad."""
+    calls: list[bool] = []
+    handle = network.register_forward_hook(lambda *_: calls.append(next(network.parameters()).requires_grad))
+    yield calls
+    handle.remove()
+
+
+class NoHostSync(TorchDispatchMode):
+    """Raises where a step would wait for a GPU: an operator whose result, or its size, the host must read.
+
+    Adam's counters of steps live on the host, so optimizers are left out.
+    """
+
+    READS = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2", "unique_dim", "bincount")
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        assert function.overloadpacket.__name__ not in self.READS, f"{function} waits for the device"
+        masks = [x for x in (args[1] if function.overloadpacket.__name__ == "index" else []) if x is not None]
+        assert all(mask.dtype not in (torch.bool, torch.uint8) for mask in masks), "a boolean index waits"
+        return function(*args, **(kwargs or {}))
+
+
+def step_without_sync(game: Adversarial, monkeypatch: pytest.MonkeyPatch) -> None:
+    for _, player in game.players.items():
+        monkeypatch.setattr(player.optimizer, "step", partial(without_closure, player.optimizer.step))
+    with NoHostSync():
+        for step in range(2):
+            game.step(step, is_logged=True)
+        game.judge_held_out()
+
+
+def without_closure(update, closure):
+    """An optimizer's step after its closure, which alone is watched."""
+    with torch.enable_grad():
+        closure()
+    with _disable_current_modes():
+        update()

@@ -1,0 +1,31 @@
+"""From a config to a game: what players, optimizers and terms it has."""
+
+import torch
+
+from tests.helpers import compose
+from tests.helpers.games import make_game, take_steps
+
+
+def test_the_slots_of_the_players_optimizers() -> None:
+    game = make_game("optimizer@optimizer.discriminator=rmsprop", "optimizer.generator.betas=[0.5,0.9]")
+    assert isinstance(game.discriminator.optimizer, torch.optim.RMSprop)
+    assert game.generator.optimizer.param_groups[0]["betas"] == (0.5, 0.9)
+    game = make_game("optimizer.lr=1e-3", "optimizer.discriminator.lr=5e-5")
+    assert game.generator.optimizer.param_groups[0]["lr"] == 1e-3
+    assert game.discriminator.optimizer.param_groups[0]["lr"] == 5e-5
+
+
+def test_lr_schedule_acts_on_both_players() -> None:
+    game = make_game("lr_schedule=linear", "steps=4", "optimizer.lr=1.0", "optimizer.discriminator.lr=2.0")
+    values = take_steps(game, 3)
+    assert values["learning_rate/generator"] == 0.5  # of step 2 of 4
+    assert values["learning_rate/discriminator"] == 1.0
+
+
+def test_a_loss_that_brings_a_penalty_keeps_it_beside_others() -> None:
+    values = take_steps(make_game("loss=wgan_gp", "regularizer=[l1,r1]", "regularizer.gradient_penalty.weight=3"), 1)
+    assert {tag for tag in values if tag.startswith("penalty/")} == {
+        "penalty/gradient_penalty", "penalty/l1", "penalty/r1",
+    }  # fmt: skip
+    assert values["weight/gradient_penalty"] == 3
+    assert compose("loss=wgan_gp", "regularizer=l1")["discriminator_steps"] == 5

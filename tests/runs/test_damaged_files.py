@@ -1,0 +1,107 @@
+"""Run directories with files that are damaged: one line, or no harm."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.helpers import METRIC, SMALL, refusal
+
+RUN = Path("run")
+
+
+def summary():
+    return json.loads((RUN / "summary.json").read_text())
+
+
+@pytest.mark.parametrize("verb", ["sample", "evaluate"])
+def test_a_truncated_checkpoint_is_one_line(run_cli, small_run, verb):
+    last = small_run / "checkpoints" / "last.pt"
+    last.write_bytes(last.read_bytes()[:5000])
+    refusal(run_cli(verb, str(small_run)), "last.pt")
+
+
+def test_resume_goes_on_from_the_checkpoint_before(run_cli, small_run):
+    last = small_run / "checkpoints" / "last.pt"
+    last.write_bytes(last.read_bytes()[:5000])
+    code, out, error = run_cli("resume", str(small_run), "steps=5")
+    assert code == 0, error
+    assert "warning" in out
+    assert "previous.pt" in out
+    assert (small_run / "checkpoints" / "last.pt.damaged").exists()
+    assert summary()["status"] == "completed"
+
+
+@pytest.mark.parametrize("name", ["summary.json", ".hydra/config.yaml"])
+@pytest.mark.parametrize("content", ["", "{", "[1, 2]", "null", "\x00\x01"])
+def test_a_malformed_directory_is_one_line(run_cli, small_run, name, content):
+    (small_run / name).write_text(content)
+    refusal(run_cli("resume", str(small_run)))
+
+
+def test_a_changed_byte_and_the_verbs(small_run, run_cli):
+    path = small_run / "checkpoints/last.pt"
+    whole = bytearray(path.read_bytes())
+    whole[len(whole) // 2] ^= 1
+    path.write_bytes(whole)
+    for words in (["sample", "run"], ["evaluate", "run", *METRIC]):
+        refusal(run_cli(*words), "run/checkpoints/last.pt", "SHA-256")
+    refusal(run_cli(*SMALL, "init_from=run", "hydra.run.dir=next"), "init_from=run", "last.pt")
+
+
+CUT = b'{"step": 1, "images": 40, "loss/gen'
+
+
+FILES = [
+    ("metrics.jsonl", CUT, "resume", None),
+    ("metrics.jsonl", b"", "resume", None),
+    ("metrics.jsonl", b"\xff\x00", "resume", None),
+    ("evaluations.jsonl", CUT, "evaluate", None),
+    ("evaluations.jsonl", CUT, "resume", None),
+    ("summary.json", b"", "resume", "run/summary.json"),
+    ("summary.json", b"[]", "resume", "run/summary.json"),
+    ("summary.json", b'"status"', "resume", "run/summary.json"),
+    ("summary.json", b"{", "resume", "run/summary.json"),
+    ("summary.json", b"\xff", "resume", "run/summary.json"),
+    ("summary.json", b"{", "sample", None),
+    ("summary.json", b"{", "evaluate", None),
+    *(
+        (".hydra/config.yaml", content, verb, "run/.hydra/config.yaml")
+        for content in (
+            b"",
+            b"[]",
+            b"3",
+            b"a: [",
+            b"\xff",
+            b"model: {}",
+            b"seed: &a [1]\nx: *a",
+            b"[" * 5000,
+            b"- " * 5000,
+        )
+        for verb in ("sample", "evaluate", "resume")
+    ),
+    (".hydra/overrides.yaml", b"\xff", "resume", None),
+    (".hydra/hydra.yaml", b"\xff", "resume", None),
+    ("gan_runner.log", b"\xff", "resume", None),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "verb", "named"), FILES)
+def test_a_damaged_file_and_a_verb(name, content, verb, named, small_run, run_cli):  # noqa: PLR0917
+    (small_run / name).write_bytes(content)
+    words = {"resume": ["steps=4"], "evaluate": METRIC, "sample": []}[verb]
+    outcome = run_cli(verb, "run", *words)
+    if named:
+        refusal(outcome, named)
+    else:
+        assert outcome[0] == 0, outcome[2]
+    if name == "metrics.jsonl":
+        rows = [json.loads(line) for line in (small_run / name).read_text().splitlines()]
+        assert [row["step"] for row in rows] == [4]  # a line that was cut is none
+
+
+def test_aliases_fill_no_memory(small_run, run_cli):
+    bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n"
+    bomb += "".join(f"a{n + 1}: &a{n + 1} [{', '.join([f'*a{n}'] * 10)}]\n" for n in range(12))
+    (small_run / ".hydra/config.yaml").write_text(bomb)
+    refusal(run_cli("sample", "run"), "config.yaml", "aliases")
