@@ -319,6 +319,14 @@ def test_a_reader_that_goes_away_does_not_end_the_training(tmp_path):
     assert '"status": "completed"' in (tmp_path / "run/summary.json").read_text()
 
 
+def test_a_reader_that_goes_away_ends_other_output_quietly():
+    process = subprocess.Popen(command("--cfg=job"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout
+    process.stdout.close()
+    process.stdout = None
+    assert (process.communicate(timeout=60)[1], process.returncode) == ("", 1)
+
+
 def test_a_network_of_the_wrong_shape_is_refused_before_the_first_step(run_cli, monkeypatch):
     Path("nets.py").write_text(
         "import torch\nclass Column(torch.nn.Module):\n"
