@@ -61,7 +61,7 @@ def check_before_torch(plain: Mapping[str, Any]) -> None:
             raise ConfigError(f"{group} is not set: {group}=OPTION, one of {', '.join(options)}")
 
 
-def describe(plain: Mapping[str, Any], choices: Mapping[str, Any]) -> str:
+def describe_run(plain: Mapping[str, Any], choices: Mapping[str, Any]) -> str:
     """The essentials of a config, for the first line of a run."""
     terms = []
     for name, node in (plain.get("regularizer") or {}).items():

@@ -106,7 +106,7 @@ def run_batched(sweep: Sweep, jobs: list[Job], trust: list[str], *, max_group: i
     """
     device = choose_device(jobs[0].config["device"])
     data = DataCache(lambda node: load_data(node, trust).to(device))  # moved once, for all
-    batch = Batch(sweep, trust, data)
+    batch = BatchedSweep(sweep, trust, data)
     alone: list[Job] = []
     with terminated_by_exit():
         for same in grouped(jobs, lambda job: (structure(job.config), steps_done(sweep, job))):
@@ -174,7 +174,7 @@ class Failure(NamedTuple):
     is_memory: bool
 
 
-class Batch:
+class BatchedSweep:
     """What runs the groups of a sweep."""
 
     def __init__(self, sweep: Sweep, trust: list[str], data: DataCache):

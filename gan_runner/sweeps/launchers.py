@@ -13,7 +13,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gan_runner.sweeps.sweep import DataCache, Job, Row, Sweep, data_key, execute, make_row, report_sweep
+from gan_runner.sweeps.sweep import DataCache, Job, JobRow, Sweep, data_key, execute, make_row, print_sweep_report
 
 Launch = partial[None]
 """(sweep, jobs, trust) -> None: runs jobs, and records each as it ends. SystemExit where a signal came."""
@@ -33,7 +33,7 @@ def run_jobs(sweep: Sweep, jobs: list[Job], launch: Launch, trust: list[str], *,
         print(f"gan-runner: interrupted; {sweep.continuing()}", file=sys.stderr, flush=True)
         raise
     finally:
-        report_sweep(sweep)
+        print_sweep_report(sweep)
     sweep.raise_unless_done(jobs)
 
 
@@ -138,7 +138,7 @@ def run_in_processes(
         raise SystemExit(128 + asked[0])
 
 
-def outcome(sweep: Sweep, ended: Running, is_asked: bool) -> Row | None:
+def outcome(sweep: Sweep, ended: Running, is_asked: bool) -> JobRow | None:
     """What became of a job whose process has ended; None if it was ended before it began."""
     result = make_row(ended.job, sweep.path(ended.job))
     if result["status"] in ("new", "killed"):

@@ -38,7 +38,7 @@ from gan_runner.sweeps.batched_launcher import run_batched
 from gan_runner.sweeps.grid import launch_of, sweep_directory
 from gan_runner.sweeps.jobs import LONGEST_NAME, Composer, tidy
 from gan_runner.sweeps.launchers import Launch, cores, run_in_processes, run_sequentially, visible_gpus
-from gan_runner.sweeps.sweep import DONE, FAILED, DataCache, Job, Sweep, make_row, report_sweep
+from gan_runner.sweeps.sweep import DONE, FAILED, DataCache, Job, Sweep, make_row, print_sweep_report
 from gan_runner.torch_utils.randomness import derive
 
 STUDY = "search.db"
@@ -98,7 +98,7 @@ def run_search(
                 print(f"gan-runner: interrupted; {search.continuing()}", file=sys.stderr, flush=True)
                 raise
             finally:
-                report_sweep(sweep)
+                print_sweep_report(sweep)
             search.raise_unless_done()
 
 

@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import MISSING, fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -183,7 +184,7 @@ def test_keys_newer_than_version_0_1_are_in_the_table():
     old = {
         translate_stored({"_target_": name})["_target_"]: {*keys} for name, keys in VERSION_0_1["components"].items()
     }
-    newer: dict[str, dict] = {}
+    newer: dict[Any, dict[str, Any]] = {}
 
     def walk(node):
         if isinstance(node, dict):
@@ -214,7 +215,7 @@ def test_added_keys_make_no_other_job(monkeypatch):
 
 
 def test_nested_words():
-    old = {
+    old: dict[str, Any] = {
         "optimizer": {"_target_": "torch.optim.Adam", "discriminator": {
             "_target_": "gan_runner.optimizers.FiniteDifference", "chunk": 32, "lr": 1.0}},
         "regularizer": {
