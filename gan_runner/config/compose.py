@@ -86,7 +86,10 @@ def trusted_packages(arguments: list[str]) -> list[str]:
 
 
 def refuse_shapes(overrides: list[Override]) -> None:
-    """What Hydra would merge, drop or take silently: two options of one group, one named twice, a key taken out."""
+    """Refuse what Hydra would silently merge or drop: two options of one group, an option named twice, a deletion.
+
+    Raises ConfigError.
+    """
     for override in overrides:
         group, value = override.key_or_group, override.value()
         if override.is_delete():

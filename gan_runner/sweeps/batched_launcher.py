@@ -47,7 +47,7 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 class Regrouped(Interrupted):
-    """The program of many runs came to nothing: each goes on from its last checkpoint, with fewer or alone."""
+    """Many runs cannot go on as one program: each goes on from its last checkpoint, with fewer others or alone."""
 
     def __init__(self, reason: str):
         Exception.__init__(self, reason)
@@ -55,18 +55,18 @@ class Regrouped(Interrupted):
 
 
 class StopOfAll(StopRequest):
-    """A signal counts from when the loop has looked for it: then every run is saved after the same step."""
+    """A request to stop that counts once the loop has looked for it, so that every run is saved after the same step."""
 
     def __init__(self) -> None:
         super().__init__()
         self.came: int | None = None
 
     def look(self) -> None:
-        """Whether one has come."""
+        """Let a signal that has come since the last look count."""
         self.signal = self.came
 
     def note(self, number: int, frame: FrameType | None) -> None:
-        """The handler."""
+        """Take note of a signal; a second SIGINT raises KeyboardInterrupt."""
         if self.came is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.came = number
@@ -77,14 +77,14 @@ class StopOfAll(StopRequest):
 
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:
-        """As for a single run."""
+        """Let a signal break off what follows, as it does for a single run."""
         self.look()  # what is evaluated has been put into the single games
         with super().at_once():
             yield
 
 
 class GroupMember(NamedTuple):
-    """A run of a group."""
+    """A run of a group, with its training loop."""
 
     job: Job
     prepared: PreparedRun
@@ -92,7 +92,7 @@ class GroupMember(NamedTuple):
 
     @property
     def game(self) -> Game:
-        """Its own."""
+        """The game of this run, with views of the stacked tensors."""
         return self.prepared.built.game
 
 
@@ -175,13 +175,13 @@ class Failure(NamedTuple):
 
 
 class BatchedSweep:
-    """What runs the groups of a sweep."""
+    """The jobs of a sweep, tried out and run in groups."""
 
     def __init__(self, sweep: Sweep, trust: list[str], data: DataCache):
         self.sweep, self.trust, self.data = sweep, trust, data
 
     def aside(self, jobs: list[Job], reason: str) -> list[Job]:
-        """The jobs, which are not stacked, after the log says why."""
+        """Return the jobs, and print why they are not stacked."""
         for job in jobs:
             print(f"job {job.name}: one by one: {reason}", flush=True)
         return jobs
@@ -256,7 +256,7 @@ def try_out(alone: list[Game], stacked: list[Game]) -> tuple[str | None, float]:
 
 
 def own_bytes(game: Game) -> int:
-    """Of a run's weights, gradients, optimizers' states and moving average."""
+    """The bytes of a run's weights, gradients, optimizers' states and moving average."""
     tensors: list[Tensor] = []
     for player in game.players.values():
         tensors += [*player.network.buffers(), *2 * list(player.network.parameters())]
@@ -267,7 +267,7 @@ def own_bytes(game: Game) -> int:
 
 
 def free_bytes(device: torch.device) -> float:
-    """Memory that may be had on a device; infinite where nothing tells."""
+    """The bytes of memory that are free on a device; infinite where the system does not say."""
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return float(torch.cuda.mem_get_info(device)[0] + unused)
@@ -290,7 +290,7 @@ def files_at_once() -> int:
 
 
 def is_of_memory(error: Exception) -> bool:
-    """Whether an error is for want of memory."""
+    """Whether an error says that memory was lacking."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 

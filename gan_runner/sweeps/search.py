@@ -139,7 +139,7 @@ class Space:
         return [f"{key}={drawn.get(key, text)}" for key, text in self.line.items() if not find_key(key).is_of_sweep]
 
     def name(self, trial: Trial) -> str:
-        """Of a trial's job: its number and its values."""
+        """The name of a trial's job: its number and its values."""
         drawn = "_".join(f"{self.short[key]}-{tidy(str(value))}" for key, value in trial.params.items())
         return f"trial-{trial.number:03d}_{drawn}"[:LONGEST_NAME]
 
@@ -366,7 +366,7 @@ class Search:
             raise Stopped(f"{counts.total()} trials: {found}; {self.continuing()}")
 
     def continuing(self) -> str:
-        """How to go on."""
+        """The command line that goes on with the search."""
         name = f"sweep={self.sweep.directory.name}"
         arguments = sys.argv[1:] if name in sys.argv else [*sys.argv[1:], name]
         return f"gan-runner {shlex.join(arguments)} goes on"

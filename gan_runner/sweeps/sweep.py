@@ -144,7 +144,7 @@ class Sweep:
             raise Stopped(f"{len(jobs)} jobs: {found}; {self.continuing(counts)}")
 
     def continuing(self, counts: Iterable[str] = ()) -> str:
-        """The line that continues the sweep."""
+        """The command line that goes on with the sweep, whose jobs have the statuses `counts`."""
         again = " --retry-failed" if set(counts) & set(FAILED) else ""
         return f"gan-runner resume {self.directory}{self.flags}{again} goes on"
 
@@ -323,7 +323,7 @@ class DataCache:
 
 
 def data_key(config: dict[str, Any]) -> str:
-    """Equal for configs of the same dataset."""
+    """A text that is equal for configs of the same dataset."""
     return json.dumps(config.get("dataset"), sort_keys=True)
 
 
