@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from gan_runner.config.compose import (
     VERSION_BASE,
     check_before_torch,
-    describe,
+    describe_run,
     refuse_shapes,
     settle_preset,
     to_plain,
@@ -139,7 +139,7 @@ def run(config: DictConfig) -> float | None:
 
         train = prepare(plain, trusted_packages(sys.argv[1:]))
         return train(
-            path, hydra_files=hydra_files(config), title=describe(plain, hydra_config.runtime.choices), notes=notes
+            path, hydra_files=hydra_files(config), title=describe_run(plain, hydra_config.runtime.choices), notes=notes
         )
     except (TrainingFailed, BrokenPipeError):
         raise

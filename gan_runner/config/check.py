@@ -59,14 +59,14 @@ def check_arguments(
         kind = get_args(hint)[0] if get_origin(hint) is Annotated else hint
         if inspect.isclass(kind) and is_dataclass(kind):
             if not isinstance(value, dict):
-                raise ConfigError(f"{path}={show(value)}: must be keys and values")
+                raise ConfigError(f"{path}={show_value(value)}: must be keys and values")
             checked[name] = kind(**check_arguments(path, kind, value))
             continue
         try:
             # JSON mode: strict about types, yet a YAML list may become a tuple.
             checked[name] = adapter(hint).validate_json(json.dumps(value))
         except pydantic.ValidationError as error:
-            raise ConfigError(f"{path}={show(value)}: {explain_validation_error(error)}") from None
+            raise ConfigError(f"{path}={show_value(value)}: {explain_validation_error(error)}") from None
     for name in allowed:
         if name not in checked and parameters[name].default is inspect.Parameter.empty:
             raise ConfigError(f"{key}.{name} is not set: add {key}.{name}=..." if key else f"{name} is not set")
@@ -106,7 +106,7 @@ def is_object(value: Any) -> bool:
     return not isinstance(value, str | int | float | bool | type(None))
 
 
-def show(value: Any) -> str:
+def show_value(value: Any) -> str:
     """A value as one would type it after `key=`."""
     return value if isinstance(value, str) else "null" if value is None else json.dumps(value)
 

@@ -65,7 +65,7 @@ def check_before_torch(plain: Mapping[str, Any]) -> None:
             raise ConfigError(f"{group} is not set: {group}=OPTION, one of {', '.join(options)}")
 
 
-def describe(plain: Mapping[str, Any], choices: Mapping[str, Any]) -> str:
+def describe_run(plain: Mapping[str, Any], choices: Mapping[str, Any]) -> str:
     """The essentials of a config, for the first line of a run."""
     terms = []
     for name, node in (plain.get("regularizer") or {}).items():
@@ -90,7 +90,10 @@ def trusted_packages(arguments: list[str]) -> list[str]:
 
 
 def refuse_shapes(overrides: list[Override]) -> None:
-    """What Hydra would merge, drop or take silently: two options of one group, one named twice, a key taken out."""
+    """Refuse what Hydra would silently merge or drop: two options of one group, an option named twice, a deletion.
+
+    Raises ConfigError.
+    """
     for override in overrides:
         group, value = override.key_or_group, override.value()
         if override.is_delete():

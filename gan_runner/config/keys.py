@@ -6,28 +6,28 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import Any, get_args, get_type_hints
 
-from gan_runner.config.check import show
-from gan_runner.config.schema import COMPONENT_KEYS, Key, Settings
+from gan_runner.config.check import show_value
+from gan_runner.config.schema import COMPONENT_KEYS, KeyKind, Settings
 
 # --- what a key is to a run -------------------------------------------------------------------------------------------
 
 
 @cache
-def find_key(dotted: str) -> Key:
-    """What is declared of a key, or of one above it, in `config.schema`; the defaults of `Key` where nothing is."""
+def find_key(dotted: str) -> KeyKind:
+    """What is declared of a key, or of one above it, in `config.schema`; the defaults of `KeyKind` where nothing is."""
     names = dotted.split(".")
     for pattern, key in declared_keys().items():
         parts = pattern.split(".")
         if len(parts) <= len(names) and all(map(fits, parts, names)):
             return key
-    return Key()
+    return KeyKind()
 
 
 @cache
-def declared_keys() -> dict[str, Key]:
+def declared_keys() -> dict[str, KeyKind]:
     """The top-level keys, and the patterns of COMPONENT_KEYS, that say what they are."""
     hints = get_type_hints(Settings, include_extras=True)
-    marks = {name: [mark for mark in get_args(hint) if isinstance(mark, Key)] for name, hint in hints.items()}
+    marks = {name: [mark for mark in get_args(hint) if isinstance(mark, KeyKind)] for name, hint in hints.items()}
     return {name: found[0] for name, found in marks.items() if found} | COMPONENT_KEYS
 
 
@@ -78,7 +78,7 @@ def describe_changes(before: Mapping[str, Any], after: Mapping[str, Any], is_ign
     """What two configs have differently, for people; "" if nothing, but for the dotted keys that are ignored."""
     old, new = flatten(before), flatten(after)
     changed = sorted(key for key in {**old, **new} if old.get(key) != new.get(key) and not is_ignored(key))
-    return "; ".join(f"{key} was {show(old.get(key))} and is to be {show(new.get(key))}" for key in changed)
+    return "; ".join(f"{key} was {show_value(old.get(key))} and is to be {show_value(new.get(key))}" for key in changed)
 
 
 def shorten_keys(keys: Iterable[str]) -> dict[str, str]:

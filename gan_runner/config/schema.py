@@ -12,7 +12,7 @@ from annotated_types import Ge, Gt, Le
 
 
 @dataclass(frozen=True)
-class Key:
+class KeyKind:
     """What a key is to a run. A key of which nothing is said, a user's own too, is what the defaults here say."""
 
     is_identity: bool = True  # another value makes another job of a sweep
@@ -23,9 +23,9 @@ class Key:
 
 
 # How a run is executed and what it prints, but not what it computes.
-EXECUTION = Key(is_identity=False, may_change=True, tells_apart=False)
+EXECUTION = KeyKind(is_identity=False, may_change=True, tells_apart=False)
 # What a run is measured by and when it ends. It may go on with another value, but others ought to know.
-MEASUREMENT = Key(may_change=True)
+MEASUREMENT = KeyKind(may_change=True)
 
 # What the keys of components are to a run, `*` being any one name but `_target_`; a key means those below it too, and
 # the first line that fits counts. They stand here and not on the components' parameters because `lr` is PyTorch's, a
@@ -36,15 +36,15 @@ COMPONENT_KEYS = {
     "dataset.download": MEASUREMENT,
     "metric": MEASUREMENT,
     "features": MEASUREMENT,
-    "optimizer.lr": Key(may_differ=True),
-    "optimizer.*.lr": Key(may_differ=True),
-    "lr_schedule.steps": Key(may_change=True, may_differ=True),
-    "lr_schedule.*": Key(may_differ=True),
-    "regularizer.*.weight": Key(may_differ=True),
-    "regularizer.*.schedule.steps": Key(may_change=True, may_differ=True),
-    "regularizer.*.schedule.*": Key(may_differ=True),
-    "augmentation.*.schedule.steps": Key(may_change=True, may_differ=True),
-    "augmentation.*.schedule.*": Key(may_differ=True),
+    "optimizer.lr": KeyKind(may_differ=True),
+    "optimizer.*.lr": KeyKind(may_differ=True),
+    "lr_schedule.steps": KeyKind(may_change=True, may_differ=True),
+    "lr_schedule.*": KeyKind(may_differ=True),
+    "regularizer.*.weight": KeyKind(may_differ=True),
+    "regularizer.*.schedule.steps": KeyKind(may_change=True, may_differ=True),
+    "regularizer.*.schedule.*": KeyKind(may_differ=True),
+    "augmentation.*.schedule.steps": KeyKind(may_change=True, may_differ=True),
+    "augmentation.*.schedule.*": KeyKind(may_differ=True),
 }
 
 
@@ -97,7 +97,7 @@ class Settings:
     runs stands in conf/. The fields without a default have been there from the first config on.
     """
 
-    seed: Annotated[int, Ge(0), Key(may_differ=True, tells_apart=False)]
+    seed: Annotated[int, Ge(0), KeyKind(may_differ=True, tells_apart=False)]
     steps: Annotated[Annotated[int, Ge(1)] | None, MEASUREMENT]
     epochs: Annotated[Annotated[int, Ge(1)] | None, MEASUREMENT]
     batch_size: Annotated[int, Ge(2)]

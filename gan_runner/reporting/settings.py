@@ -31,12 +31,12 @@ class Quantity:
     higher_is_better: bool | None
 
     def of(self, run: Run) -> float | None:
-        """None where the run has none."""
+        """The number of one run, None where it has none."""
         return run.best(self.tag, self.higher_is_better) if self.is_best else run.last.get(self.tag)
 
     @property
     def name(self) -> str:
-        """For people."""
+        """The tag as people read it."""
         return self.tag.removeprefix("metric/")
 
 
@@ -133,7 +133,7 @@ def rank(setting: Setting, objective: Quantity) -> float:
 
 
 def spread(values: Iterable[float | None]) -> Spread:
-    """Of those that are finite."""
+    """Mean and standard deviation of the finite values."""
     known = finite(values)
     if not known:
         return Spread(math.nan, None, 0)
@@ -141,7 +141,7 @@ def spread(values: Iterable[float | None]) -> Spread:
 
 
 def finite(values: Iterable[float | None]) -> list[float]:
-    """Those that are."""
+    """The finite values."""
     return [value for value in values if value is not None and math.isfinite(value)]
 
 
@@ -216,7 +216,7 @@ def refines(groups: list[list[Run]], keys: list[str], key: str) -> bool:
 
 
 def value_of(run: Run, key: str) -> Any:
-    """Of a key of the config, or of a word that is none: a choice, which sets a node."""
+    """A run's value of a config key, or of an override that chose an option and is no key of the config."""
     value = run.config.get(key, {})
     return (run.words or {}).get(key, run.config.get(key, MISSING)) if isinstance(value, dict) else value
 
@@ -228,7 +228,7 @@ def identify(run: Run, key: str) -> str:
 
 
 def canonical(value: Any) -> str:
-    """Equal for equal values: 1, 1.0 and 1e0 are."""
+    """A text that is equal for equal values: 1, 1.0 and 1e0 are."""
     return repr(float(value)) if is_number(value) else json.dumps(value, default=str, sort_keys=True)
 
 

@@ -101,7 +101,7 @@ def read_run(path: Path, prefixes: tuple[str, ...] = COMPARED) -> Run:
     run = Run(path=path, status=status, reason=reason, wall_time=number(summary.get("wall_time")))
     try:
         stored = load_yaml(path / ".hydra" / "config.yaml")
-        run.config = dict(flatten(translate_stored(stored) if isinstance(stored, dict) else stored))
+        run.config = dict(dotted_items(translate_stored(stored) if isinstance(stored, dict) else stored))
     except (OSError, ValueError, RecursionError, yaml.YAMLError):
         run.status, run.reason = "damaged", run.reason or "its .hydra/config.yaml cannot be read"
     run.words = read_words(path / ".hydra" / "overrides.yaml")
@@ -137,14 +137,14 @@ def load_yaml(path: Path) -> Any:
     return yaml.load(text, yaml.CSafeLoader)
 
 
-def flatten(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def dotted_items(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """The dotted keys of nested dicts; lists are values, and so is an empty dict. Raises ValueError for no dict."""
     if not isinstance(node, dict):
         raise ValueError("not a mapping")
     for key, value in node.items():
         name = f"{prefix}{clean(key)}"
         if isinstance(value, dict) and value:
-            yield from flatten(value, f"{name}.")
+            yield from dotted_items(value, f"{name}.")
         else:
             yield name, value
 

@@ -45,7 +45,7 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 class Regrouped(Interrupted):
-    """The program of many runs came to nothing: each goes on from its last checkpoint, with fewer or alone."""
+    """Many runs cannot go on as one program: each goes on from its last checkpoint, with fewer others or alone."""
 
     def __init__(self, reason: str):
         Exception.__init__(self, reason)
@@ -68,7 +68,7 @@ class StopOfAll(StopRequest):
 
 
 class GroupMember(NamedTuple):
-    """A run of a group."""
+    """A run of a group, with its training loop."""
 
     job: Job
     prepared: PreparedRun
@@ -76,7 +76,7 @@ class GroupMember(NamedTuple):
 
     @property
     def game(self) -> Game:
-        """Its own."""
+        """The game of this run, with views of the stacked tensors."""
         return self.prepared.built.game
 
 
@@ -90,7 +90,7 @@ def run_batched(sweep: Sweep, jobs: list[Job], trust: list[str], *, max_group: i
     """
     device = choose_device(jobs[0].config["device"])
     data = DataCache(lambda node: load_data(node, trust).to(device))  # moved once, for all
-    batch = Batch(sweep, trust, data)
+    batch = BatchedSweep(sweep, trust, data)
     alone: list[Job] = []
     with terminated_by_exit():
         for same in grouped(jobs, lambda job: (structure(job.config), steps_done(sweep, job))):
@@ -158,14 +158,14 @@ class Failure(NamedTuple):
     is_memory: bool
 
 
-class Batch:
-    """What runs the groups of a sweep."""
+class BatchedSweep:
+    """The jobs of a sweep, tried out and run in groups."""
 
     def __init__(self, sweep: Sweep, trust: list[str], data: DataCache):
         self.sweep, self.trust, self.data = sweep, trust, data
 
     def aside(self, jobs: list[Job], reason: str) -> list[Job]:
-        """The jobs, which are not stacked, after the log says why."""
+        """Return the jobs, and print why they are not stacked."""
         for job in jobs:
             print(f"job {job.name}: one by one: {reason}", flush=True)
         return jobs
@@ -240,7 +240,7 @@ def try_out(alone: list[Game], stacked: list[Game]) -> tuple[str | None, float]:
 
 
 def own_bytes(game: Game) -> int:
-    """Of a run's weights, gradients, optimizers' states and moving average."""
+    """The bytes of a run's weights, gradients, optimizers' states and moving average."""
     tensors: list[Tensor] = []
     for player in game.players.values():
         tensors += [*player.network.buffers(), *2 * list(player.network.parameters())]
@@ -251,7 +251,7 @@ def own_bytes(game: Game) -> int:
 
 
 def free_bytes(device: torch.device) -> float:
-    """Memory that may be had on a device; infinite where nothing tells."""
+    """The bytes of memory that are free on a device; infinite where the system does not say."""
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return float(torch.cuda.mem_get_info(device)[0] + unused)

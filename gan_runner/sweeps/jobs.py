@@ -16,7 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from gan_runner.config.compose import check_before_torch, describe, refuse_shapes, settle_preset, to_plain
+from gan_runner.config.compose import check_before_torch, describe_run, refuse_shapes, settle_preset, to_plain
 from gan_runner.config.errors import ConfigError
 from gan_runner.config.explain import explain
 from gan_runner.config.keys import find_key, identity, shorten_keys
@@ -82,7 +82,7 @@ class Composer:
         ConfigLoaderImpl._apply_overrides_to_config(values, config)
         plain = to_plain(config)
         check_before_torch(plain)
-        return plain, describe(plain, base.choices), base.notes
+        return plain, describe_run(plain, base.choices), base.notes
 
     def parse(self, override: str) -> Override:
         """One override, as Hydra reads it."""

@@ -13,7 +13,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gan_runner.sweeps.sweep import DataCache, Job, Row, Sweep, data_key, execute, make_row, report_sweep
+from gan_runner.sweeps.sweep import DataCache, Job, JobRow, Sweep, data_key, execute, make_row, print_sweep_report
 
 Launch = partial[None]
 """(sweep, jobs, trust) -> None: runs jobs, and records each as it ends. SystemExit where a signal came."""
@@ -33,12 +33,12 @@ def run_jobs(sweep: Sweep, jobs: list[Job], launch: Launch, trust: list[str], *,
         print(f"gan-runner: interrupted; {sweep.continuing()}", file=sys.stderr, flush=True)
         raise
     finally:
-        report_sweep(sweep)
+        print_sweep_report(sweep)
     sweep.raise_unless_done(jobs)
 
 
 def flags_of(launch: Launch) -> str:
-    """Those with which `resume` runs jobs likewise."""
+    """The flags with which `gan-runner resume` runs jobs in the same way."""
     if launch.func is run_in_processes:
         return f" --processes {launch.keywords['processes'] or max(1, cores() // 2)}"
     return " --batched" if "max_group" in launch.keywords else ""
@@ -48,7 +48,7 @@ def flags_of(launch: Launch) -> str:
 
 
 def run_sequentially(sweep: Sweep, jobs: list[Job], trust: list[str]) -> None:
-    """In this process. A signal ends the sweep, with its job saved, by SystemExit."""
+    """Run jobs one after another in this process. A signal saves the present job, and raises SystemExit."""
     data, hydra_files = data_cache(trust), sweep.hydra_files()
     first = {data_key(job.config): -number for number, job in enumerate(jobs)}  # jobs of one dataset in a row
     jobs = sorted(jobs, key=lambda job: -first[data_key(job.config)])
@@ -64,7 +64,7 @@ def run_sequentially(sweep: Sweep, jobs: list[Job], trust: list[str]) -> None:
 
 
 def data_cache(trust: list[str]) -> DataCache:
-    """Of datasets that the config of a job names."""
+    """A cache of the datasets that the configs of jobs name."""
     from gan_runner.runs.build import load_data
 
     return DataCache(lambda node: load_data(node, trust))
@@ -99,7 +99,7 @@ class Running(NamedTuple):
 def run_in_processes(
     sweep: Sweep, jobs: list[Job], trust: list[str], *, processes: int | None, threads: int | None
 ) -> None:
-    """Each job in a fresh process, so many at once as there are GPUs, or pairs of cores; each has a GPU of its own.
+    """Run each job in a fresh process, as many at once as there are GPUs, or pairs of cores; each has its own GPU.
 
     A signal is passed on: the jobs that run are saved, no other is started, and SystemExit ends the sweep.
     """
@@ -138,7 +138,7 @@ def run_in_processes(
         raise SystemExit(128 + asked[0])
 
 
-def outcome(sweep: Sweep, ended: Running, is_asked: bool) -> Row | None:
+def outcome(sweep: Sweep, ended: Running, is_asked: bool) -> JobRow | None:
     """What became of a job whose process has ended; None if it was ended before it began."""
     result = make_row(ended.job, sweep.path(ended.job))
     if result["status"] in ("new", "killed"):
@@ -153,7 +153,7 @@ def outcome(sweep: Sweep, ended: Running, is_asked: bool) -> Row | None:
 def run_one(
     job: Job, directory: Path, trust: list[str], hydra_files: dict[str, str], limits: tuple[int, str | None]
 ) -> None:
-    """In a fresh process, quietly: one job, within so many threads and on one GPU, if there are any."""
+    """Run one job in this fresh process, quietly; `limits` are its number of threads and its GPU, if it has one."""
     threads, gpu = limits
     os.setpgrp()  # Ctrl-C is the parent's, which passes it on
     threading.Thread(target=end_with_parent, daemon=True).start()
@@ -189,7 +189,7 @@ def visible_gpus() -> list[str]:
 
 
 def cores() -> int:
-    """Those that this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -232,7 +232,7 @@ def passing_on(running: dict[Any, Running]) -> Iterator[list[int]]:
 def run_with_submitit(
     sweep: Sweep, jobs: list[Job], trust: list[str], *, cluster: str, parameters: dict[str, Any]
 ) -> None:
-    """Each job as one of a cluster's, by submitit; `local` is this machine, with as many at once as pairs of cores.
+    """Submit each job to a cluster by submitit; `local` is this machine, which runs one job for each pair of cores.
 
     SystemExit after a signal, which the jobs are told of.
     """

@@ -38,7 +38,7 @@ from gan_runner.sweeps.batched_launcher import run_batched
 from gan_runner.sweeps.grid import launch_of, sweep_directory
 from gan_runner.sweeps.jobs import LONGEST_NAME, Composer, tidy
 from gan_runner.sweeps.launchers import Launch, cores, run_in_processes, run_sequentially, visible_gpus
-from gan_runner.sweeps.sweep import DONE, FAILED, DataCache, Job, Sweep, make_row, report_sweep
+from gan_runner.sweeps.sweep import DONE, FAILED, DataCache, Job, Sweep, make_row, print_sweep_report
 from gan_runner.torch_utils.randomness import derive
 
 STUDY = "search.db"
@@ -98,7 +98,7 @@ def run_search(
                 print(f"gan-runner: interrupted; {search.continuing()}", file=sys.stderr, flush=True)
                 raise
             finally:
-                report_sweep(sweep)
+                print_sweep_report(sweep)
             search.raise_unless_done()
 
 
@@ -139,7 +139,7 @@ class Space:
         return [f"{key}={drawn.get(key, text)}" for key, text in self.line.items() if not find_key(key).is_of_sweep]
 
     def name(self, trial: Trial) -> str:
-        """Of a trial's job: its number and its values."""
+        """The name of a trial's job: its number and its values."""
         drawn = "_".join(f"{self.short[key]}-{tidy(str(value))}" for key, value in trial.params.items())
         return f"trial-{trial.number:03d}_{drawn}"[:LONGEST_NAME]
 
@@ -366,7 +366,7 @@ class Search:
             raise Stopped(f"{counts.total()} trials: {found}; {self.continuing()}")
 
     def continuing(self) -> str:
-        """How to go on."""
+        """The command line that goes on with the search."""
         name = f"sweep={self.sweep.directory.name}"
         arguments = sys.argv[1:] if name in sys.argv else [*sys.argv[1:], name]
         return f"gan-runner {shlex.join(arguments)} goes on"

@@ -31,7 +31,7 @@ DONE = ("completed", "pruned")
 FAILED = ("failed", "diverged", "damaged")
 GOING_ON = ("interrupted", "killed")
 
-Row = dict[str, Any]
+JobRow = dict[str, Any]
 
 
 class Job(NamedTuple):
@@ -144,12 +144,12 @@ class Sweep:
             raise Stopped(f"{len(jobs)} jobs: {found}; {self.continuing(counts)}")
 
     def continuing(self, counts: Iterable[str] = ()) -> str:
-        """The line that continues the sweep."""
+        """The command line that goes on with the sweep, whose jobs have the statuses `counts`."""
         again = " --retry-failed" if set(counts) & set(FAILED) else ""
         elsewhere = ", with --take-over where another machine left runs running" if "running" in counts else ""
         return f"gan-runner resume {self.directory}{self.flags}{again} goes on{elsewhere}"
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[JobRow]:
         """The last whole row of each job in sweep.jsonl."""
         found = {}
         path = self.directory / ROWS
@@ -159,7 +159,7 @@ class Sweep:
                 found[row["job"]] = row
         return list(found.values())
 
-    def record(self, row: Row) -> None:
+    def record(self, row: JobRow) -> None:
         """Add a row to sweep.jsonl when a job ends. A line before it that was not written to its end is ended first."""
         with (self.directory / ROWS).open("a+b") as file:
             if file.tell():
@@ -186,7 +186,7 @@ def read_job(line: str) -> Job:
     return job._replace(config=config, identity=identity(config))
 
 
-def execute(job: Job, directory: Path, trust: list[str], hydra_files: dict[str, str], data: "DataCache") -> Row:
+def execute(job: Job, directory: Path, trust: list[str], hydra_files: dict[str, str], data: "DataCache") -> JobRow:
     """Run a job, or go on with it, and return its row. Raises SystemExit after an interruption, and nothing else."""
     path = directory / job.name
     start = time.perf_counter()
@@ -261,7 +261,7 @@ def own_hydra_files(job: Job) -> dict[str, str]:
     }
 
 
-def make_row(job: Job, path: Path) -> Row:
+def make_row(job: Job, path: Path) -> JobRow:
     """What became of a job, for sweep.jsonl."""
     status = run_status(path)
     try:
@@ -282,7 +282,7 @@ def make_row(job: Job, path: Path) -> Row:
     }
 
 
-def ended_row(job: Job, path: Path, reason: str | None, seconds: float) -> Row:
+def ended_row(job: Job, path: Path, reason: str | None, seconds: float) -> JobRow:
     """What became of a job that ran for so many seconds; `reason` is why it failed, which it may not have said."""
     result = {**make_row(job, path), "seconds": seconds}
     if reason and result["status"] not in FAILED:
@@ -324,11 +324,11 @@ class DataCache:
 
 
 def data_key(config: dict[str, Any]) -> str:
-    """Equal for configs of the same dataset."""
+    """A text that is equal for configs of the same dataset."""
     return json.dumps(config.get("dataset"), sort_keys=True)
 
 
-def report_sweep(sweep: Sweep) -> None:
+def print_sweep_report(sweep: Sweep) -> None:
     """Write the report of a sweep and print its table. An error there is only printed: the sweep itself is done."""
     try:
         from gan_runner.reporting.writer import print_report

@@ -184,7 +184,7 @@ def test_keys_newer_than_version_0_1_are_in_the_table():
     old = {
         translate_stored({"_target_": name})["_target_"]: {*keys} for name, keys in VERSION_0_1["components"].items()
     }
-    newer: dict[str, dict] = {}
+    newer: dict[Any, dict[str, Any]] = {}
 
     def walk(node):
         if isinstance(node, dict):

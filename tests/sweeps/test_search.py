@@ -70,7 +70,7 @@ class Stub:
     def __init__(self, monkeypatch, course, *, at_once=1):
         self.course, self.batches, self.limits = course, [], []
         monkeypatch.setattr(search, "launch_of", lambda launcher: Launch(self, processes=at_once))
-        monkeypatch.setattr(search, "report_sweep", lambda sweep: None)
+        monkeypatch.setattr(search, "print_sweep_report", lambda sweep: None)
 
     def __call__(self, sweep, jobs, trust, processes):
         self.batches.append([job.name for job in jobs])
@@ -291,7 +291,7 @@ def test_a_pruned_run(run_cli):
 
 def test_a_search_that_prunes(run_cli, monkeypatch):
     monkeypatch.setattr(search.Search, "limits", lambda self: [[2, 0.001]] if self.study.trials[1:] else None)
-    monkeypatch.setattr(search, "report_sweep", lambda sweep: None)
+    monkeypatch.setattr(search, "print_sweep_report", lambda sweep: None)
     code, out, error = run_cli(*line(LEARNING_RATE, trials=2))
     assert (code, error) == (0, "")
     assert ", pruned\n" in out

@@ -168,17 +168,19 @@ def test_a_directory_that_is_no_sweep_is_left_alone(run_cli):
 @pytest.mark.parametrize("launcher", [[], ["hydra/launcher=batched"]], ids=["one_by_one", "batched"])
 def test_no_network_outlives_its_job(run_cli, monkeypatch, launcher):
     """Even without the collector of garbage: on a GPU the next job has the memory at once."""
-    from gan_runner.games.player import Player
+    from gan_runner.runs.build import Builder
 
     made: list[weakref.ref] = []
-    alive, make = [], Player.__init__
+    alive: list[int] = []
+    make = Builder.network
 
-    def remember(self, name, network, *rest, **others):
+    def remember(self, name):
         alive.append(sum(ref() is not None for ref in made))
+        network = make(self, name)
         made.append(weakref.ref(network))
-        make(self, name, network, *rest, **others)
+        return network
 
-    monkeypatch.setattr(Player, "__init__", remember)
+    monkeypatch.setattr(Builder, "network", remember)
     words = [*SWEEP, *launcher, "seed=1,2,3,4", *(["hydra.launcher.max_group=2"] if launcher else [])]
     gc.disable()
     try:

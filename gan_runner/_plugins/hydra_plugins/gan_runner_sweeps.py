@@ -24,7 +24,7 @@ class GridSweeper(Sweeper):
         self.params = params or {}
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Hydra's."""
+        """What Hydra calls first."""
         self.loader, self.master = hydra_context.config_loader, config
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
@@ -63,7 +63,7 @@ class ComposedLauncher(Launcher):
     """A launcher for the sweepers of this package alone, which compose the jobs."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Hydra's."""
+        """What Hydra calls first."""
 
     @abstractmethod
     def of_composed_jobs(self) -> Any:
@@ -83,7 +83,7 @@ class PoolLauncher(ComposedLauncher):
         self.processes, self.threads = processes, threads
 
     def of_composed_jobs(self) -> Any:
-        """In processes."""
+        """A launch in processes."""
         from gan_runner.sweeps.launchers import Launch, run_in_processes
 
         return Launch(run_in_processes, processes=self.processes, threads=self.threads)
@@ -96,7 +96,7 @@ class BatchedLauncher(ComposedLauncher):
         self.max_group = max_group
 
     def of_composed_jobs(self) -> Any:
-        """Stacked. Raises ConfigError."""
+        """A launch of stacked jobs. Raises ConfigError for a group size that is no whole number from 1."""
         from gan_runner.config.errors import ConfigError
         from gan_runner.sweeps.batched_launcher import MAX_GROUP, run_batched
         from gan_runner.sweeps.launchers import Launch
