@@ -107,7 +107,7 @@ def make_study(runs: list[Run], missing: int = 0) -> Study:
     settings = []
     for members in groups.values():
         values = {key: value_of(members[0], key) for key in columns}
-        label = ", ".join(f"{short[key]}={show(value)}" for key, value in values.items())
+        label = ", ".join(f"{short[key]}={value_text(value)}" for key, value in values.items())
         runs_by_seed = sorted(members, key=lambda run: (sort_key(run.seed), run.path.name))
         settings.append(Setting(number=0, values=values, label=label or "the only setting", runs=runs_by_seed))
     settings.sort(key=lambda setting: [sort_key(value) for value in setting.values.values()])
@@ -237,7 +237,7 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
 
 
-def show(value: Any) -> str:
+def value_text(value: Any) -> str:
     """A value as one would type it; of a class, its name."""
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
@@ -251,4 +251,4 @@ def show(value: Any) -> str:
 
 def sort_key(value: Any) -> tuple[bool, float, str]:
     """Numbers by size, then the rest by name."""
-    return (False, float(value), "") if is_number(value) else (True, 0.0, show(value))
+    return (False, float(value), "") if is_number(value) else (True, 0.0, value_text(value))

@@ -24,7 +24,7 @@ from gan_runner.config.errors import ConfigError
 from gan_runner.reporting import plots
 from gan_runner.reporting.settings import Spread, Study, make_study
 from gan_runner.reporting.stored_runs import Curve, Run, find_runs, read_run
-from gan_runner.reporting.tables import rows, show_spread
+from gan_runner.reporting.tables import rows, spread_text
 from gan_runner.reporting.writer import write_report
 from gan_runner.storage.atomic_files import json_safe
 from gan_runner.storage.status import host_name, run_status
@@ -144,7 +144,7 @@ def test_one_seed_has_no_deviation():
     ],
 )
 def test_a_mean_has_the_digits_of_its_deviation(found, text):
-    assert show_spread(found) == text
+    assert spread_text(found) == text
 
 
 @pytest.mark.parametrize(("objective", "first"), [(DISTANCE, "1"), (COVERED, "2")])
