@@ -6,6 +6,7 @@ The payloads leave a file `ran` behind.
 import io
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import torch
 import yaml
 
 from gan_runner.config import guard
-from tests.helpers import METRIC, SMALL
+from tests.helpers import METRIC, SMALL, refusal
 
 EVIL = """
 from pathlib import Path
@@ -28,7 +29,6 @@ class Thing(logging.Handler):
     on_run_start = on_run_end = on_job_start = on_job_end = on_compose_config = lambda self, **keywords: None
 def call(*arguments, **keywords): return Thing()
 """
-NOT_IN_A_FILE = "not allowed in a config file"
 
 
 class Payload:
@@ -51,12 +51,9 @@ def evil(monkeypatch):
         sys.modules.pop(name, None)
 
 
-def refused(outcome, message):
-    code, _, error = outcome
-    assert not Path("ran").exists(), error
-    assert code == 1, error
-    assert len(error.splitlines()) == 1, error
-    assert message in error or (message == NOT_IN_A_FILE and "raised while composing config" in error)  # by a schema
+def refused(outcome, *named):
+    assert not Path("ran").exists(), outcome[2]
+    return refusal(outcome, *named)
 
 
 def write(path, text):
@@ -128,7 +125,7 @@ def test_a_config_file_gives_hydra_no_orders(node, way, flags, evil, run_cli):
     write("conf/mine.yaml", yaml.safe_dump({"defaults": ["config", "_self_"], "hydra": hydra}))
     write("other/config.yaml", yaml.safe_dump({"hydra": hydra}))
     words = [word.replace("OTHER", os.path.abspath("other")) for word in WAYS[way]]
-    refused(run_cli(*flags, *words), NOT_IN_A_FILE)
+    assert re.search("not allowed|composing config", refused(run_cli(*flags, *words)))  # the latter by a schema
 
 
 ROUTES = {
@@ -155,7 +152,7 @@ def test_by_whatever_way_it_comes_there(path, text, words, evil, run_cli):
     write("conf/hydra/launcher/b.yaml", "_target_: evil.Thing\n")
     write("conf/hydra/callbacks/b.yaml", "x: {_target_: evil.Thing}\n")
     flags = [] if "searchpath" in words[-1] else ["--config-dir", "conf"]
-    refused(run_cli(*flags, *words), NOT_IN_A_FILE)
+    assert re.search("not allowed|composing config", refused(run_cli(*flags, *words)))  # the latter by a schema
 
 
 def test_what_a_config_file_may_set(run_cli):
@@ -235,12 +232,12 @@ def test_a_target_is_refused_wherever_it_stands(target, place, evil, small_run, 
         refused(run_cli(*SMALL, f"++{place}._target_={target}"), "_target_")
         path.write_text(whole)
         for verb in ("resume", "evaluate", "sample"):
-            refused(run_cli(verb, "run", f"model.generator._target_={target}"), "")
+            refused(run_cli(verb, "run", f"model.generator._target_={target}"))
 
 
 def test_a_schedule_inside_a_schedule(evil, run_cli):
     refused(run_cli(*SMALL, "+regularizer.gradient_penalty.schedule._target_=evil.call"), "not allowed")
-    refused(run_cli(*SMALL, "++lr_schedule.inner._target_=evil.call"), "")
+    refused(run_cli(*SMALL, "++lr_schedule.inner._target_=evil.call"))
     refused(run_cli(*SMALL, "+optimizer.generator._target_=evil.call"), "not allowed")
     refused(run_cli(*SMALL, "+loss.margin._target_=evil.call"), "not allowed")
 
@@ -274,12 +271,12 @@ def test_no_pickle_is_loaded(small_run, run_cli):
         for name in ("last", "previous"):
             (small_run / f"checkpoints/{name}.pt").write_bytes(content.getvalue())
             (small_run / f"checkpoints/{name}.pt.sha256").unlink(missing_ok=True)
-        refused(run_cli("sample", "run"), "no readable checkpoint")
-        refused(run_cli("evaluate", "run", *METRIC), "no readable checkpoint")
-        refused(run_cli("resume", "run", "steps=9"), "no readable checkpoint")
-        refused(run_cli(*SMALL, "init_from=run"), "no readable checkpoint")
+        refused(run_cli("sample", "run"), "last.pt")
+        refused(run_cli("evaluate", "run", *METRIC), "last.pt")
+        refused(run_cli("resume", "run", "steps=9"), "last.pt")
+        refused(run_cli(*SMALL, "init_from=run"), "last.pt")
         Path("weights.pt").write_bytes(content.getvalue())
-        refused(run_cli("sample", "run", "--checkpoint", "weights.pt"), "no readable checkpoint")
+        refused(run_cli("sample", "run", "--checkpoint", "weights.pt"), "weights.pt")
         for features in (["metric=classes", "features=lenet"], ["metric=frechet", "features=inception"]):
             words = [*SMALL[:-1], *features, "++features.weights=weights.pt", "++features.sha256=null", "dataset=mnist"]
             code, _, error = run_cli(*words, "dataset=digits")
@@ -319,12 +316,12 @@ def test_nothing_is_written_through_a_link(name, small_run, run_cli):
     path.unlink(missing_ok=True)
     path.symlink_to(own.absolute())
     before = {file: file.read_bytes() for file in sorted(Path().rglob("*")) if file.is_file()}
-    refused(run_cli("resume", "run", "steps=9"), "nothing is written outside run")
+    refused(run_cli("resume", "run", "steps=9"), "outside run")
     if name == "generated":
-        refused(run_cli("sample", "run"), "nothing is written outside run")
-        refused(run_cli("evaluate", "run", "--neighbors"), "nothing is written outside run")
+        refused(run_cli("sample", "run"), "outside run")
+        refused(run_cli("evaluate", "run", "--neighbors"), "outside run")
     if name == "evaluations.jsonl":
-        refused(run_cli("evaluate", "run", *METRIC), "nothing is written outside run")
+        refused(run_cli("evaluate", "run", *METRIC), "outside run")
     assert {file: file.read_bytes() for file in sorted(Path().rglob("*")) if file.is_file()} == before
 
 
