@@ -7,7 +7,6 @@ that has imported everything, so that a start costs milliseconds.
 
 import argparse
 import importlib
-import json
 import multiprocessing
 import os
 import random
@@ -25,7 +24,8 @@ os.environ["OMP_NUM_THREADS"] = "1"  # a process with threads cannot be forked
 
 import torch
 
-CLOCKS = {"seconds", "images_per_second", "wall_time"}
+from tests.helpers.runs import contents, differences, summary
+
 COMMON = ["batch_size=16", "device=cpu", "sample_count=4", "log_every=3", "sample_every=20", "checkpoint_every=7"]
 SMALL = ["model.latent_size=4", "model.generator.width=8", "model.discriminator.width=8"]
 CONFIGS = {
@@ -49,76 +49,6 @@ CONFIGS = {
         "optimizer@optimizer.discriminator=sgd", "optimizer.discriminator.momentum=0.9", "steps=120", "metric=none",
     ],
 }  # fmt: skip
-
-
-# --- what a run leaves ------------------------------------------------------------------------------------------------
-
-
-def contents(run: Path) -> dict[str, Any]:
-    """All that a finished run leaves, but what tells the time."""
-    summary = json.loads((run / "summary.json").read_text())
-    return {
-        "summary": {key: summary.get(key) for key in ("status", "reason", "step", "metrics", "best")},
-        "metrics": lines(run / "metrics.jsonl"),
-        "evaluations": lines(run / "evaluations.jsonl"),
-        "tensorboard": events(run),
-        "samples": {path.name: path.read_bytes() for path in (run / "samples").iterdir()},
-        "checkpoints": {path.name: checkpoint(path) for path in (run / "checkpoints").glob("*.pt")},
-    }
-
-
-def lines(path: Path) -> list[dict[str, Any]]:
-    """A file of JSON lines, without the clocks."""
-    return [
-        {key: value for key, value in json.loads(line).items() if key not in CLOCKS}
-        for line in path.read_text().splitlines()
-    ]
-
-
-def events(run: Path) -> dict[str, list[tuple[int, Any]]]:
-    """What TensorBoard loads of a run, tag -> (step, value)."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    loaded = EventAccumulator(str(run), size_guidance={"scalars": 0, "images": 0})
-    loaded.Reload()
-    tags = loaded.Tags()
-    found = {tag: [(e.step, e.value) for e in loaded.Scalars(tag)] for tag in tags["scalars"] if tag not in CLOCKS}
-    pictures = {tag: [(e.step, e.encoded_image_string) for e in loaded.Images(tag)] for tag in tags["images"]}
-    return found | pictures | {"hparams": sorted(loaded.summary_metadata)}
-
-
-def checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint, without the clock."""
-    content = torch.load(path, weights_only=True)
-    del content["report"]["seconds"]
-    return content
-
-
-def differences(one: Any, other: Any, where: str = "") -> Iterator[str]:
-    """Where two nested values differ, to the last bit."""
-    if type(one) is not type(other):
-        yield f"{where}: {type(one).__name__}, {type(other).__name__}"
-    elif isinstance(one, dict):
-        for key in {**one, **other}:
-            if key not in one or key not in other:
-                yield f"{where}/{key}: only in one"
-            else:
-                yield from differences(one[key], other[key], f"{where}/{key}")
-    elif isinstance(one, list | tuple):
-        if len(one) != len(other):
-            yield f"{where}: {len(one)} and {len(other)} items"
-        for number, (item, its_other) in enumerate(zip(one, other, strict=False)):
-            yield from differences(item, its_other, f"{where}/{number}")
-    elif isinstance(one, torch.Tensor):
-        if one.dtype != other.dtype or one.shape != other.shape or raw(one) != raw(other):
-            yield f"{where}: other numbers"
-    elif repr(one) != repr(other):  # NaN is NaN
-        yield f"{where}: {repr(one)[:80]}, {repr(other)[:80]}"
-
-
-def raw(tensor: torch.Tensor) -> bytes:
-    """A tensor's bytes."""
-    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
 
 
 # --- processes --------------------------------------------------------------------------------------------------------
@@ -297,7 +227,7 @@ def soak(job: Job, seconds: float) -> tuple[Counter[str], list[str]]:
     if not wrong:
         wrong += [f"{run.name}{line}" for line in differences(contents(job.folder / job.config), contents(run))]
         wrong += [f"{run.name}: {path} is left" for path in run.rglob("*.tmp")]
-        seen["resumed"] += len(json.loads((run / "summary.json").read_text()).get("resumed", []))
+        seen["resumed"] += len(summary(run).get("resumed", []))
     if not wrong:
         shutil.rmtree(run)
     return seen, wrong

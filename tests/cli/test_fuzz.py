@@ -249,7 +249,9 @@ DAMAGE = (
 
 
 def damage(path: Path, kind: Any) -> None:
-    """Do something to a file that may not be there."""
+    """Do something to a file that may not be there; below what was made a file before, there is nothing."""
+    if any((above.exists() or above.is_symlink()) and not above.is_dir() for above in path.parents):
+        return
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     before = path.read_bytes() if path.is_file() else b""

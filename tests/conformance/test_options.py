@@ -14,9 +14,9 @@ from gan_runner.games.stacked_game import why_not_stackable
 from tests.conformance.cases import CASES, assert_trains, words_of
 from tests.helpers import README, compose
 from tests.helpers.games import build_game, floats, restore, save, step_without_sync, take_steps
+from tests.helpers.runs import differences
 from tests.helpers.stacked import default_dtype, largest_difference, variants
 from tests.helpers.taped import taped, tensors
-from tests.soak import differences
 
 
 @pytest.fixture(scope="module", params=CASES, ids=list(CASES))

@@ -1,6 +1,5 @@
 """Datasets that stream: the same batches as resident ones, the processes that fetch them, and what is left of these."""
 
-import json
 import os
 import signal
 import subprocess
@@ -20,8 +19,8 @@ from gan_runner.datasets.on_disk import Mapped
 from gan_runner.datasets.streamed import Streamed, place
 from tests.helpers import SMALL
 from tests.helpers.batches import assert_same
+from tests.helpers.runs import metrics, summary
 
-TIMES = ("seconds", "images_per_second")
 LONG = ["steps=1000000", "log_every=null", "sample_every=null", "checkpoint_every=null", "stream=true", "device=cpu"]
 NPY: dict[str, Any] = {
     "labels": None, "layout": "auto", "held_out": 0.2, "image_size": None, "channels": None,
@@ -259,11 +258,6 @@ def test_bad_values(run_cli):
 # Runs
 
 
-def metrics(directory: str) -> list[dict[str, Any]]:
-    rows = [json.loads(line) for line in (Path(directory) / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in row.items() if key not in TIMES} for row in rows]
-
-
 def tensors(directory: str, name: str = "last.pt") -> dict[str, Any]:
     return torch.load(Path(directory) / "checkpoints" / name, weights_only=True)["game"]
 
@@ -362,7 +356,7 @@ def test_a_worker_that_dies_is_one_line(run_cli, monkeypatch):
     assert "workers=0 reads it without any" in error
     assert "Traceback" not in error
     assert children() == []
-    assert json.loads(Path("run/summary.json").read_text())["status"] == "failed"
+    assert summary()["status"] == "failed"
 
 
 # Signals
@@ -413,7 +407,7 @@ def test_a_signal_to_the_whole_group_saves_and_ends_all(streaming_run, number, e
     assert "Traceback" not in output + error
     assert "DataLoader" not in output + error
     assert "Warning" not in output + error
-    assert json.loads(Path("run/summary.json").read_text())["status"] == "interrupted"
+    assert summary()["status"] == "interrupted"
     assert Path("run/checkpoints/last.pt").exists()
     assert group_is_gone(streaming_run.pid, 2)
 

@@ -1,5 +1,6 @@
 """What the tests share: the config, its options, words that make a run small."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,11 @@ def options(group: str) -> list[str]:
 def compose(*overrides: str) -> dict[str, Any]:
     """The plain config of some words of the command line."""
     return to_plain(compose_packaged(list(overrides)))
+
+
+def naming(*names: str) -> str:
+    """A pattern of messages that name all of these, in whatever words."""
+    return "(?s)" + "".join(f"(?=.*{re.escape(name)})" for name in names)
 
 
 def refusal(outcome: tuple[int, str, str], *named: str) -> str:

@@ -3,8 +3,10 @@
 import importlib
 from pathlib import Path
 
+import torch
 import yaml
 
+from gan_runner.models import layers
 from gan_runner.models.multi_scale import MultiScale
 from gan_runner.models.vae import Autoencoder
 
@@ -88,3 +90,21 @@ def reconstruct(network, x, labels=None):
     """The decoder's output at the mean plus the standard deviation: every parameter takes part."""
     mean, log_variance = network.encode(x, labels)
     return network.decode(mean + (log_variance / 2).exp(), labels)
+
+
+MODELS = ["mlp", "dcgan", "resnet"]
+PLAYERS = ["generator", "discriminator"]
+TINY = {"mlp": {"width": 8, "depth": 2}, "dcgan": {"width": 4}, "resnet": {"width": 4}}
+
+
+def tiny(model, player, shape, num_classes=0, **keys):
+    return make(model, player, shape, num_classes, **(TINY[model] | keys))
+
+
+def inputs_of(player, shape, samples=3):
+    return torch.randn(samples, LATENTS) if player == "generator" else torch.randn(samples, *shape)
+
+
+def normalizations(model, but=()):
+    table = layers.VECTOR_NORMALIZATIONS if model == "mlp" else layers.IMAGE_NORMALIZATIONS
+    return [name for name in table if name not in but]

@@ -1,23 +1,47 @@
-"""What every network does: its keys, classes, second derivatives, stacking, no reads from the device."""
+"""What every network of every model does: classes, second derivatives, stacking, no reads from the device."""
 
-import typing
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
-from pydantic import TypeAdapter
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call, stack_module_state, vmap
 
+from gan_runner.models import layers
+from tests.helpers import naming, options
 from tests.helpers.models import (
     LATENTS,
+    MODELS,
     NORMALIZATIONS,
+    PLAYERS,
     autoencoder,
     dense_deconv,
     multi_scale,
-    network_class,
+    normalizations,
     reconstruct,
+    tiny,
 )
+
+Build = Callable[..., Any]  # (num_classes, **keys) -> network
+NETWORKS: dict[str, tuple[Build, tuple[int, ...], list[str]]] = {  # how it is built, its input, its normalizations
+    "dense_deconv generator": (partial(dense_deconv, (2, 9, 8)), (LATENTS,), NORMALIZATIONS),
+    "vae reconstruction": (partial(autoencoder, (2, 9, 8)), (2, 9, 8), NORMALIZATIONS),
+    "vae decoder": (partial(autoencoder, (2, 9, 8)), (LATENTS,), NORMALIZATIONS),
+    "multi_scale discriminator": (partial(multi_scale, (2, 17, 16), 2), (2, 17, 16), NORMALIZATIONS),
+}
+for model in MODELS:
+    for player in PLAYERS:
+        for shape in ((1, 8, 8), (2, 17, 9)):
+            samples = (LATENTS,) if player == "generator" else shape
+            build = partial(tiny, model, player, shape)
+            NETWORKS[f"{model} {player} {shape}"] = (build, samples, normalizations(model))
+CASES = [(name, normalization) for name, (_, _, known) in NETWORKS.items() for normalization in known]
+each_network = pytest.mark.parametrize("name", NETWORKS)
+each_case = pytest.mark.parametrize(("name", "normalization"), CASES)
+LABELS = torch.tensor([0, 1, 2])
 
 
 @pytest.fixture(autouse=True)
@@ -25,71 +49,63 @@ def _seed():
     torch.manual_seed(0)
 
 
-@pytest.mark.parametrize(("key", "wrong"), [("dense", [256, 0]), ("momentum", 0.0), ("momentum", 1.1)])
-def test_the_types_reject_wrong_values(key, wrong):
-    hint = typing.get_type_hints(network_class("dense_deconv", "generator").__init__, include_extras=True)[key]
-    with pytest.raises(ValueError, match="Input should be"):
-        TypeAdapter(hint).validate_python(wrong, strict=True)
+def made(name: str, num_classes: int = 0, **keys: Any) -> tuple[nn.Module, Callable[..., Tensor], Tensor]:
+    """A network, what is called of it, and three inputs."""
+    build, samples, _ = NETWORKS[name]
+    network = build(num_classes, **keys)
+    call = partial(reconstruct, network) if "reconstruction" in name else network
+    return network, call, torch.randn(3, *samples)
 
 
-BOTH = {
-    "generator": (partial(dense_deconv, (2, 9, 8)), lambda network: network, (LATENTS,)),
-    "reconstruction": (partial(autoencoder, (2, 9, 8)), lambda network: partial(reconstruct, network), (2, 9, 8)),
-    "decoder": (partial(autoencoder, (2, 9, 8)), lambda network: network, (LATENTS,)),
-    "multi_scale": (partial(multi_scale, (2, 17, 16), 2), lambda network: network, (2, 17, 16)),
-}
+def test_every_model_is_here():
+    assert {name.split()[0] for name in NETWORKS} == {*options("model"), "multi_scale"}
 
 
-@pytest.mark.parametrize("name", BOTH)
-@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+@each_case
 def test_the_label_matters_to_its_sample_only(name, normalization):
-    build, call, shape = BOTH[name]
-    network = build(3, normalization=normalization, initialization="he").eval()
-    x = torch.randn(3, *shape)
-    change = call(network)(x, torch.tensor([0, 1, 2])) - call(network)(x, torch.tensor([0, 1, 1]))
+    network, call, x = made(name, 3, normalization=normalization, initialization="he")
+    for module in network.modules():
+        if isinstance(module, layers.ConditionalBatchNorm2d):
+            nn.init.normal_(module.gain)
+    network.eval()
+    change = call(x, LABELS) - call(x, torch.tensor([0, 1, 1]))
     change = change.reshape(3, -1).abs().amax(1)
     assert change[2] > 1e-5
     assert (change[:2] < 1e-6).all()
-    with pytest.raises(ValueError, match="labels: a conditional network"):
-        call(network)(x)
+    with pytest.raises(ValueError, match=naming("labels", "conditional")):
+        call(x)
 
 
-@pytest.mark.parametrize("name", BOTH)
+@each_network
 def test_unconditional_networks_ignore_labels(name):
-    build, call, shape = BOTH[name]
-    network = build().eval()
-    x = torch.randn(3, *shape)
-    torch.testing.assert_close(call(network)(x, torch.tensor([0, 1, 2])), call(network)(x))
+    network, call, x = made(name)
+    network.eval()
+    torch.testing.assert_close(call(x, LABELS), call(x))
 
 
-@pytest.mark.parametrize("name", BOTH)
-@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+@each_case
 def test_double_backward(name, normalization):
-    build, call, shape = BOTH[name]
-    network = build(3, normalization=normalization, activation="softplus", initialization="he")
-    x = torch.randn(3, *shape, requires_grad=True)
-    output = call(network)(x, torch.tensor([0, 1, 2]))
+    network, call, x = made(name, 3, normalization=normalization, activation="softplus", initialization="he")
+    output = call(x.requires_grad_(), LABELS)
     (gradient,) = torch.autograd.grad(output.square().sum(), x, create_graph=True)
     (gradient.square().sum() + output.sum()).backward()
     missing = [key for key, parameter in network.named_parameters() if parameter.grad is None]
-    assert [key for key in missing if name != "decoder" or not key.startswith("encoder")] == []
+    assert [key for key in missing if name != "vae decoder" or not key.startswith("encoder")] == []
     assert all(p.grad.isfinite().all() for p in network.parameters() if p.grad is not None)
 
 
-@pytest.mark.parametrize("name", ["generator", "decoder", "multi_scale"])
-@pytest.mark.parametrize("normalization", NORMALIZATIONS)
-def test_vmap_over_stacked_networks(name, normalization):
-    build, _, shape = BOTH[name]
-    networks = [build(3, normalization=normalization) for _ in range(3)]
-    x, labels = torch.randn(3, *shape), torch.tensor([0, 1, 2])
+@pytest.mark.parametrize(("name", "normalization"), [case for case in CASES if "reconstruction" not in case[0]])
+@pytest.mark.parametrize("num_classes", [0, 3])
+def test_vmap_over_stacked_networks(name, normalization, num_classes):
+    networks = [made(name, num_classes, normalization=normalization)[0] for _ in range(3)]
+    x = made(name)[2]
     state = stack_module_state(networks)
-    together = vmap(lambda state: functional_call(networks[0], state, (x, labels)))(state)
-    torch.testing.assert_close(together, torch.stack([network(x, labels) for network in networks]))
+    together = vmap(lambda state: functional_call(networks[0], state, (x, LABELS)))(state)
+    torch.testing.assert_close(together, torch.stack([network(x, LABELS) for network in networks]))
 
 
-@pytest.mark.parametrize("name", BOTH)
-def test_no_reads_from_the_device(name):
-    build, call, shape = BOTH[name]
+@each_case
+def test_no_reads_from_the_device(name, normalization):
     with FakeTensorMode():
-        network = build(3, normalization="batch", dropout=0.1)
-        call(network)(torch.randn(3, *shape), torch.tensor([0, 1, 2])).sum().backward()
+        _, call, x = made(name, 3, normalization=normalization, dropout=0.1)
+        call(x, torch.tensor([0, 1, 2])).sum().backward()

@@ -1,7 +1,10 @@
 """The dense-deconvolution GAN: the document's architecture, its sizes, its keys."""
 
+import typing
+
 import pytest
 import torch
+from pydantic import TypeAdapter
 from torch import nn
 
 from gan_runner.models import dcgan, layers
@@ -134,6 +137,13 @@ def test_dense_deconv_output_activation():
     raw = values(output_activation="linear")
     torch.testing.assert_close(values(default_output="sigmoid"), raw.sigmoid())
     torch.testing.assert_close(values(), raw.tanh())
+
+
+@pytest.mark.parametrize(("key", "wrong"), [("dense", [256, 0]), ("momentum", 0.0), ("momentum", 1.1)])
+def test_the_types_reject_wrong_values(key, wrong):
+    hint = typing.get_type_hints(network_class("dense_deconv", "generator").__init__, include_extras=True)[key]
+    with pytest.raises(ValueError, match="Input should be"):
+        TypeAdapter(hint).validate_python(wrong, strict=True)
 
 
 def test_dense_deconv_errors():

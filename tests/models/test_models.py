@@ -1,4 +1,4 @@
-"""The networks: shapes at any size, the papers' architectures, classes, second derivatives, stacking, config keys."""
+"""MLP, DCGAN and ResNet: shapes at any size, the papers' architectures, classes, config keys."""
 
 import math
 import typing
@@ -7,50 +7,28 @@ import pytest
 import torch
 from pydantic import TypeAdapter
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.func import functional_call, stack_module_state, vmap
 
 from gan_runner.models import layers
 from tests.helpers.models import (
     IMAGES,
     LATENTS,
+    MODELS,
+    PLAYERS,
     convolution,
+    inputs_of,
     make,
     network_class,
     norm,
+    normalizations,
     outputs_of,
     parameters,
+    tiny,
 )
-
-MODELS = ["mlp", "dcgan", "resnet"]
-
 
 IMAGE_MODELS = ["dcgan", "resnet"]
 
 
-PLAYERS = ["generator", "discriminator"]
-
-
-TINY = {"mlp": {"width": 8, "depth": 2}, "dcgan": {"width": 4}, "resnet": {"width": 4}}
-
-
-def tiny(model, player, shape, num_classes=0, **keys):
-    return make(model, player, shape, num_classes, **(TINY[model] | keys))
-
-
-def inputs_of(player, shape, samples=3):
-    return torch.randn(samples, LATENTS) if player == "generator" else torch.randn(samples, *shape)
-
-
-def normalizations(model, but=()):
-    table = layers.VECTOR_NORMALIZATIONS if model == "mlp" else layers.IMAGE_NORMALIZATIONS
-    return [name for name in table if name not in but]
-
-
 EVERY_NORMALIZATION = [(model, name) for model in MODELS for name in normalizations(model)]
-
-
-PER_SAMPLE = [(model, name) for model in MODELS for name in normalizations(model, but=["batch"])]
 
 
 @pytest.fixture(autouse=True)
@@ -254,21 +232,6 @@ def test_no_normalization_at_the_discriminators_input():
         assert nn.GroupNorm in kinds
 
 
-@pytest.mark.parametrize(("model", "normalization"), EVERY_NORMALIZATION)
-@pytest.mark.parametrize("player", PLAYERS)
-def test_the_label_matters_to_its_sample_only(model, normalization, player):
-    network = tiny(model, player, (1, 8, 8), 3, normalization=normalization, initialization="he")
-    for module in network.modules():
-        if isinstance(module, layers.ConditionalBatchNorm2d):
-            nn.init.normal_(module.gain)
-    network.eval()
-    x = inputs_of(player, (1, 8, 8))
-    change = network(x, torch.tensor([0, 1, 2])) - network(x, torch.tensor([0, 1, 1]))
-    change = change.reshape(3, -1).abs().amax(1)
-    assert change[2] > 1e-4
-    assert (change[:2] < 1e-6).all()
-
-
 @pytest.mark.parametrize("model", IMAGE_MODELS)
 def test_conditional_batch_normalization_stands_in_for_the_embedding(model):
     def kinds(normalization):
@@ -310,28 +273,6 @@ def test_the_discriminator_projects_the_label(model):
 
 
 @pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("player", PLAYERS)
-def test_unconditional_networks_ignore_labels(model, player):
-    network = tiny(model, player, (1, 8, 8)).eval()
-    x = inputs_of(player, (1, 8, 8))
-    torch.testing.assert_close(network(x, torch.tensor([0, 1, 2])), network(x))
-
-
-@pytest.mark.parametrize(("model", "normalization"), EVERY_NORMALIZATION)
-@pytest.mark.parametrize("player", PLAYERS)
-@pytest.mark.parametrize("shape", [(1, 8, 8), (2, 17, 9)])
-def test_double_backward(model, normalization, player, shape):
-    network = tiny(model, player, shape, 3, normalization=normalization, activation="softplus", initialization="he")
-    x = inputs_of(player, shape).requires_grad_()
-    output = network(x, torch.tensor([0, 1, 2]))
-    (gradient,) = torch.autograd.grad(output.square().sum(), x, create_graph=True)
-    (gradient.square().sum() + output.sum()).backward()
-    missing = [name for name, parameter in network.named_parameters() if parameter.grad is None]
-    assert missing == []
-    assert all(parameter.grad.isfinite().all() for parameter in network.parameters())
-
-
-@pytest.mark.parametrize("model", MODELS)
 def test_the_penaltys_gradient_is_the_numerical_one(model):
     network = tiny(model, "discriminator", (1, 8, 8), activation="softplus").double()
     x = torch.randn(2, 1, 8, 8, dtype=torch.double)
@@ -351,33 +292,6 @@ def test_the_penaltys_gradient_is_the_numerical_one(model):
         weight -= 2 * step * direction
     below = penalty(x).item()
     assert (slope * direction).sum().item() == pytest.approx((above - below) / (2 * step), rel=1e-4)
-
-
-def stacked(networks, x, labels):
-    state = stack_module_state(networks)
-    return vmap(lambda state: functional_call(networks[0], state, (x, labels)))(state)
-
-
-@pytest.mark.parametrize(
-    ("model", "player", "normalization"),
-    [(m, "discriminator", n) for m, n in PER_SAMPLE] + [(m, "generator", n) for m, n in EVERY_NORMALIZATION],
-)
-@pytest.mark.parametrize("num_classes", [0, 3])
-def test_vmap_over_stacked_networks(model, player, normalization, num_classes):
-    shape = (1, 9, 8)
-    networks = [tiny(model, player, shape, num_classes, normalization=normalization) for _ in range(3)]
-    x, labels = inputs_of(player, shape), torch.tensor([0, 1, 2])
-    together = stacked(networks, x, labels)
-    torch.testing.assert_close(together, torch.stack([network(x, labels) for network in networks]))
-
-
-@pytest.mark.parametrize(("model", "normalization"), EVERY_NORMALIZATION)
-def test_no_reads_from_the_device(model, normalization):
-    with FakeTensorMode():
-        generator = tiny(model, "generator", (1, 8, 8), 3, normalization=normalization, dropout=0.1)
-        discriminator = tiny(model, "discriminator", (1, 8, 8), 3, normalization=normalization, dropout=0.1)
-        labels = torch.tensor([0, 1, 2])
-        discriminator(generator(torch.randn(3, LATENTS), labels), labels).sum().backward()
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -511,15 +425,3 @@ def test_errors_of_other_names():
         tiny("resnet", "discriminator", (1, 8, 8), pooling="max")
     with pytest.raises(ValueError, match="output_activation: 'relu' is none of tanh, sigmoid, linear"):
         tiny("mlp", "generator", (2,), output_activation="relu")
-
-
-@pytest.mark.parametrize(
-    ("model", "player", "normalization"),
-    [("mlp", "generator", "none"), ("mlp", "discriminator", "none")]
-    + [(m, "generator", n) for m in IMAGE_MODELS for n in ("batch", "none")]
-    + [(m, "discriminator", "none") for m in IMAGE_MODELS],
-)
-def test_conditional_networks_want_labels(model, player, normalization):
-    network = tiny(model, player, (1, 8, 8), 3, normalization=normalization)
-    with pytest.raises(ValueError, match="labels: a conditional network"):
-        network(inputs_of(player, (1, 8, 8)))

@@ -1,17 +1,9 @@
 """Run directories with files that are damaged: one line, or no harm."""
 
-import json
-from pathlib import Path
-
 import pytest
 
 from tests.helpers import METRIC, SMALL, refusal
-
-RUN = Path("run")
-
-
-def summary():
-    return json.loads((RUN / "summary.json").read_text())
+from tests.helpers.runs import rows, summary
 
 
 @pytest.mark.parametrize("verb", ["sample", "evaluate"])
@@ -96,8 +88,7 @@ def test_a_damaged_file_and_a_verb(name, content, verb, named, small_run, run_cl
     else:
         assert outcome[0] == 0, outcome[2]
     if name == "metrics.jsonl":
-        rows = [json.loads(line) for line in (small_run / name).read_text().splitlines()]
-        assert [row["step"] for row in rows] == [4]  # a line that was cut is none
+        assert [row["step"] for row in rows(small_run / name)] == [4]  # a line that was cut is none
 
 
 def test_aliases_fill_no_memory(small_run, run_cli):

@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import json
 import os
 import re
 import resource
@@ -19,14 +18,11 @@ from gan_runner.runs.log import RunLog
 from gan_runner.runs.recorder import Best
 from gan_runner.storage import checkpoint
 from tests.helpers import METRIC, SMALL, refusal
+from tests.helpers.runs import metrics, summary
 
 RUN = Path("run")
 WORDS = [*SMALL, "steps=6", f"hydra.run.dir={RUN}"]
 ENDLESS = [*SMALL, "steps=1000000", "sample_every=7", "hydra.run.dir=run"]
-
-
-def summary():
-    return json.loads((RUN / "summary.json").read_text())
 
 
 def is_whole(directory: Path) -> int:
@@ -35,7 +31,7 @@ def is_whole(directory: Path) -> int:
     saved, warning = checkpoint.load_newest(directory / "checkpoints")
     assert warning is None
     assert saved
-    json.loads((directory / "summary.json").read_text())
+    assert summary(directory)
     return saved["step"]
 
 
@@ -108,7 +104,7 @@ def test_a_full_disk_goes_on_when_there_is_room(run_cli, in_step):
     refusal(run_cli(*WORDS), "ENOSPC")
     code, _, error = run_cli("resume", str(RUN))
     assert code == 0, error
-    assert [json.loads(line)["step"] for line in (RUN / "metrics.jsonl").read_text().splitlines()] == [1, 2, 3, 4, 5, 6]
+    assert [row["step"] for row in metrics()] == [1, 2, 3, 4, 5, 6]
     assert summary()["status"] == "completed"
 
 

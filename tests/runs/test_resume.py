@@ -29,8 +29,8 @@ from gan_runner.storage import atomic_files as files
 from gan_runner.storage import checkpoint, run_directory
 from gan_runner.storage.run_directory import RunDirectory
 from gan_runner.storage.status import run_status
-from tests.helpers import CONF, METRIC, TINY, TINY_MODEL, compose
-from tests.soak import contents, differences
+from tests.helpers import CONF, METRIC, TINY, TINY_MODEL, compose, naming, refusal
+from tests.helpers.runs import contents, differences, rows, summary
 
 MLP = ["model=mlp", *TINY_MODEL]
 
@@ -44,12 +44,8 @@ WORDS = [
 ]  # fmt: skip
 
 
-def summary(run=RUN):
-    return json.loads((run / "summary.json").read_text())
-
-
-def rows(name="metrics.jsonl", run=RUN):
-    return [json.loads(line) for line in (run / name).read_text().splitlines()]
+def logged(name="metrics.jsonl"):
+    return rows(RUN / name)
 
 
 def load(name="last", run=RUN):
@@ -238,7 +234,7 @@ def test_torn_lines_and_events_are_cut(start, resume, straight, killed):
         assert sum(len(record) for record, _ in found) == path.stat().st_size
         steps += [step for record, step in found if b"loss/generator" in record and step]
         assert b"torn" not in path.read_bytes()
-    assert steps == [row["step"] for row in rows()]
+    assert steps == [row["step"] for row in logged()]
 
 
 def test_event_files_are_read_in_the_order_of_writing(tmp_path):
@@ -254,7 +250,7 @@ def test_what_a_verb_measured_stays(start, resume, run_cli, killed):
     code, _, error = run_cli("evaluate", str(RUN))
     assert code == 0, error
     resume()
-    assert [(row["step"], "checkpoint" in row) for row in rows("evaluations.jsonl")] == [
+    assert [(row["step"], "checkpoint" in row) for row in logged("evaluations.jsonl")] == [
         (4, False), (6, True), (8, False), (12, False),
     ]  # fmt: skip
 
@@ -277,7 +273,7 @@ def test_a_signal_saves(start, resume, straight, monkeypatch, number):
     with monkeypatch.context() as patch:
         at(patch, (Adversarial, "generator_turn", 5), send(number))
         out, _ = start(code=128 + number)
-    assert "interrupted at step 5; saved in run" in out
+    assert re.search(r"interrupted .*\b5\b.*\brun\b", out)
     assert (summary()["status"], summary()["reason"], summary()["step"]) == ("interrupted", number.name, 5)
     assert load()["step"] == 5
     finish(resume, straight)
@@ -291,8 +287,8 @@ def test_a_signal_breaks_off_an_evaluation(start, resume, straight, monkeypatch,
     assert summary()["status"] == "interrupted"
     assert load()["step"] == 4 * call
     assert load()["report"]["pending"]
-    assert len(rows("evaluations.jsonl")) == call - 1
-    assert 4 * call not in [row["step"] for row in rows()]
+    assert len(logged("evaluations.jsonl")) == call - 1
+    assert 4 * call not in [row["step"] for row in logged()]
     if call == 3:  # and again
         with monkeypatch.context() as patch:
             at(patch, (evaluation, "generate", 1), send(signal.SIGTERM))
@@ -337,12 +333,12 @@ def test_a_signal_in_the_last_step_comes_too_late(start, resume, monkeypatch, wh
     at(monkeypatch, where, send(signal.SIGTERM))
     start("metric=none")
     assert (summary()["status"], summary()["step"]) == ("completed", 12)
-    assert "is finished" in resume()[0]
+    assert "finished" in resume()[0]
 
 
 def test_a_run_killed_on_its_last_line_is_completed_by_resume(start, resume, killed):
     killed(start, checkpoint, "save_last", 4, after=True)
-    assert "is finished" in resume()[0]
+    assert "finished" in resume()[0]
     assert summary()["status"] == "completed"
 
 
@@ -410,8 +406,8 @@ def test_a_damaged_checkpoint_falls_back(start, resume, straight, killed, damage
     killed(start, Adversarial, "step", 11)
     damage(RUN / "checkpoints/last.pt")
     out, _ = resume()
-    assert re.search(r"warning: .*last\.pt.*; going on from previous\.pt", out)
-    assert "resumed after step 6" in out
+    assert re.search(r"warning: .*last\.pt.*previous\.pt", out)
+    assert summary()["resumed"][-1]["step"] == 6
     assert not list(differences(straight, contents(RUN)))
 
 
@@ -420,7 +416,7 @@ def test_no_whole_checkpoint(start, resume):
     for name in ("last.pt", "previous.pt"):
         truncate(RUN / "checkpoints" / name)
     before = (RUN / "metrics.jsonl").read_bytes()
-    assert "last.pt is damaged" in resume("steps=20", code=1)[1]
+    assert "last.pt" in resume("steps=20", code=1)[1]
     assert (RUN / "metrics.jsonl").read_bytes() == before
 
 
@@ -433,16 +429,17 @@ def rewrite(change):
 def test_checkpoints_that_do_not_fit(start, resume):
     start()
     rewrite(lambda content: content.update(format=1))
-    assert "a checkpoint of format 1" in resume("steps=20", code=1)[1]
+    assert "format 1" in resume("steps=20", code=1)[1]
     rewrite(lambda content: content.update(format=checkpoint.FORMAT))
     rewrite(lambda content: content["versions"].update(torch="1.0"))
-    assert "made with torch 1.0" in resume("steps=20", code=1)[1]
-    assert "resumed after step 12" in resume("steps=13", "--any-version")[0]
+    assert "torch 1.0" in resume("steps=20", code=1)[1]
+    resume("steps=13", "--any-version")
+    assert summary()["resumed"][-1]["step"] == 12
     rewrite(lambda content: content["game"]["generator"]["network"].popitem())
-    assert "not one of this config's networks" in resume("steps=20", code=1)[1]
+    assert "networks" in resume("steps=20", code=1)[1]
     path = RUN / ".hydra/config.yaml"
     path.write_text(path.read_text().replace("width: 8", "width: 9"))
-    assert "not one of this config's networks" in resume("steps=20", code=1)[1]
+    assert "networks" in resume("steps=20", code=1)[1]
     assert summary()["status"] == "completed"
 
 
@@ -463,13 +460,13 @@ def sha256(path):
 
 def test_a_longer_run_keeps_its_horizon(start, resume):
     start("lr_schedule=linear", "lr_schedule.end=0.5")
-    assert rows()[-1]["learning_rate/generator"] == pytest.approx(5e-4 * (1 - 0.5 * 11 / 12))
+    assert logged()[-1]["learning_rate/generator"] == pytest.approx(5e-4 * (1 - 0.5 * 11 / 12))
     resume("steps=20", "log_every=1")
-    assert [row["step"] for row in rows()] == [2, 4, 6, 8, 10, 12, *range(13, 21)]
-    assert rows()[-1]["learning_rate/generator"] == 5e-4 / 2
+    assert [row["step"] for row in logged()] == [2, 4, 6, 8, 10, 12, *range(13, 21)]
+    assert logged()[-1]["learning_rate/generator"] == 5e-4 / 2
     assert (summary()["step"], summary()["status"]) == (20, "completed")
     resume("steps=40", "lr_schedule.steps=40")
-    assert rows()[-1]["learning_rate/generator"] == pytest.approx(5e-4 * (1 - 0.5 * 39 / 40))
+    assert logged()[-1]["learning_rate/generator"] == pytest.approx(5e-4 * (1 - 0.5 * 39 / 40))
     config = OmegaConf.load(RUN / ".hydra/config.yaml")
     assert (config.steps, config.lr_schedule.steps, config.log_every) == (40, 40, 1)
 
@@ -479,7 +476,7 @@ def test_epochs_keep_their_horizon(start, resume):
     done = summary()["step"]
     resume("epochs=2")
     assert summary()["step"] == 2 * done
-    assert rows()[-1]["learning_rate/generator"] == 0
+    assert logged()[-1]["learning_rate/generator"] == 0
 
 
 def test_a_longer_run_is_the_run_of_that_length(start, resume, straight, monkeypatch):
@@ -491,23 +488,23 @@ def test_a_longer_run_is_the_run_of_that_length(start, resume, straight, monkeyp
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("line", "named"),
     [
-        (["optimizer.lr=1e-3"], "optimizer.lr was 0.0005 and is to be 0.001"),
-        (["batch_size=4", "seed=1"], "batch_size was 8 and is to be 4; seed was 0 and is to be 1"),
-        (["regularizer.lecam.weight=1"], "regularizer.lecam.weight was 0.3 and is to be 1"),
-        (["regularizer.lecam=null"], "another run"),
-        (["loss.nothing=1"], "unknown key 'loss.nothing'"),
-        (["stpes=3"], "did you mean 'steps'"),
-        (["steps=0"], "steps=0"),
-        (["steps"], "cannot read 'steps'"),
-        (["metric=mods"], "did you mean 'modes'"),
-        (["device=tpu"], "device=tpu"),
+        ("optimizer.lr=1e-3", "optimizer.lr 0.0005 0.001"),
+        ("batch_size=4 seed=1", "batch_size 8 4 seed 0 1"),
+        ("regularizer.lecam.weight=1", "regularizer.lecam.weight 0.3 1"),
+        ("regularizer.lecam=null", "regularizer.lecam"),
+        ("loss.nothing=1", "'loss.nothing'"),
+        ("stpes=3", "stpes 'steps'"),
+        ("steps=0", "steps=0"),
+        ("steps", "'steps'"),
+        ("metric=mods", "mods 'modes'"),
+        ("device=tpu", "device=tpu"),
     ],
 )
-def test_another_run_is_refused(resume, finished, words, message):
+def test_another_run_is_refused(resume, finished, line, named):
     before = contents(RUN), (RUN / ".hydra/config.yaml").read_bytes()
-    assert message in resume(*words, code=1)[1]
+    assert re.search(naming(*named.split()), resume(*line.split(), code=1)[1])
     assert before[1] == (RUN / ".hydra/config.yaml").read_bytes()
     assert not list(differences(before[0], contents(RUN)))
 
@@ -529,17 +526,15 @@ def test_other_intervals_and_metrics(finished, resume):
     resume("steps=16", "sample_every=null", "metric=sliced_wasserstein", "metric.sliced_wasserstein.samples=30")
     assert summary()["best"]["step"] == 16
     resume("steps=18", "metric=none", "divergence.loss=null", "device=cpu")
-    assert "is finished: 18 steps done of 18; steps=N would go on" in resume()[0]
-    assert "is finished: 18 steps done of 5" in resume("steps=5")[0]
+    assert re.search(r"finished.*\b18\b.*\b18\b.*steps=", resume()[0])
+    assert re.search(r"finished.*\b18\b.*\b5\b", resume("steps=5")[0])
     assert [entry["step"] for entry in summary()["resumed"]] == [12, 16]
 
 
 def test_resume_of_nothing(run_cli):
     Path("empty").mkdir()
     for name in ("empty", "nowhere"):
-        code, _, error = run_cli("resume", name)
-        assert code == 1
-        assert f"{name} is no run directory" in error
+        refusal(run_cli("resume", name), name, "run directory")
     assert not Path("nowhere").exists()
 
 
@@ -548,7 +543,7 @@ def test_resume_of_nothing(run_cli):
 
 def test_a_running_run_has_one_writer(finished, resume):
     with RunDirectory.restore(RUN):
-        assert "belongs to a process that is running (pid " in resume("steps=20", code=1)[1]
+        assert f"pid {os.getpid()}" in resume("steps=20", code=1)[1]
     assert (RUN / ".lock").exists()  # a dead process's
     resume("steps=13")
 
@@ -573,8 +568,7 @@ def test_weights_that_are_not_finite_end_a_run(start, resume, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(Adversarial, "take_turns", poison(7))
         _, error = start(code=1)
-    assert "run diverged at step 8: " in error
-    assert "its last checkpoint, of step 6, is whole" in error
+    assert re.search(r"\brun\b.* diverged .*\b8\b.*\b6\b", error)
     assert summary()["status"] == "diverged"
     assert summary()["reason"].startswith("step 8: ")
     assert load()["step"] == 6
@@ -586,7 +580,7 @@ def test_weights_that_are_not_finite_end_a_run(start, resume, monkeypatch):
 def test_it_is_found_before_a_checkpoint_too(start, monkeypatch):
     monkeypatch.setattr(Adversarial, "take_turns", poison(9, float("inf")))
     _, error = start("log_every=null", "metric=none", code=1)
-    assert "step 9: weights/generator is not finite" in error
+    assert re.search("step 9.*weights/generator", error)
     assert load()["step"] == 6
 
 
@@ -650,7 +644,7 @@ def test_the_summary_says_with_what_from_the_start(start, monkeypatch):
 
 def test_another_number_of_threads_is_said(finished, resume):
     (RUN / "summary.json").write_text(json.dumps(summary() | {"threads": 7}))
-    assert "warning: 1 threads, and there were 7" in resume("steps=13")[0]
+    assert re.search(r"warning: .*\b1\b.* threads.*\b7\b", resume("steps=13")[0])
 
 
 def test_a_resumed_run_holds_its_weights_once(finished, resume, monkeypatch):

@@ -1,7 +1,6 @@
 """Sweeps trained as one program: every job equals its separate run, whatever becomes of the others."""
 
 import copy
-import json
 import os
 import re
 import signal
@@ -17,9 +16,10 @@ from gan_runner.storage.checkpoint import load
 from gan_runner.storage.status import run_status
 from gan_runner.sweeps.batched_launcher import chunks, own_bytes, structure
 from gan_runner.sweeps.sweep import Job
-from tests.helpers import TINY, TINY_MODEL, compose
+from tests.helpers import TINY, TINY_MODEL, compose, refusal
 from tests.helpers.games import take_steps, take_steps_together
 from tests.helpers.processes import cli, wait_for
+from tests.helpers.runs import metrics, rows, summary
 from tests.helpers.stacked import games_of, numbers, variants
 
 MLP = ["model=mlp", *TINY_MODEL]
@@ -148,21 +148,14 @@ RING = [
 SWEEP = ["-m", *RING, "hydra/launcher=batched", "sweep=s"]
 ROOT = Path("outputs/sweeps/s")
 WEIGHT = "regularizer.gradient_penalty.weight"
-CLOCKS = ("seconds", "images_per_second")
-
-
-def metrics(path):
-    found = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in row.items() if key not in CLOCKS} for row in found]
 
 
 def statuses(root=ROOT):
-    rows = [json.loads(line) for line in (root / "sweep.jsonl").read_text().splitlines()]
-    return {row["job"]: row["status"] for row in rows}
+    return {row["job"]: row["status"] for row in rows(root / "sweep.jsonl")}
 
 
-def approximately(rows):
-    return [pytest.approx(row, rel=1e-2, abs=1e-4) for row in rows]
+def approximately(expected):
+    return [pytest.approx(row, rel=1e-2, abs=1e-4) for row in expected]
 
 
 def files(path):
@@ -190,7 +183,7 @@ def test_a_job_is_what_its_separate_run_is(run_cli):
         assert [type(x) for x in mine["game"]["generator"]] == [type(x) for x in its["game"]["generator"]]
         sizes = [(each / "checkpoints" / name).stat().st_size for each in (path, alone)]
         assert sizes[0] == pytest.approx(sizes[1], rel=0.05)
-    summaries = [json.loads((each / "summary.json").read_text()) for each in (path, alone)]
+    summaries = [summary(each) for each in (path, alone)]
     assert summaries[0].keys() == summaries[1].keys()
     assert run_cli("sample", str(path))[0] == 0
     for each in (path, alone):
@@ -199,15 +192,14 @@ def test_a_job_is_what_its_separate_run_is(run_cli):
 
 
 def test_one_that_diverges_leaves_the_others_alone(run_cli):
-    code, out, error = run_cli(*SWEEP, "optimizer.lr=1e-3,1e18,2e-3", "loss=bce")
-    assert code == 1
+    outcome = run_cli(*SWEEP, "optimizer.lr=1e-3,1e18,2e-3", "loss=bce")
+    refusal(outcome, "1 diverged")
     assert statuses() == {"lr-0.001": "completed", "lr-1e+18": "diverged", "lr-0.002": "completed"}
-    assert "1 diverged" in error
-    assert "lr-1e+18: diverged: step" in out
-    reason = json.loads((ROOT / "lr-1e+18/summary.json").read_text())["reason"]
+    assert re.search(r"lr-1e\+18.* diverged", outcome[1])
+    reason = summary(ROOT / "lr-1e+18")["reason"]
     for lr in ("1e-3", "1e18", "2e-3"):
         run_cli(*RING, "loss=bce", f"optimizer.lr={lr}", f"hydra.run.dir=alone/{lr}")
-    assert json.loads(Path("alone/1e18/summary.json").read_text())["reason"] == reason
+    assert summary("alone/1e18")["reason"] == reason
     for name, lr in (("lr-0.001", "1e-3"), ("lr-0.002", "2e-3")):
         assert metrics(ROOT / name) == approximately(metrics(Path("alone") / lr))
 
@@ -232,7 +224,7 @@ def test_an_interrupted_group_goes_on(run_cli, monkeypatch, during_evaluation):
         )
     code, _, error = run_cli(*SWEEP, *words)
     assert code == 130, error
-    assert "resume outputs/sweeps/s --batched goes on" in error
+    assert "resume outputs/sweeps/s --batched" in error
     assert "interrupted" in statuses().values()
     assert not any(run_status(ROOT / name) in ("running", "killed", "failed") for name in statuses())
     monkeypatch.setattr(StackedGame, "step", step)
@@ -261,11 +253,9 @@ def test_skipping_extending_and_retrying(run_cli, monkeypatch):
 
     monkeypatch.setattr(Recorder, "read", fail)
     words = [*SWEEP, f"{WEIGHT}=1,2", "seed=0,1,2"]
-    code, out, error = run_cli(*words)
-    assert code == 1
-    assert "6 jobs, 2 of them done" in out
-    assert "4 jobs as one program" in out
-    assert "4 completed, 2 failed" in error
+    outcome = run_cli(*words)
+    refusal(outcome, "4 completed, 2 failed")
+    assert "4 jobs as one program" in outcome[1]
     assert "Traceback" in (ROOT / "weight-1_seed-1/gan_runner.log").read_text()
     assert {name: (ROOT / name / "summary.json").read_bytes() for name in before} == before
     monkeypatch.setattr(Recorder, "read", read)
@@ -281,22 +271,21 @@ def test_a_structural_sweep(run_cli):
     assert code == 0, error
     assert out.count("2 jobs as one program") == 4
     name = "batch_size-8_loss-hinge_seed-0_optimizer-finite_difference"
-    assert f"job {name}: one by one: the generator's optimizer, FiniteDifference, takes no stacked weights" in out
+    assert re.search(rf"{name}.* one by one.*FiniteDifference", out)
     assert len(statuses()) == 16
     code, out, error = run_cli(*SWEEP, "loss=lsgan,relativistic")
     assert code == 0, error
-    assert out.count("one by one: no other job differs from it in numbers alone") == 2
+    assert out.count("one by one") == 2
 
 
 def test_a_job_that_cannot_be_built(run_cli, monkeypatch):
     from gan_runner.sweeps import grid
 
     monkeypatch.setattr(grid, "check_jobs", lambda *_, **__: [])
-    code, out, error = run_cli(*SWEEP, f"{WEIGHT}=-1,1,2")
-    assert code == 1
+    outcome = run_cli(*SWEEP, f"{WEIGHT}=-1,1,2")
+    refusal(outcome, "2 completed, 1 failed")
     assert statuses() == {"weight--1": "failed", "weight-1": "completed", "weight-2": "completed"}
-    assert "weight--1: failed: regularizer.gradient_penalty.weight=-1" in out
-    assert "2 completed, 1 failed" in error
+    assert re.search(rf"weight--1.* failed.*{WEIGHT}=-1", outcome[1])
 
 
 def test_too_little_memory_for_all(run_cli, monkeypatch):
@@ -310,14 +299,14 @@ def test_too_little_memory_for_all(run_cli, monkeypatch):
     monkeypatch.setattr(StackedGame, "step", want)
     code, out, error = run_cli(*SWEEP, "seed=range(5)")
     assert code == 0, error
-    assert "5 runs together: out of memory; 3 at once from now on" in out
+    assert re.search(r"\b5\b.*out of memory.*\b3\b", out)
     assert set(statuses().values()) == {"completed"}
     assert run_cli(*RING, "seed=4", "hydra.run.dir=alone")[0] == 0
     assert metrics(ROOT / "seed-4") == approximately(metrics(Path("alone")))
     monkeypatch.setattr("gan_runner.sweeps.batched_launcher.free_bytes", lambda device: 0.0)
     code, out, error = run_cli(*SWEEP[:-1], "seed=range(2)", "sweep=t", "steps=1")
     assert code == 0, error
-    assert out.count("one by one: there is no room for two") == 2
+    assert out.count("one by one") == 2
 
 
 def test_what_fails_together_is_done_one_by_one(run_cli, monkeypatch):
@@ -331,16 +320,16 @@ def test_what_fails_together_is_done_one_by_one(run_cli, monkeypatch):
     monkeypatch.setattr(StackedGame, "step", fail)
     code, out, error = run_cli(*SWEEP, "seed=range(2)")
     assert code == 0, error
-    assert "job seed-1: one by one: 2 runs together: RuntimeError: vmap: not that" in out
-    assert len(json.loads((ROOT / "seed-0/summary.json").read_text())["resumed"]) == 1
+    assert re.search("seed-1.* one by one.*RuntimeError: vmap: not that", out)
+    assert len(summary(ROOT / "seed-0")["resumed"]) == 1
 
 
 def test_groups_are_bounded(run_cli):
     code, out, error = run_cli(*SWEEP, "seed=range(5)", "hydra.launcher.max_group=2", "steps=1", "deterministic=true")
     assert code == 0, error
     assert out.count("2 jobs as one program") + out.count("1 jobs as one program") == 2
-    assert out.count("one by one: it is the last of many") == 1
-    assert "hydra.launcher.max_group=0: must be" in run_cli(*SWEEP, "seed=0,1", "hydra.launcher.max_group=0")[2]
+    assert out.count("one by one") == 1
+    refusal(run_cli(*SWEEP, "seed=0,1", "hydra.launcher.max_group=0"), "hydra.launcher.max_group=0")
 
 
 def test_a_search(run_cli):
@@ -365,8 +354,8 @@ def test_a_signal_saves_every_run_of_the_group(number):
     assert "Traceback" not in error
     assert "gan-runner 0" not in out  # the jobs are quiet
     assert statuses() == dict.fromkeys(("seed-0", "seed-1", "seed-2"), "interrupted")
-    summaries = [json.loads((ROOT / name / "summary.json").read_text()) for name in statuses()]
-    assert {summary["reason"] for summary in summaries} == {number.name}
-    assert len({summary["step"] for summary in summaries}) == 1
-    for name, summary in zip(statuses(), summaries, strict=True):
-        assert load(ROOT / name / "checkpoints/last.pt")["step"] == summary["step"]
+    summaries = [summary(ROOT / name) for name in statuses()]
+    assert {each["reason"] for each in summaries} == {number.name}
+    assert len({each["step"] for each in summaries}) == 1
+    for name, each in zip(statuses(), summaries, strict=True):
+        assert load(ROOT / name / "checkpoints/last.pt")["step"] == each["step"]

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import statistics
 import subprocess
 import sys
@@ -20,6 +21,8 @@ from gan_runner.sweeps import search  # noqa: E402
 from gan_runner.sweeps.jobs import Composer  # noqa: E402
 from gan_runner.sweeps.launchers import Launch  # noqa: E402
 from gan_runner.sweeps.search import SearchSettings, Space, all_values, distribution  # noqa: E402
+from tests.helpers import refusal  # noqa: E402
+from tests.helpers.runs import summary  # noqa: E402
 
 RING = [
     "dataset=ring", "model=mlp", "model.generator.width=8", "model.discriminator.width=8", "model.latent_size=4",
@@ -182,16 +185,14 @@ def test_a_search_and_going_on_with_it(run_cli):
     assert len(jobs()) == 2
     assert all(path.stat().st_mtime_ns == time for path, time in written.items())
     found = trials()
-    summaries = [json.loads(Path("outputs/sweeps/s", name, "summary.json").read_text()) for name in jobs()]
-    assert [trial.value for trial in found] == [summary["best"]["value"] for summary in summaries]
+    summaries = [summary(Path("outputs/sweeps/s", name)) for name in jobs()]
+    assert [trial.value for trial in found] == [told["best"]["value"] for told in summaries]
     assert [trial.user_attrs["job"] for trial in found] == jobs()
     config = Path("outputs/sweeps/s", jobs()[1], ".hydra/overrides.yaml").read_text()
     assert f"optimizer.lr={found[1].params['optimizer.lr']}" in config
 
-    code, _, error = run_cli(*line("optimizer.lr=interval(0,1)", trials=2))
-    assert code == 1
-    assert "another search" in error
-    assert "optimizer.lr was tag(log,interval(1e-4,1)) and is to be interval(0,1)" in error
+    outcome = run_cli(*line("optimizer.lr=interval(0,1)", trials=2))
+    refusal(outcome, "another search", "optimizer.lr", "tag(log,interval(1e-4,1))", "interval(0,1)")
 
 
 def test_an_interrupted_trial_comes_first(run_cli, monkeypatch):
@@ -201,8 +202,8 @@ def test_an_interrupted_trial_comes_first(run_cli, monkeypatch):
     broken = Stub(monkeypatch, lambda config: "interrupted" if next(ends) else bowl(config))
     code, _, error = run_cli(*line(LEARNING_RATE, trials=3))
     assert code == 143
-    assert "interrupted; gan-runner -m hydra/sweeper=search sweep=s " in error
-    assert " 'optimizer.lr=tag(log,interval(1e-4,1))' hydra.sweeper.n_trials=3 goes on" in error
+    assert "gan-runner -m hydra/sweeper=search sweep=s " in error
+    assert " 'optimizer.lr=tag(log,interval(1e-4,1))' hydra.sweeper.n_trials=3" in error
     assert [trial.state for trial in trials()] == [STATES.COMPLETE, STATES.RUNNING]
     assert run_cli(*line(LEARNING_RATE, trials=3))[0] == 0
     assert broken.batches == [whole.batches[0], whole.batches[1], *whole.batches[1:]]
@@ -228,9 +229,7 @@ def test_a_failed_trial_does_not_end_the_search(run_cli, monkeypatch):
 
 def test_where_all_fail(run_cli, monkeypatch):
     Stub(monkeypatch, lambda config: "failed")
-    code, _, error = run_cli(*line(LEARNING_RATE, trials=2))
-    assert (code, error.count("\n")) == (1, 1)
-    assert "2 trials: 2 fail" in error
+    refusal(run_cli(*line(LEARNING_RATE, trials=2)), "2 fail")
 
 
 def test_the_same_values_are_one_run_and_some_run_at_once(run_cli, monkeypatch):
@@ -277,14 +276,14 @@ def test_limits_are_medians_of_the_complete(run_cli, monkeypatch):
 def test_a_pruned_run(run_cli):
     code, out, error = run_cli(*RING, "prune=[[0,0],[2,0.001]]", "hydra.run.dir=run")
     assert (code, error) == (0, "")
-    assert "pruned at step 2: modes/wasserstein" in out
-    summary = json.loads(Path("run/summary.json").read_text())
-    assert (summary["status"], summary["step"]) == ("interrupted", 2)
-    assert summary["reason"].startswith("pruned at step 2: modes/wasserstein")
+    assert re.search("pruned .*2.*modes/wasserstein", out)
+    told = summary()
+    assert (told["status"], told["step"]) == ("interrupted", 2)
+    assert re.search("pruned .*2.*modes/wasserstein", told["reason"])
     assert run_status(Path("run")) == "pruned"
     assert run_cli(*RING, "hydra.run.dir=whole")[0] == 0
     assert run_cli("resume", "run", "prune=null")[0] == 0
-    gone_on, whole = (json.loads(Path(path, "summary.json").read_text()) for path in ("run", "whole"))
+    gone_on, whole = (summary(path) for path in ("run", "whole"))
     assert gone_on["status"] == "completed"
     assert gone_on["best"] == whole["best"]
 
@@ -299,39 +298,35 @@ def test_a_search_that_prunes(run_cli, monkeypatch):
     assert (first.state, second.state) == (STATES.COMPLETE, STATES.PRUNED)
     assert second.value == second.intermediate_values[2]
     assert run_cli(*line(LEARNING_RATE, trials=2))[0] == 0
-    assert json.loads(Path("outputs/sweeps/s", jobs()[1], "summary.json").read_text())["step"] == 2
+    assert summary(Path("outputs/sweeps/s", jobs()[1]))["step"] == 2
 
 
 # --- errors -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("words", "named"),
     [
-        (["optimizer.lrr=interval(0,1)"], "unknown key 'optimizer.lrr'; did you mean 'optimizer.lr'?"),
-        (["optimizer.lr=interval(-1,-0.5)"], "optimizer.lr=-0."),
-        (["loss=choice(hinge,wgn)"], "loss=wgn: no such option; did you mean 'wgan'?"),
-        (["seed=3"], "nothing to search"),
-        (["device=choice(cpu,auto)"], "all runs of a search have the same device"),
-        (["optimizer.lr=interval(1e-4,1)", "hydra.sweeper.sampler=grid"], "an interval has no end of values"),
-        (["optimizer.lr=interval(1e-4,1)", "hydra.sweeper.sampler=gp"], "hydra.sweeper.sampler=gp: must be"),
-        (["optimizer.lr=interval(1e-4,1)", "objective=mode"], "objective=mode: no such metric"),
+        ("optimizer.lrr=interval(0,1)", "'optimizer.lrr' 'optimizer.lr'"),
+        ("optimizer.lr=interval(-1,-0.5)", "optimizer.lr=-0."),
+        ("loss=choice(hinge,wgn)", "loss=wgn 'wgan'"),
+        ("seed=3", "search"),
+        ("device=choice(cpu,auto)", "device"),
+        ("optimizer.lr=interval(1e-4,1) hydra.sweeper.sampler=grid", "optimizer.lr interval"),
+        ("optimizer.lr=interval(1e-4,1) hydra.sweeper.sampler=gp", "hydra.sweeper.sampler=gp"),
+        ("optimizer.lr=interval(1e-4,1) objective=mode", "objective=mode"),
     ],
 )
-def test_a_mistake_is_found_before_the_first_trial(run_cli, words, message):
-    code, out, error = run_cli(*line(*words, trials=2))
-    assert code == 1
-    assert message in error
-    assert error.count("\n") == 1
-    assert "trial-000" not in out
+def test_a_mistake_is_found_before_the_first_trial(run_cli, words, named):
+    outcome = run_cli(*line(*words.split(), trials=2))
+    refusal(outcome, *named.split())
+    assert "trial-000" not in outcome[1]
     assert not Path("outputs").exists()
 
 
 def test_without_a_metric(run_cli):
     words = [word for word in RING if not word.startswith("metric.")]
-    code, _, error = run_cli("-m", "hydra/sweeper=search", *words, LEARNING_RATE, "metric=none")
-    assert code == 1
-    assert "a search wants a metric" in error
+    refusal(run_cli("-m", "hydra/sweeper=search", *words, LEARNING_RATE, "metric=none"), "search", "metric")
     assert not Path("outputs").exists()
 
 
@@ -339,9 +334,7 @@ def test_a_sweep_that_is_no_search(run_cli, monkeypatch):
     Path("outputs/sweeps/s").mkdir(parents=True)
     job = {"name": "a", "identity": "a", "overrides": [], "config": {}, "title": "", "notes": []}
     Path("outputs/sweeps/s/jobs.jsonl").write_text(json.dumps(job) + "\n")
-    code, _, error = run_cli(*line(LEARNING_RATE, trials=2))
-    assert code == 1
-    assert "holds a sweep that is no search" in error
+    refusal(run_cli(*line(LEARNING_RATE, trials=2)), "outputs/sweeps/s", "no search")
 
 
 def test_a_search_that_counted_other_keys_goes_on(tmp_path):
@@ -362,17 +355,13 @@ def test_a_damaged_study(run_cli, monkeypatch):
     Path("outputs/sweeps/s").mkdir(parents=True)
     Path("outputs/sweeps/s/jobs.jsonl").touch()
     Path("outputs/sweeps/s/search.db").write_bytes(b"no database" * 100)
-    code, _, error = run_cli(*line(LEARNING_RATE, trials=2))
-    assert (code, error.count("\n")) == (1, 1)
-    assert "search.db cannot be read" in error
+    refusal(run_cli(*line(LEARNING_RATE, trials=2)), "search.db")
 
 
 def test_without_optuna(run_cli, monkeypatch):
     monkeypatch.delitem(sys.modules, "gan_runner.sweeps.search")
     monkeypatch.setitem(sys.modules, "optuna", None)
-    code, _, error = run_cli(*line(LEARNING_RATE, trials=2))
-    assert code == 1
-    assert "pip install 'gan-runner[search]'" in error
+    refusal(run_cli(*line(LEARNING_RATE, trials=2)), "gan-runner[search]")
 
 
 def test_the_command_line_starts_without_optuna():
