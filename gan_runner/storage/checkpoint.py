@@ -79,6 +79,10 @@ def load(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         found = content.get("format") if isinstance(content, dict) else None
         raise ValueError(f"{path}: a checkpoint of format {found}; this version of gan_runner reads format {FORMAT}")
+    game = content.get("game", {})
+    if not isinstance(game, dict) or not all(isinstance(part, dict) for part in game.values()):
+        # A tensor in such a place would warn of its keys before it fails.
+        raise DamagedError(f"{path}: no readable checkpoint (the state of its game is none)")
     return content
 
 

@@ -281,14 +281,14 @@ def test_ctrl_c_during_an_import_is_quiet(library, tmp_path):
 
 
 def test_no_file_can_trust_what_the_command_line_does_not(run_cli, monkeypatch):
-    """Not by `trust`, and not by adding to what Hydra notes as the words of the command line."""
+    """Not even by adding to what Hydra notes as the words of the command line."""
     Path("evil.py").write_text("from pathlib import Path\nPath('ran').touch()\nclass Loss: pass\n")
     monkeypatch.syspath_prepend(".")
     Path("conf/loss").mkdir(parents=True)
     Path("conf/loss/evil.yaml").write_text(
         "# @package _global_\nloss: {_target_: evil.Loss}\nhydra: {overrides: {task: ['trust=[evil]']}}\n"
     )
-    refusal(run_cli("--config-dir", "conf", "loss=evil", *FAST), "hydra.overrides", "not allowed")
+    refusal(run_cli("--config-dir", "conf", "loss=evil", *FAST), "evil.Loss", "not allowed")
     assert not Path("ran").exists()
 
 

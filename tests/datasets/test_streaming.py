@@ -330,7 +330,7 @@ def test_a_file_streams_in_a_run_and_the_log_says_so(run_cli, tmp_path, monkeypa
 def test_no_processes_after_an_error(run_cli, monkeypatch):
     from gan_runner.games.adversarial import Adversarial
 
-    def fail(*_: Any) -> None:
+    def fail(*_: Any, **options: Any) -> None:
         assert len(children()) == 2
         raise ZeroDivisionError
 

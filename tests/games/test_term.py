@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from gan_runner.games.term import Term
 from gan_runner.regularizers import penalties
-from tests.helpers.penalties import Logits, view_of
+from tests.helpers.penalties import Logits, take_turn, view_of
 
 
 def test_term():
@@ -42,7 +42,7 @@ def test_lazy_term_adds_up_to_the_eager_one():
 
 def test_term_saves_its_value_and_its_penalty_s_state():
     term = Term(penalties.LeCam(decay=0.9))
-    term(view_of(Logits(), torch.ones(2, 1), torch.zeros(2, 1)), 0)
+    take_turn(term, view_of(Logits(), torch.ones(2, 1), torch.zeros(2, 1)), 0)
     assert {name: value.item() for name, value in term.state_dict().items()} == {
         "value": 2.0,  # (1 - 0)² + (0 - 1)²
         "fn.real_mean": 1.0,

@@ -11,14 +11,8 @@ from gan_runner.models.multi_scale import MultiScale
 from gan_runner.models.vae import Autoencoder
 
 CONF = Path(__file__).parents[2] / "conf" / "model"
-
-
 LATENTS = 5
-
-
 IMAGES = [(1, 8, 8), (4, 9, 8), (3, 28, 28), (2, 30, 45), (3, 17, 9), (1, 64, 48)]
-
-
 NORMALIZATIONS = ["batch", "layer", "none"]
 
 

@@ -29,8 +29,6 @@ def _seed():
 
 
 STACK = [linear(100, 256), norm(256), linear(256, 512), norm(512), linear(512, 1024), norm(1024), linear(1024, 8192)]
-
-
 FIRST = [convolution(512, 256, 4), norm(256), convolution(256, 128, 4), norm(128), convolution(128, 64, 4), norm(64)]
 
 

@@ -26,8 +26,6 @@ from tests.helpers.models import (
 )
 
 IMAGE_MODELS = ["dcgan", "resnet"]
-
-
 EVERY_NORMALIZATION = [(model, name) for model in MODELS for name in normalizations(model)]
 
 

@@ -42,8 +42,6 @@ def test_a_changed_byte_and_the_verbs(small_run, run_cli):
 
 
 CUT = b'{"step": 1, "images": 40, "loss/gen'
-
-
 FILES = [
     ("metrics.jsonl", CUT, "resume", None),
     ("metrics.jsonl", b"", "resume", None),

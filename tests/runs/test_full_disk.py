@@ -58,11 +58,12 @@ def in_step(monkeypatch):
         happened: list[int] = []
         original = Adversarial.step
 
-        def step(self, number):
-            original(self, number)
+        def step(self, number, **options):
+            values = original(self, number, **options)
             if number == 2 and not happened:
                 happened.append(number)
                 happen()
+            return values
 
         monkeypatch.setattr(Adversarial, "step", step)
 
@@ -205,10 +206,10 @@ def test_a_file_that_cannot_be_written(name, at, run_cli, monkeypatch):
 
     original_step = Adversarial.step
 
-    def step(self, index):
+    def step(self, index, **options):
         nonlocal failing
         failing = index >= 3
-        return original_step(self, index)
+        return original_step(self, index, **options)
 
     def replace(self, target, original=Path.replace):
         if failing and Path(target).name == name:

@@ -266,13 +266,13 @@ def test_skipping_extending_and_retrying(run_cli, monkeypatch):
 
 
 def test_a_structural_sweep(run_cli):
-    words = ["loss=hinge,bce", "batch_size=8,9", "seed=0,1", "optimizer=adam,finite_difference"]
+    words = ["loss=hinge,bce", "seed=0,1", "optimizer=adam,finite_difference"]
     code, out, error = run_cli(*SWEEP, *words)
     assert code == 0, error
-    assert out.count("2 jobs as one program") == 4
-    name = "batch_size-8_loss-hinge_seed-0_optimizer-finite_difference"
+    assert out.count("2 jobs as one program") == 2
+    name = "loss-hinge_seed-0_optimizer-finite_difference"
     assert re.search(rf"{name}.* one by one.*FiniteDifference", out)
-    assert len(statuses()) == 16
+    assert len(statuses()) == 8
     code, out, error = run_cli(*SWEEP, "loss=lsgan,relativistic")
     assert code == 0, error
     assert out.count("one by one") == 2

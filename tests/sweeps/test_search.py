@@ -169,6 +169,7 @@ def test_the_grid_has_each_point_once():
 # --- searches ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("report")
 def test_a_search_and_going_on_with_it(run_cli):
     code, out, error = run_cli(*line(LEARNING_RATE, "model.generator.depth=int(interval(1,2))", trials=1))
     assert (code, error) == (0, "")
@@ -312,7 +313,7 @@ def test_a_search_that_prunes(run_cli, monkeypatch):
         ("loss=choice(hinge,wgn)", "loss=wgn 'wgan'"),
         ("seed=3", "search"),
         ("device=choice(cpu,auto)", "device"),
-        ("optimizer.lr=interval(1e-4,1) hydra.sweeper.sampler=grid", "optimizer.lr interval"),
+        ("optimizer.lr=interval(1e-4,1) hydra.sweeper.sampler=grid", "hydra.sweeper.sampler=grid interval"),
         ("optimizer.lr=interval(1e-4,1) hydra.sweeper.sampler=gp", "hydra.sweeper.sampler=gp"),
         ("optimizer.lr=interval(1e-4,1) objective=mode", "objective=mode"),
     ],

@@ -43,6 +43,7 @@ def jobs(root=ROOT):
 # --- the jobs of a line
 
 
+@pytest.mark.usefixtures("report")
 def test_every_combination_runs_as_it_would_alone(run_cli):
     """Its numbers too: nothing of one job is left for the next."""
     words = [*SWEEP, f"{WEIGHT}=0.1,1e1", "seed=range(2)", "deterministic=true,false"]
