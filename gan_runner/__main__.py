@@ -2,12 +2,13 @@
 
 
 def main() -> None:
-    """The command line, with SIGINT as soon as may be."""
+    """The command line. Ctrl-C ends it quietly, also while it is still importing."""
     try:
         from gan_runner.cli.main import main
+
+        main()
     except KeyboardInterrupt:
         raise SystemExit(130) from None
-    main()
 
 
 if __name__ == "__main__":

@@ -18,20 +18,20 @@ class Logits(Protocol):
     """The part of a view that a loss reads."""
 
     @property
-    def real_logits(self) -> Tensor: ...  # noqa: D102
+    def real_logits(self) -> Tensor: ...
     @property
-    def fake_logits(self) -> Tensor: ...  # noqa: D102
+    def fake_logits(self) -> Tensor: ...
 
 
 class Decoded(Protocol):
     """The part of an autoencoder's view that its loss reads."""
 
     @property
-    def real(self) -> Tensor: ...  # noqa: D102
+    def real(self) -> Tensor: ...
     @property
-    def decoded(self) -> Tensor: ...  # noqa: D102
+    def decoded(self) -> Tensor: ...
     @property
-    def mean(self) -> Tensor: ...  # noqa: D102
+    def mean(self) -> Tensor: ...
 
 
 class BinaryCrossEntropy:

@@ -1,18 +1,12 @@
-"""Optimizers beside torch's own.
+"""Optimizers beside torch's own."""
 
-An optimizer with a method `estimate_gradient(network, objective)` fills the gradients itself; for any other the player
-backpropagates.
-"""
-
+import inspect
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import Annotated, Any, Literal
 
 import torch
 from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn, optim
-
-from gan_runner.torch_utils.stacked_network import Copies
 
 Count = Annotated[int, Ge(1)]
 Positive = Annotated[float, Gt(0)]
@@ -37,12 +31,12 @@ class FiniteDifference(optim.Optimizer):
     In float32 an L near 1 is known to 1e-7, which the difference quotient divides by ε: ε near 1e-3 suits forward
     differences, 1e-2 central ones, and below 1e-5 little but rounding is left.
 
-    The perturbed copies are evaluated `chunk` directions at a time, as one program; memory grows with chunk x (weights
-    + activations). The directions come from the device's default generator, as all noise of training does: they follow
-    from the seed and the step, and `chunk` does not change them.
+    The evaluations follow torch.optim's protocol, `step(closure)`: the weights are moved in place, the closure is
+    called, and they are put back. The directions come from the device's default generator, as all noise of training
+    does: they follow from the seed and the step.
 
     Raises:
-        ValueError: more than `max_coordinates` weights without `directions`; an objective that is not a value per copy.
+        ValueError: more than `max_coordinates` weights without `directions`.
 
     Source: Kiefer & Wolfowitz 1952, Ann. Math. Stat. 23 (coordinates); Nesterov & Spokoiny 2017 (directions).
     """
@@ -54,7 +48,6 @@ class FiniteDifference(optim.Optimizer):
         method: Literal["forward", "central"],
         epsilon: Positive,
         directions: Count | None,
-        chunk: Count,
         max_coordinates: Count,
         rule: Literal["sgd", "adam"],
         lr: Positive,
@@ -62,14 +55,13 @@ class FiniteDifference(optim.Optimizer):
         momentum: Fraction,
     ):
         super().__init__(params, {})
-        learned = [weight for group in self.param_groups for weight in group["params"] if weight.requires_grad]
-        count = sum(weight.numel() for weight in learned)
+        count = sum(weight.numel() for weight in self.learned())
         if directions is None and count > max_coordinates:
             raise ValueError(
                 f"directions=null perturbs every weight in turn, but the network has {count:,} and max_coordinates is "
                 f"{max_coordinates:,}; random directions do for large networks: optimizer.directions=64"
             )
-        self.method, self.epsilon, self.directions, self.chunk = method, epsilon, directions, chunk
+        self.method, self.epsilon, self.directions = method, epsilon, directions
         self.rule = (
             optim.SGD(self.param_groups, lr=lr, momentum=momentum)
             if rule == "sgd"
@@ -78,7 +70,7 @@ class FiniteDifference(optim.Optimizer):
         self.share()
 
     def share(self) -> None:
-        """Make the rule's groups and state one's own: who reads or sets either sets both."""
+        """Make the groups and the state of the rule those of this optimizer: whoever sets either sets both."""
         self.param_groups, self.state, self.defaults = self.rule.param_groups, self.rule.state, self.rule.defaults
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -86,72 +78,74 @@ class FiniteDifference(optim.Optimizer):
         self.rule.load_state_dict(state_dict)
         self.share()
 
-    def step(self, closure: Any = None) -> Any:
-        """The rule's."""
-        return self.rule.step(closure)
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Tensor]) -> Tensor:  # type: ignore[override]  # it cannot do without
+        """One step of the rule down the estimated gradient; the value of the first evaluation is returned.
 
-    def estimate_gradient(self, network: nn.Module, objective: Callable[[nn.Module], Tensor]) -> None:
-        """Fill the gradients of the network's weights; `objective` maps M stacked copies of it to values (M,)."""
-        weights = [weight for weight in network.parameters() if weight.requires_grad]
-        start = torch.cat([weight.detach().flatten() for weight in weights])
+        A closure that has a method `finish_gradients` is told when the gradients are there, before the rule's step.
+        """
+        value = closure()
+        weights = self.learned()
+        start = torch.cat([weight.flatten() for weight in weights])
+
+        def at(point: Tensor) -> Tensor:
+            move(weights, point)
+            return closure()
+
         estimate = self.by_coordinates if self.directions is None else self.by_directions
-        gradient = estimate(start, partial(evaluate, objective, network, weights))
-        for weight, part in zip(weights, gradient.split([weight.numel() for weight in weights]), strict=True):
-            weight.grad = torch.empty_like(weight).copy_(part.view_as(weight))  # its entries lie as the weight's do
+        try:
+            gradient = estimate(start, at)
+        finally:
+            move(weights, start)
+        for weight in weights:
+            weight.grad = torch.empty_like(weight)  # its entries lie as the weight's do
+        move([weight.grad for weight in weights if weight.grad is not None], gradient)
+        if finish := getattr(closure, "finish_gradients", None):
+            finish()
+        self.rule.step()
+        return value
 
-    def by_coordinates(self, start: Tensor, evaluate: Callable[[Tensor], Tensor]) -> Tensor:
-        """The gradient at the weights `start`, (d,); `evaluate` maps rows of weights (M, d) to values (M,).
+    def learned(self) -> list[Tensor]:
+        """The weights that are not frozen."""
+        return [weight for group in self.param_groups for weight in group["params"] if weight.requires_grad]
+
+    def by_coordinates(self, start: Tensor, at: Callable[[Tensor], Tensor]) -> Tensor:
+        """The gradient at the weights `start`, (d,); `at` maps weights (d,) to the objective's value there, ().
 
         Divided by the step that the rounded weights really took; one that rounds to 0 tells nothing.
         """
-        gradient = torch.empty_like(start)
-        for first in range(0, len(start), self.chunk):
-            here = start[first : first + self.chunk]
-            rows = self.rows(start, len(here))
-            ahead, behind = rows[: len(here)].diagonal(first), here
-            ahead += self.epsilon
-            if self.method == "central":
-                behind = rows[len(here) :].diagonal(first)
-                behind -= self.epsilon
-            values = evaluate(rows)
+        gradient, point = torch.empty_like(start), start.clone()
+        here = None if self.method == "central" else at(start)
+        for index in range(len(start)):
+            point[index] += self.epsilon
+            ahead, value_ahead = point[index].clone(), at(point)
+            point[index] = start[index]
+            behind, value_behind = start[index], here
+            if value_behind is None:
+                point[index] -= self.epsilon
+                behind, value_behind = point[index].clone(), at(point)
+                point[index] = start[index]
             step = (ahead - behind).clamp(min=torch.finfo(start.dtype).tiny)
-            gradient[first : first + self.chunk] = (values[: len(here)] - values[len(here) :]) / step
+            gradient[index] = (value_ahead - value_behind) / step
         return gradient
 
-    def by_directions(self, start: Tensor, evaluate: Callable[[Tensor], Tensor]) -> Tensor:
+    def by_directions(self, start: Tensor, at: Callable[[Tensor], Tensor]) -> Tensor:
         """Likewise, the mean over random directions, each a draw of its own."""
         assert self.directions is not None
         gradient = torch.zeros_like(start)
-        for first in range(0, self.directions, self.chunk):
-            directions = start.new_empty(min(self.chunk, self.directions - first), len(start))
-            for direction in directions:
-                direction.normal_()
-            rows = self.rows(start, len(directions))
-            rows[: len(directions)].add_(directions, alpha=self.epsilon)
-            if self.method == "central":
-                rows[len(directions) :].sub_(directions, alpha=self.epsilon)
-            values = evaluate(rows)
-            gradient += (values[: len(directions)] - values[len(directions) :]) @ directions
+        here = None if self.method == "central" else at(start)
+        for _ in range(self.directions):
+            direction = torch.empty_like(start).normal_()
+            ahead = at(start + self.epsilon * direction)
+            behind = at(start - self.epsilon * direction) if here is None else here
+            gradient += (ahead - behind) * direction
         return gradient / (self.directions * self.epsilon * (2 if self.method == "central" else 1))
 
-    def rows(self, start: Tensor, count: int) -> Tensor:
-        """The weights, to be moved ahead `count` times and then, for central differences, as often behind: (M, d)."""
-        return start.repeat(2 * count if self.method == "central" else count + 1, 1)
 
-
-def evaluate(
-    objective: Callable[[nn.Module], Tensor], network: nn.Module, weights: list[nn.Parameter], rows: Tensor
-) -> Tensor:
-    """The objective of one copy of the network for each row of weights: (M, d) -> (M,)."""
-    parts = rows.split([weight.numel() for weight in weights], dim=1)
-    values = {weight: part.reshape(-1, *weight.shape) for weight, part in zip(weights, parts, strict=True)}
-    value = objective(Copies(network, len(rows), values)).detach()
-    if value.shape != rows.shape[:1]:
-        raise ValueError(
-            f"optimizer=finite_difference: of {len(rows)} copies of the network the objective has the shape "
-            f"{tuple(value.shape)}; a loss or penalty must return (..., N), and reduce over nothing else"
-        )
-    return value
+def move(tensors: list[Tensor], entries: Tensor) -> None:
+    """Set tensors to the entries of one vector (d,), one after another."""
+    for tensor, part in zip(tensors, entries.split([tensor.numel() for tensor in tensors]), strict=True):
+        tensor.copy_(part.view_as(tensor))
 
 
 class Subgradient(optim.Optimizer):
@@ -196,3 +190,11 @@ def total_norm(gradients: list[Tensor], run_axes: int) -> Tensor:
         return nn.utils.get_total_norm(gradients)
     norms = [gradient.reshape(*gradient.shape[:run_axes], -1).norm(dim=-1) for gradient in gradients]
     return torch.stack(norms).norm(dim=0)
+
+
+def wants_closure(optimizer: optim.Optimizer) -> bool:
+    """Whether an optimizer evaluates the objective several times a step, which its `step` then demands a closure for.
+
+    Those here and in torch are FiniteDifference and L-BFGS.
+    """
+    return inspect.signature(optimizer.step).parameters["closure"].default is inspect.Parameter.empty

@@ -288,7 +288,7 @@ def test_functions_and_classes_of_augmentations_go_together():
         game.step(step)
     samples = some(4, 1, 8, 8).float()
     game.randomness.start_step(3)
-    result = game.augment(samples, game.randomness, 3)
+    result = game.augment(samples, 3)
     game.randomness.start_step(3)
     node = yaml.safe_load((CONF / "augmentation" / "diffaugment.yaml").read_text())
     expected = diffaugment(samples, game.randomness, **{key: node[key] for key in ("color", "translation", "cutout")})

@@ -236,7 +236,7 @@ def test_smoothed_labels_are_where_the_discriminator_comes_to_rest():
 def test_label_smoothing_on_the_command_line():
     game = make_game("loss=bce", "loss.real_label=0.9", "loss.fake_label=0.1")
     game.step(0)
-    loss: Any = game.discriminator.terms["loss"].of
+    loss: Any = game.discriminator.terms["loss"].fn
     assert (loss.__self__.real_label, loss.__self__.fake_label) == (0.9, 0.1)
     with pytest.raises(ValueError, match=r"^fake_label=0.3, real_label=0.2: must be 0 <= fake < real <= 1$"):
         losses.BinaryCrossEntropy(real_label=0.2, fake_label=0.3)

@@ -3,7 +3,7 @@
 import copy
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -11,13 +11,10 @@ from torch import Tensor, nn
 
 from gan_runner.config.errors import ConfigError
 from gan_runner.games.adversarial import Adversarial
-from gan_runner.games.term import Term, held
-from gan_runner.optimizers import FiniteDifference, Subgradient
-from gan_runner.regularizers.spectral_norm import spectral_norm
+from gan_runner.games.player import Closure
+from gan_runner.optimizers import FiniteDifference, Subgradient, wants_closure
 from gan_runner.runs.build import build
 from gan_runner.torch_utils.parameters import kernels
-from gan_runner.torch_utils.randomness import Randomness
-from gan_runner.torch_utils.stacked_network import Copies
 from tests.helpers import CONF, TINY, compose, options
 
 DIFFERENCES = ["optimizer=finite_difference", "optimizer.directions=null"]
@@ -65,7 +62,7 @@ def make(*words: str) -> Adversarial:
 def gradients(game: Adversarial, step: int = 0) -> dict[str, Tensor]:
     """Every gradient of a step whose updates move nothing."""
     for player in game.players.values():
-        player.optimizer.step = lambda: None  # type: ignore[assignment,method-assign]
+        player.lr_schedule = lambda step: 0.0
         player.projections = ()
     game.step(step)
     return {
@@ -124,10 +121,11 @@ def agrees(*words: str, tolerance: float = 1e-5) -> None:
         for key, term in player.terms.items():
             for kept, value in term.state_dict().items():
                 torch.testing.assert_close(found.players[name].terms[key].state_dict()[kept], value)
-    for tag, value in expected.statistics().items():
-        if not tag.startswith(("gradient_norm", "learning_rate")):
-            torch.testing.assert_close(torch.as_tensor(found.statistics()[tag]), torch.as_tensor(value))
-        assert torch.as_tensor(found.statistics()[tag]).ndim == 0
+    values = found.step(2, is_logged=True)
+    for tag, value in expected.step(2, is_logged=True).items():
+        if not tag.startswith("gradient_norm"):
+            torch.testing.assert_close(values[tag], value)
+        assert values[tag].ndim == 0
 
 
 @exact
@@ -158,7 +156,7 @@ def test_every_penalty(regularizer: str) -> None:
     ],
     ids=lambda words: words[0],
 )
-def test_all_copies_see_the_noise_of_the_network(words: list[str]) -> None:
+def test_every_evaluation_sees_the_noise_of_the_first(words: list[str]) -> None:
     agrees(*IMAGES, "loss=bce", "batch_size=4", *words)
 
 
@@ -167,15 +165,6 @@ def test_through_spectral_normalization() -> None:
     """Whose singular vectors, constants for backpropagation, depend on the weights unless they have converged."""
     words = [*POINTS, "regularizer=spectral_norm", "regularizer.spectral_norm.iterations=50"]
     agrees(*words, tolerance=1e-3)
-
-
-@exact
-@pytest.mark.parametrize("chunk", [1, 7])
-@pytest.mark.parametrize("directions", ["null", "12"])
-def test_the_size_of_a_chunk_changes_nothing(chunk: int, directions: str) -> None:
-    words = [*POINTS, *DIFFERENCES[:1], f"optimizer.directions={directions}", "loss=wgan_gp", "discriminator_steps=1"]
-    whole, parts = gradients(make(*words, "optimizer.chunk=1000")), gradients(make(*words, f"optimizer.chunk={chunk}"))
-    assert distance(parts, whole) < 1e-9
 
 
 @exact
@@ -212,12 +201,17 @@ class Parabola(nn.Module):
         return (self.matrix @ self.weight + 1).detach()
 
 
-def objective(network: nn.Module) -> Tensor:
-    return network(torch.zeros(*([network.runs] if isinstance(network, Copies) else []), 2, 1)).mean(-1)
+def estimated(network: Parabola, **keys: object) -> Tensor:
+    """The gradient that the optimizer makes of the values alone."""
+    before = network.weight.detach().clone()
+    differences(network, lr=1e-300, **keys).step(lambda: network(torch.zeros(2, 1)).mean())
+    assert network.weight.grad is not None
+    assert network.weight.equal(before)
+    return network.weight.grad
 
 
 def differences(network: nn.Module, **keys: object) -> FiniteDifference:
-    defaults = {"method": "forward", "epsilon": 1e-4, "directions": None, "chunk": 64, "max_coordinates": 1000}
+    defaults = {"method": "forward", "epsilon": 1e-4, "directions": None, "max_coordinates": 1000}
     rule = {"rule": "sgd", "lr": 0.1, "betas": (0.9, 0.99), "momentum": 0.0}
     return FiniteDifference(network.parameters(), **{**defaults, **rule, **keys})  # type: ignore[arg-type]
 
@@ -227,12 +221,11 @@ def test_random_directions_are_unbiased(method: str) -> None:
     torch.manual_seed(0)
     network, count = Parabola(6), 20000
     expected = network.gradient()
-    differences(network, method=method, directions=count, chunk=1000).estimate_gradient(network, objective)
-    assert network.weight.grad is not None
+    found = estimated(network, method=method, directions=count)
     # Per entry (g·u) u_i has the variance |g|² + g_i².
     deviation = ((expected.square().sum() + expected.square()) / count).sqrt()
-    assert ((network.weight.grad - expected).abs() < 4 * deviation + 1e-3).all()
-    assert ((network.weight.grad - expected).abs() > 0.01 * deviation).any()
+    assert ((found - expected).abs() < 4 * deviation + 1e-3).all()
+    assert ((found - expected).abs() > 0.01 * deviation).any()
 
 
 def test_the_variance_falls_with_the_number_of_directions() -> None:
@@ -242,9 +235,7 @@ def test_the_variance_falls_with_the_number_of_directions() -> None:
     for count in (10, 1000):
         errors = []
         for _ in range(50):
-            differences(network, method="central", directions=count, chunk=500).estimate_gradient(network, objective)
-            assert network.weight.grad is not None
-            errors.append((network.weight.grad - expected).square().sum())
+            errors.append((estimated(network, method="central", directions=count) - expected).square().sum())
         predicted = 7 * expected.square().sum() / count  # (d + 1) |g|² / K
         assert 0.6 < torch.stack(errors).mean() / predicted < 1.6
 
@@ -261,101 +252,73 @@ def test_a_step_too_small_for_the_rounding_is_no_step() -> None:
     network = Parabola(6).float()
     with torch.no_grad():
         network.weight.fill_(100.0)
-    differences(network, epsilon=1e-7).estimate_gradient(network, objective)
-    assert network.weight.grad is not None
-    assert network.weight.grad.equal(torch.zeros(6))
+    assert estimated(network, epsilon=1e-7).equal(torch.zeros(6))
 
 
 # --- no trace ---------------------------------------------------------------------------------------------------------
 
 
-def test_copies_leave_the_network_and_the_terms_alone() -> None:
+def test_further_evaluations_see_the_same_and_leave_no_trace() -> None:
     words = [*IMAGES, "loss=bce", "regularizer=[lecam,spectral_norm]", "model.generator.normalization=batch"]
-    game = make(*words, "model.discriminator.dropout=0.3")
+    game = make(*words, "model.discriminator.dropout=0.3", "optimizer=finite_difference")
     seen: list[Tensor] = []
 
-    def watched(objective: Callable[[nn.Module], Tensor]) -> Callable[[nn.Module], Tensor]:
-        def watch(network: nn.Module) -> Tensor:
-            value = objective(network)
-            seen.append(value)
-            return value
-
-        return watch
+    def evaluate_again(closure: Closure) -> Tensor:
+        first = closure()
+        torch.rand(1)  # as an optimizer draws directions
+        before, noise = state(game), torch.get_rng_state()
+        with torch.no_grad():
+            seen.extend([first, closure(), closure()])
+        assert all(value.equal(before[key]) for key, value in state(game).items())
+        assert torch.get_rng_state().equal(noise)
+        return first
 
     for player in game.players.values():
-
-        def traced(
-            objective: Callable[[nn.Module], Tensor],
-            original: Callable = player.repeatable,
-            network: nn.Module = player.network,
-        ) -> Callable:
-            repeat = original(watched(objective))
-            torch.rand(1)  # as an optimizer draws directions
-            before, noise = state(game), torch.get_rng_state()
-            for _ in range(2):
-                repeat(Copies(network, 3, {}))
-            assert all(value.equal(before[key]) for key, value in state(game).items())
-            assert torch.get_rng_state().equal(noise)
-            return repeat
-
-        player.repeatable = traced  # type: ignore[method-assign]
-        player.optimizer.estimate_gradient = lambda network, objective: None  # type: ignore[attr-defined]
+        player.optimizer.step = evaluate_again  # type: ignore[method-assign,assignment]
     game.step(0)
-    for once, first, second in (seen[:3], seen[3:]):
-        assert first.shape == (3,)
-        assert first.equal(second)
-        torch.testing.assert_close(first, once.expand(3), rtol=1e-3, atol=1e-3)  # spectral norm has moved on since
+    for first, second, third in (seen[:3], seen[3:]):
+        assert second.equal(third)
+        torch.testing.assert_close(second, first, rtol=1e-3, atol=1e-3)  # spectral norm has moved on since
 
 
-def test_held_buffers_come_back_after_an_error() -> None:
-    term = Term(lambda view: view)
-    term(torch.ones(3), 0)
-    with pytest.raises(RuntimeError, match="stop"), held([term]):  # noqa: PT012 -- the error comes after a use
-        term(torch.zeros(2, 3), 0)
-        assert term.value == 1
-        raise RuntimeError("stop")
-    term(torch.full((3,), 5.0), 0)
-    assert term.value == 5
+def test_the_weights_come_back_after_an_error() -> None:
+    network, calls = Parabola(3), []
+    before = network.weight.detach().clone()
+
+    def fail_later() -> Tensor:
+        calls.append(1)
+        if len(calls) == 4:
+            raise RuntimeError("stop")
+        return network(torch.zeros(2, 1)).mean()
+
+    with pytest.raises(RuntimeError, match="stop"):
+        differences(network).step(fail_later)
+    assert network.weight.equal(before)
 
 
-# --- copies of a network ----------------------------------------------------------------------------------------------
+def test_only_what_evaluates_several_times_wants_a_closure() -> None:
+    weights = [nn.Parameter(torch.ones(1))]
+    assert wants_closure(torch.optim.LBFGS(weights))
+    assert wants_closure(differences(Parabola(2)))
+    for optimizer in (
+        torch.optim.Adam(weights),
+        torch.optim.SGD(weights, lr=0.1),
+        Subgradient(weights, lr=1.0, normalize=False),
+    ):
+        assert not wants_closure(optimizer)
 
 
-def test_stacked_copies_equal_the_networks_one_by_one() -> None:
-    network = make(*IMAGES, "model.discriminator.width=5").discriminator.network
-    weights = {weight: torch.randn(3, *weight.shape) for weight in network.parameters()}
-    samples = torch.randn(3, 4, 1, 8, 8)
-    stacked = Copies(network, 3, weights)
-    assert [kernel.shape[0] for kernel in kernels(stacked)] == [3, 3]
-    for run in range(3):
-        single = copy.deepcopy(network)
-        for weight, values in zip(single.parameters(), weights.values(), strict=True):
-            weight.data = values[run]
-        torch.testing.assert_close(stacked(samples)[run], single(samples[run]))
-        torch.testing.assert_close(stacked.features(samples)[run], single.features(samples[run]))  # type: ignore[operator]
-
-
-def test_tied_and_normalized_weights_in_copies() -> None:
-    first, second = nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False)
-    second.weight = first.weight
-    network = nn.Sequential(first, second)
-    (weight,) = network.parameters()
-    stacked = Copies(network, 2, {weight: torch.stack([torch.eye(3), 2 * torch.eye(3)])})
-    samples = torch.ones(2, 1, 3)
-    call = torch.stack([torch.ones(1, 3), 4 * torch.ones(1, 3)])
-    assert stacked.call("__call__", samples).equal(call)
-    normalized = spectral_norm(nn.Linear(3, 3, bias=False), iterations=100)
-    (weight,) = normalized.parameters()
-    scaled = Copies(normalized, 2, {weight: torch.stack([torch.eye(3), 2 * torch.eye(3)])})
-    torch.testing.assert_close(scaled.call("__call__", samples), torch.ones(2, 1, 3))
-    assert [kernel.shape for kernel in kernels(scaled)] == [(2, 3, 3)]
-
-
-def test_shared_noise_is_the_noise_without_the_axis() -> None:
-    draws = [Randomness(0, torch.device("cpu"), torch.Generator().manual_seed(0)) for _ in range(2)]
-    assert draws[0].uniform(4, 2).expand(3, 4, 2).equal(draws[1].shared(1).uniform(3, 4, 2))
-    assert draws[0].normal(4).expand(3, 4).equal(draws[1].shared(1).normal(3, 4))
-    assert draws[0].shared(0) is draws[0]
+def test_lbfgs_learns_through_its_own_closure() -> None:
+    """Which it calls with gradients enabled: the first call of a turn is the turn's own."""
+    words = [*POINTS, "regularizer=[lecam,gradient_clip]"]
+    game = make(*words)
+    for player in game.players.values():
+        player.optimizer = torch.optim.LBFGS(player.network.parameters(), lr=1e-3, max_iter=4)
+        player.__post_init__()
+    before = state(game)
+    game.step(0)
+    assert game.discriminator.terms["lecam"].memory()["updates"] == 1
+    assert not all(value.equal(before[key]) for key, value in state(game).items() if "network" in key)
 
 
 # --- the rule, the state, the errors ----------------------------------------------------------------------------------
@@ -380,10 +343,9 @@ def test_the_rule_is_torchs(rule: str, loaded: bool) -> None:
             one.zero_grad(set_to_none=True)
             one.param_groups[0]["lr"] = 0.1 / (update + 1)
         assert network.weight.grad is None
-        optimizer.estimate_gradient(network, objective)
+        optimizer.step(lambda: network(torch.zeros(2, 1)).mean())
         assert network.weight.grad is not None
         reference.weight.grad = network.weight.grad.clone()
-        optimizer.step()
         expected.step()
         assert network.weight.equal(reference.weight)
 
@@ -425,7 +387,6 @@ def test_too_many_coordinates() -> None:
         ("optimizer.method=backward", r"optimizer.method=backward: must be 'forward' or 'central'"),
         ("optimizer.rule=rmsprop", r"optimizer.rule=rmsprop: must be 'sgd' or 'adam'"),
         ("optimizer.directions=0", r"optimizer.directions=0: must be greater than or equal to 1"),
-        ("optimizer.chunk=0", r"optimizer.chunk=0: "),
     ],
 )
 def test_errors(word: str, message: str) -> None:
@@ -436,12 +397,6 @@ def test_errors(word: str, message: str) -> None:
 def test_half_precision_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"precision=bf16: .*precision=fp32"):
         make(*POINTS, "optimizer=finite_difference", "precision=bf16")
-
-
-def test_an_objective_that_mixes_the_copies_is_an_error() -> None:
-    network = Parabola(3)
-    with pytest.raises(ValueError, match=r"the shape \(\); a loss or penalty must return \(\.\.\., N\)"):
-        differences(network).estimate_gradient(network, lambda copies: objective(copies).mean())
 
 
 # --- the subgradient method -------------------------------------------------------------------------------------------

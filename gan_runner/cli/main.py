@@ -8,10 +8,8 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn, TextIO
+from typing import NoReturn
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -19,10 +17,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from gan_runner.config import guard
 from gan_runner.config.compose import (
+    VERSION_BASE,
     check_before_torch,
-    describe,
+    describe_run,
     refuse_shapes,
     settle_preset,
     to_plain,
@@ -31,7 +29,6 @@ from gan_runner.config.compose import (
 from gan_runner.config.errors import ConfigError, TrainingFailed, suggest
 from gan_runner.config.explain import Refused, explain, one_line
 from gan_runner.config.schema import GROUPS, conf_directory, known_keys
-from gan_runner.runs.signals import interruptible_imports
 
 REFUSED = {
     "--experimental-rerun": "it reads a pickle, which can run any code",
@@ -54,9 +51,12 @@ def main() -> None:
     # 10 times slower than one thread alone; with this one it costs 3 % on an idle machine.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors, instead of printing them its way
-    guard.install()
-    with patient_output():
+    try:
         obey(arguments, wants_traceback)
+        sys.stdout.flush()
+    except BrokenPipeError:  # its reader has gone away; this is what Python's documentation of SIGPIPE advises
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
 
 
 def obey(arguments: list[str], wants_traceback: bool) -> None:
@@ -69,8 +69,8 @@ def obey(arguments: list[str], wants_traceback: bool) -> None:
         else:
             sys.argv[1:] = check_flags(arguments)
             run()
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
+    except BrokenPipeError:
+        raise
     except TrainingFailed as failure:  # no mistake in the words: the traceback is the message
         traceback.print_exception(failure.__cause__)
         raise SystemExit(1) from None
@@ -83,47 +83,6 @@ def obey(arguments: list[str], wants_traceback: bool) -> None:
         raise SystemExit(1) from None
 
 
-class Output:
-    """Standard output, whose reader may go away: that ends the printing, and neither training nor a sweep."""
-
-    def __init__(self, stream: TextIO):
-        self.stream = stream
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.stream, name)
-
-    def write(self, text: str) -> int:
-        """As much as there is a reader for."""
-        try:
-            return self.stream.write(text)
-        except BrokenPipeError:
-            self.give_up()
-            return len(text)
-
-    def flush(self) -> None:
-        """Likewise."""
-        try:
-            self.stream.flush()
-        except BrokenPipeError:
-            self.give_up()
-
-    def give_up(self) -> None:
-        """Nothing that is written arrives any more."""
-        os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
-
-
-@contextmanager
-def patient_output() -> Iterator[None]:
-    """Print to an `Output`, whoever prints."""
-    stream = sys.stdout
-    sys.stdout = Output(stream)
-    try:
-        yield
-    finally:
-        sys.stdout.flush()
-        sys.stdout = stream
-
-
 def run_verb(verb: str, arguments: list[str]) -> None:
     """`gan-runner VERB ...`."""
     if verb not in VERBS:
@@ -131,45 +90,41 @@ def run_verb(verb: str, arguments: list[str]) -> None:
             raise ConfigError(f"{verb}: a setting wants a value: {verb}=VALUE")
         verbs = f"verbs: {', '.join(VERBS)}; a setting is key=value"
         raise ConfigError(f"{verb}: no such verb{suggest(verb, VERBS)} ({verbs})")
-    with interruptible_imports():
-        module = importlib.import_module(VERBS[verb])
-    module.main(arguments)
+    importlib.import_module(VERBS[verb]).main(arguments)
 
 
 def check_flags(arguments: list[str]) -> list[str]:
-    """The arguments, flags first. Refuses what argparse would answer with a page of usage, as settings with dashes."""
-    parser = get_args_parser()
-    flags = [flag for action in parser._actions for flag in action.option_strings]
+    """The arguments, flags first: the argparse of Hydra 1.3 takes no setting between two flags.
+
+    Raises ConfigError where argparse would answer with a page of usage, as it does for settings with dashes.
+    """
     for argument in arguments:
         word = argument.split("=")[0]
-        if word.startswith("--") and word not in flags:
-            setting = argument.lstrip("-").replace("-", "_")
-            is_setting = "=" in argument or setting in (*known_keys(), *GROUPS)
-            hint = f"; a setting has no dashes: {setting.split('=')[0]}=VALUE" if is_setting else suggest(word, flags)
-            raise ConfigError(f"{argument}: no such flag{hint}")
         if word in REFUSED and argument not in ("hydra.output_subdir=null", "hydra/job_logging=none"):
             raise ConfigError(f"{word}: not here: {REFUSED[word]}")
 
     def refuse(message: str) -> NoReturn:
         raise ConfigError(f"{message}; gan-runner --hydra-help lists the flags")
 
+    parser = get_args_parser()
+    parser.allow_abbrev = False
     parser.error = refuse  # type: ignore[method-assign]
-    found = parser.parse_args(flags_first(arguments))
+    found, unknown = parser.parse_known_intermixed_args(arguments)
+    for argument in unknown:
+        setting = argument.lstrip("-").replace("-", "_")
+        if "=" in argument or setting in (*known_keys(), *GROUPS):
+            raise ConfigError(f"{argument}: no such flag; a setting has no dashes: {setting.split('=')[0]}=VALUE")
+        flags = re.findall(r"--[\w-]+", parser.format_usage())
+        raise ConfigError(f"{argument}: no such flag{suggest(argument, flags)}")
     if found.multirun and (found.cfg or found.info):
         raise ConfigError(f"--{'cfg' if found.cfg else 'info'} shows one job: leave out -m")
-    return flags_first(arguments)
-
-
-def flags_first(arguments: list[str]) -> list[str]:
-    """Flags before settings: argparse takes no setting behind a flag that stands behind another."""
-    settings = [word for word in arguments if ("=" in word and not word.startswith("-")) or word.startswith("~")]
-    return [word for word in arguments if word not in settings] + settings
+    return [word for word in arguments if word not in found.overrides] + found.overrides
 
 
 # --- a run ------------------------------------------------------------------------------------------------------------
 
 
-@hydra.main(config_path=str(conf_directory()), config_name="config", version_base="1.3")
+@hydra.main(config_path=str(conf_directory()), config_name="config", **VERSION_BASE)
 def run(config: DictConfig) -> float | None:
     """Train one run, in the directory that Hydra made for it; the best value of the objective is returned."""
     hydra_config = HydraConfig.get()
@@ -180,14 +135,13 @@ def run(config: DictConfig) -> float | None:
         notes = settle_preset(config, overrides)
         plain = to_plain(config)
         check_before_torch(plain)
-        with interruptible_imports(lambda: remove_empty(path)):
-            from gan_runner.runs.run import prepare
+        from gan_runner.runs.run import prepare
 
         train = prepare(plain, trusted_packages(sys.argv[1:]))
         return train(
-            path, documents=documents(config), title=describe(plain, hydra_config.runtime.choices), notes=notes
+            path, hydra_files=hydra_files(config), title=describe_run(plain, hydra_config.runtime.choices), notes=notes
         )
-    except TrainingFailed:
+    except (TrainingFailed, BrokenPipeError):
         raise
     except Exception as error:
         raise Refused(explain(error, [])) from error
@@ -196,7 +150,7 @@ def run(config: DictConfig) -> float | None:
             remove_empty(path)  # but a directory of the user's choice may have been there before
 
 
-def documents(config: DictConfig) -> dict[str, str]:
+def hydra_files(config: DictConfig) -> dict[str, str]:
     """What Hydra would write into .hydra/ before it is known that the directory is free."""
     hydra_config = HydraConfig.get()
     return {

@@ -1,28 +1,22 @@
 """`gan-runner resume DIR`: go on with a run, from its own directory alone."""
 
 import argparse
-import re
+from pathlib import Path
 from typing import Any
 
 from gan_runner.cli.parser import RunParser, positive, refuse_links
 from gan_runner.config.compose import to_yaml
 from gan_runner.config.errors import ConfigError
-from gan_runner.config.keys import difference
+from gan_runner.config.keys import describe_changes, find_key
 from gan_runner.config.stored import stored_config
 from gan_runner.runs.run import resume
+from gan_runner.storage.run_directory import take_over
 from gan_runner.sweeps.launchers import Launch, run_in_processes, run_jobs, run_sequentially
 from gan_runner.sweeps.sweep import PLAN, Sweep
 
-# Of these keys a run's state does not depend.
-FREE = re.compile(
-    r"(steps|epochs|device|log_every|sample_every|sample_count|evaluate_every|checkpoint_every|objective|deterministic"
-    r"|on_divergence|prune|trust|stream|workers|capture|dataset\.(root|path|download)|(monitor|divergence|metric|features)\..*"
-    r"|(lr_schedule|.*\.schedule)\.steps)"
-)
-
 
 def parser() -> RunParser:
-    """The verb's flags."""
+    """The parser of the command line of `gan-runner resume`."""
     parser = RunParser(
         "resume",
         "Go on with a run that was killed, interrupted or is to be longer, in its own directory; or with a sweep.",
@@ -30,6 +24,7 @@ def parser() -> RunParser:
     parser.add_argument(
         "--any-version", action="store_true", help="even where gan_runner or PyTorch is another than it began with"
     )
+    parser.add_argument("--take-over", action="store_true", help="even where it was left running on another machine")
     parser.add_argument("--retry-failed", action="store_true", help="of a sweep: start what failed or diverged anew")
     parser.add_argument("--processes", type=positive, metavar="N", help="of a sweep: so many jobs at once")
     parser.add_argument(
@@ -39,30 +34,32 @@ def parser() -> RunParser:
 
 
 def main(arguments: list[str]) -> None:
-    """The verb. Raises ConfigError where the directory or an override does not fit."""
+    """Run the verb. Raises ConfigError where the directory or an override does not fit."""
     options = parser().parse_intermixed_args(arguments)
     refuse_links(options.directory, ".")
     if (options.directory / PLAN).exists():
         resume_sweep(options)
         return
+    if options.take_over:
+        take_over_runs([options.directory])
     stored, _ = stored_config(options.directory, [])
     config, trust = stored_config(options.directory, options.overrides)
     check_changes(stored, config)
-    documents = {".hydra/config.yaml": to_yaml(config)} if config != stored else {}
-    resume(config, trust, options.directory, documents=documents, any_version=options.any_version)
+    hydra_files = {".hydra/config.yaml": to_yaml(config)} if config != stored else {}
+    resume(config, trust, options.directory, hydra_files=hydra_files, any_version=options.any_version)
 
 
 def resume_sweep(options: argparse.Namespace) -> None:
-    """Go on with the jobs of a sweep, by the configs that they were planned with.
+    """Go on with the jobs of a sweep, with the configs that they were planned with.
 
-    Raises ConfigError for a change to these, Stopped where some jobs are not done in the end.
+    Raises ConfigError for a change to them, and Stopped where some jobs are not done in the end.
     """
     trust: list[str] = []
-    for word in options.overrides:
-        key, _, value = word.partition("=")
+    for override in options.overrides:
+        key, _, value = override.partition("=")
         if key != "trust":
             raise ConfigError(
-                f"{word}: a sweep goes on as it was planned; -m ... sweep={options.directory.name} adds to it"
+                f"{override}: a sweep goes on as it was planned; -m ... sweep={options.directory.name} adds to it"
             )
         trust = [name.strip() for name in value.strip("[]").split(",")]
     launch = Launch(run_sequentially)
@@ -75,10 +72,21 @@ def resume_sweep(options: argparse.Namespace) -> None:
     if options.processes:
         launch = Launch(run_in_processes, processes=options.processes, threads=None)
     with Sweep(options.directory) as sweep:
+        if options.take_over:
+            take_over_runs([sweep.path(job) for job in sweep.jobs() if sweep.status(job) == "running"])
         run_jobs(sweep, sweep.jobs(), launch, trust, retry_failed=options.retry_failed)
 
 
+def take_over_runs(directories: list[Path]) -> None:
+    """Let runs that were left running on another machine count as interrupted. Raises ConfigError where one is not."""
+    try:
+        for directory in directories:
+            take_over(directory)
+    except (OSError, ValueError) as error:
+        raise ConfigError(str(error)) from error
+
+
 def check_changes(stored: dict[str, Any], config: dict[str, Any]) -> None:
-    """Refuse changes that would make it another run, and show them."""
-    if changes := difference(stored, config, FREE.fullmatch):
+    """Refuse changes that would make it another run. Raises ConfigError, which names them."""
+    if changes := describe_changes(stored, config, lambda key: find_key(key).may_change):
         raise ConfigError(f"that would be another run, not this one going on: {changes}")

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import is_dataclass
 from functools import lru_cache
-from typing import Any, get_type_hints
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from gan_runner.config.errors import ConfigError, suggest
 from gan_runner.config.schema import GROUPS, Settings, conf_directory, known_keys
@@ -55,16 +55,18 @@ def check_arguments(
         if name not in hints or is_object(value):
             checked[name] = value
             continue
-        if is_dataclass(hints[name]):
+        hint = hints[name]
+        kind = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+        if inspect.isclass(kind) and is_dataclass(kind):
             if not isinstance(value, dict):
-                raise ConfigError(f"{path}={show(value)}: must be keys and values")
-            checked[name] = hints[name](**check_arguments(path, hints[name], value))
+                raise ConfigError(f"{path}={show_value(value)}: must be keys and values")
+            checked[name] = kind(**check_arguments(path, kind, value))
             continue
         try:
             # JSON mode: strict about types, yet a YAML list may become a tuple.
-            checked[name] = adapter(hints[name]).validate_json(json.dumps(value))
+            checked[name] = adapter(hint).validate_json(json.dumps(value))
         except pydantic.ValidationError as error:
-            raise ConfigError(f"{path}={show(value)}: {explain(error)}") from None
+            raise ConfigError(f"{path}={show_value(value)}: {explain_validation_error(error)}") from None
     for name in allowed:
         if name not in checked and parameters[name].default is inspect.Parameter.empty:
             raise ConfigError(f"{key}.{name} is not set: add {key}.{name}=..." if key else f"{name} is not set")
@@ -104,12 +106,12 @@ def is_object(value: Any) -> bool:
     return not isinstance(value, str | int | float | bool | type(None))
 
 
-def show(value: Any) -> str:
+def show_value(value: Any) -> str:
     """A value as one would type it after `key=`."""
     return value if isinstance(value, str) else "null" if value is None else json.dumps(value)
 
 
-def explain(error: Any) -> str:
+def explain_validation_error(error: Any) -> str:
     """A pydantic error in a few words; of the alternatives of a union, what each wants."""
     wants: list[str] = []
     for detail in error.errors():

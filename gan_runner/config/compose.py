@@ -1,4 +1,4 @@
-"""From the words of a command line to a plain config."""
+"""From the overrides of a command line to a plain config."""
 
 import re
 import sys
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -19,6 +20,9 @@ from gan_runner.config.errors import ConfigError
 from gan_runner.config.schema import GROUPS, LIST_GROUPS, conf_directory
 
 sys.path.append(str(Path(__file__).parents[1] / "_plugins"))  # where Hydra finds those of this package
+
+# Hydra 1.3 warns where this is missing, and 1.4 where it is given.
+VERSION_BASE = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
 
 # Hydra closes a config against new keys. The two slots stay open, so that `optimizer.discriminator.lr=1e-5` needs no
 # `+`: which keys they may hold depends on the optimizer, and is checked against its signature.
@@ -61,7 +65,7 @@ def check_before_torch(plain: Mapping[str, Any]) -> None:
             raise ConfigError(f"{group} is not set: {group}=OPTION, one of {', '.join(options)}")
 
 
-def describe(plain: Mapping[str, Any], choices: Mapping[str, Any]) -> str:
+def describe_run(plain: Mapping[str, Any], choices: Mapping[str, Any]) -> str:
     """The essentials of a config, for the first line of a run."""
     terms = []
     for name, node in (plain.get("regularizer") or {}).items():
@@ -78,15 +82,18 @@ def describe(plain: Mapping[str, Any], choices: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def trusted_packages(words: list[str]) -> list[str]:
-    """The packages that the command line itself trusts; what a config file says, even of its words, does not count."""
-    chosen = [word for word in words if word.startswith("trust=")]
+def trusted_packages(arguments: list[str]) -> list[str]:
+    """The packages that the command line itself trusts; what a config file says, even in overrides, does not count."""
+    chosen = [argument for argument in arguments if argument.startswith("trust=")]
     value = OverridesParser.create().parse_override(chosen[-1]).value() if chosen else []
     return [str(name) for name in (value if isinstance(value, list) else [value])]
 
 
 def refuse_shapes(overrides: list[Override]) -> None:
-    """What Hydra would merge, drop or take silently: two options of one group, one named twice, a key taken out."""
+    """Refuse what Hydra would silently merge or drop: two options of one group, an option named twice, a deletion.
+
+    Raises ConfigError.
+    """
     for override in overrides:
         group, value = override.key_or_group, override.value()
         if override.is_delete():
@@ -114,21 +121,22 @@ def settle_preset(config: DictConfig, overrides: list[Override]) -> list[str]:
     chosen = {override.key_or_group: override.value() for override in overrides if not override.is_delete()}
     if chosen.get("experiment") is None:
         return []
-    words = [override.input_line or "" for override in overrides]
+    typed = [override.input_line or "" for override in overrides]
     notes = []
     for group in GROUPS:
         if group not in chosen or group in LIST_GROUPS:
             continue
-        preset = compose([word for word in words if not word.startswith(f"{group}=")])
+        # Not with keys of the chosen option, which the preset's may not have.
+        preset = compose([override for override in typed if not re.match(rf"\+*{group}[=.]", override)])
         if preset.hydra.runtime.choices[group] != chosen[group]:
-            own = [word for word in words if re.match(rf"\+*{group}[=.]|[^=]*@{group}\.", word)]
+            own = [override for override in typed if re.match(rf"\+*{group}[=.]|[^=]*@{group}\.", override)]
             config[group] = compose(own)[group]
             notes.append(f"{group}={chosen[group]} replaces the preset's, with the settings that were for it")
     for group in LIST_GROUPS:
         if group not in chosen and "loss" not in chosen:
             continue
         for name, node in list((config.get(group) or {}).items()):
-            is_addressed = any(word.lstrip("+").startswith(f"{group}.{name}.") for word in words)
+            is_addressed = any(override.lstrip("+").startswith(f"{group}.{name}.") for override in typed)
             if "_target_" not in node and not is_addressed:
                 with open_dict(config):
                     del config[group][name]
@@ -136,7 +144,13 @@ def settle_preset(config: DictConfig, overrides: list[Override]) -> list[str]:
     return notes
 
 
-def compose(words: list[str]) -> DictConfig:
-    """The config of some words of the command line."""
+def compose_packaged(overrides: list[str]) -> DictConfig:
+    """The config of some overrides of the command line, where no Hydra is running: from conf/ alone."""
+    with hydra.initialize_config_dir(str(conf_directory()), **VERSION_BASE):
+        return hydra.compose("config", overrides)
+
+
+def compose(overrides: list[str]) -> DictConfig:
+    """The config of some overrides of the command line, by the Hydra that is running."""
     loader = GlobalHydra.instance().config_loader()
-    return loader.load_configuration(config_name="config", overrides=words, run_mode=RunMode.RUN)
+    return loader.load_configuration(config_name="config", overrides=overrides, run_mode=RunMode.RUN)

@@ -1,6 +1,7 @@
 """The errors of this package, each of which is one line for the user."""
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 
@@ -14,6 +15,16 @@ class Stopped(Exception):  # noqa: N818 -- no error of the program
 
 class TrainingFailed(Exception):  # noqa: N818 -- its cause is the error
     """Training raised what is no mistake in the config."""
+
+
+def out_of_memory(error: BaseException) -> str | None:
+    """One line about an error that means that memory ran out, or None for any other error."""
+    first = str(error).strip().partition("\n")[0]
+    by_system = isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+    by_torch = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in first  # on a GPU, on the CPU
+    if not by_system and not by_torch:
+        return None
+    return f"out of memory ({first or 'MemoryError'}); a smaller batch_size or a smaller model needs less"
 
 
 def suggest(word: str, words: Iterable[str]) -> str:

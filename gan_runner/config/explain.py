@@ -4,13 +4,13 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-import hydra
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from gan_runner.config.errors import ConfigError, Stopped, suggest
+from gan_runner.config.compose import compose_packaged
+from gan_runner.config.errors import ConfigError, Stopped, out_of_memory, suggest
 from gan_runner.config.schema import GROUPS, LIST_GROUPS, conf_directory
 
 LONGEST = 2000  # characters of a message
@@ -45,8 +45,8 @@ def explain(error: BaseException, arguments: list[str]) -> str:  # noqa: PLR0911
     first, *rest = text.strip().splitlines() or [""]
     if first.endswith(":") and rest:
         first = f"{first} {rest[0].strip()}"
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text:
-        return f"out of memory ({first or 'MemoryError'}); a smaller batch_size or a smaller model needs less"
+    if memory := out_of_memory(error):
+        return memory
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
     if first.startswith("Config group override"):  # a ValueError of Hydra's
@@ -77,8 +77,7 @@ def keys_near(arguments: list[str]) -> list[str]:
     """The dotted keys of the config that the valid choices on the command line compose."""
     choices = [word for word in arguments if word.split("=")[0] in (*GROUPS, "experiment") and "," not in word]
     try:
-        with hydra.initialize_config_dir(str(conf_directory()), version_base="1.3"):
-            config = hydra.compose("config", choices)
+        config = compose_packaged(choices)
     except (HydraException, OmegaConfBaseException):
         return list(GROUPS)
     return [*GROUPS, *dotted_keys(OmegaConf.to_container(config))]

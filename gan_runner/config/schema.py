@@ -1,14 +1,54 @@
-"""The keys at the top level of a config, and where its groups lie.
+"""The keys of a config: their types, their bounds, and what each is to a run; and where the config groups lie.
 
-The command line imports this module, so it imports neither torch nor numpy.
+The command line and the reports import this module, so it imports neither torch nor numpy.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le
+
+
+@dataclass(frozen=True)
+class KeyKind:
+    """What a key is to a run. A key of which nothing is said, a user's own too, is what the defaults here say."""
+
+    is_identity: bool = True  # another value makes another job of a sweep
+    may_change: bool = False  # when a run is resumed
+    may_differ: bool = False  # between runs that are trained as one program
+    tells_apart: bool = True  # in a report, runs of different values are different settings
+    is_of_sweep: bool = False  # the sweep reads it, and none of its jobs
+
+
+# How a run is executed and what it prints, but not what it computes.
+EXECUTION = KeyKind(is_identity=False, may_change=True, tells_apart=False)
+# What a run is measured by and when it ends. It may go on with another value, but others ought to know.
+MEASUREMENT = KeyKind(may_change=True)
+
+# What the keys of components are to a run, `*` being any one name but `_target_`; a key means those below it too, and
+# the first line that fits counts. They stand here and not on the components' parameters because `lr` is PyTorch's, a
+# user's own dataset has a `root` as well, and a report must know them without importing torch.
+COMPONENT_KEYS = {
+    "dataset.root": MEASUREMENT,  # the data may have been moved
+    "dataset.path": MEASUREMENT,
+    "dataset.download": MEASUREMENT,
+    "metric": MEASUREMENT,
+    "features": MEASUREMENT,
+    "optimizer.lr": KeyKind(may_differ=True),
+    "optimizer.*.lr": KeyKind(may_differ=True),
+    "lr_schedule.steps": KeyKind(may_change=True, may_differ=True),
+    "lr_schedule.*": KeyKind(may_differ=True),
+    "regularizer.*.weight": KeyKind(may_differ=True),
+    "regularizer.*.schedule.steps": KeyKind(may_change=True, may_differ=True),
+    "regularizer.*.schedule.*": KeyKind(may_differ=True),
+    "augmentation.*.schedule.steps": KeyKind(may_change=True, may_differ=True),
+    "augmentation.*.schedule.*": KeyKind(may_differ=True),
+}
+
+
+Interval = Annotated[int, Ge(1)] | None  # steps; None is never
 
 
 @dataclass(frozen=True)
@@ -23,73 +63,74 @@ class PlayerBudget:
 class Budget:
     """The key `budget`: hard limits on the networks, and what to do with one that is over."""
 
-    policy: Literal["error", "fit"]
-    generator: PlayerBudget
-    discriminator: PlayerBudget
-    autoencoder: PlayerBudget
+    policy: Literal["error", "fit"] = "error"
+    generator: PlayerBudget = PlayerBudget()
+    discriminator: PlayerBudget = PlayerBudget()
+    autoencoder: PlayerBudget = PlayerBudget()
 
 
 @dataclass(frozen=True)
 class Monitor:
     """The key `monitor`: thresholds at which a run warns, once each; None never warns."""
 
-    vanishing_gradient: Annotated[float, Gt(0)] | None
-    exploding_gradient: Annotated[float, Gt(0)] | None
-    saturation: Annotated[float, Gt(0.5), Le(1)] | None
-    diversity: Annotated[float, Gt(0)] | None
+    vanishing_gradient: Annotated[float, Gt(0)] | None = None
+    exploding_gradient: Annotated[float, Gt(0)] | None = None
+    saturation: Annotated[float, Gt(0.5), Le(1)] | None = None
+    diversity: Annotated[float, Gt(0)] | None = None
 
 
 @dataclass(frozen=True)
 class Divergence:
     """The key `divergence`: when a run counts as diverged; None never does. What is not finite always does."""
 
-    loss: Annotated[float, Gt(0)] | None
-    dead_gradient: Annotated[float, Ge(0)]
-    dead_steps: Annotated[int, Ge(1)] | None
+    loss: Annotated[float, Gt(0)] | None = None
+    dead_gradient: Annotated[float, Ge(0)] = 0.0
+    dead_steps: Annotated[int, Ge(1)] | None = None
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The keys at the top level of a config; conf/config.yaml holds their defaults and says what each is for."""
+    """The keys at the top level of a config; conf/config.yaml holds the values of new runs and says what each is for.
 
-    seed: Annotated[int, Ge(0)]
-    steps: Annotated[int, Ge(1)] | None
-    epochs: Annotated[int, Ge(1)] | None
+    A key that a stored config lacks means what it meant before there was that key. So a default in this class, like one
+    in the signature of a component, is what a config without the key means, and never changes; a new default for new
+    runs stands in conf/. The fields without a default have been there from the first config on.
+    """
+
+    seed: Annotated[int, Ge(0), KeyKind(may_differ=True, tells_apart=False)]
+    steps: Annotated[Annotated[int, Ge(1)] | None, MEASUREMENT]
+    epochs: Annotated[Annotated[int, Ge(1)] | None, MEASUREMENT]
     batch_size: Annotated[int, Ge(2)]
     discriminator_steps: Annotated[int, Ge(1)]
-    conditional: bool
     ema_half_life: Annotated[float, Gt(0)] | None
-    device: str
+    device: Annotated[str, EXECUTION]
     precision: Literal["fp32", "bf16"]
-    deterministic: bool
-    log_every: Annotated[int, Ge(1)] | None
-    sample_every: Annotated[int, Ge(1)] | None
-    sample_count: Annotated[int, Ge(1)]
-    evaluate_every: Annotated[int, Ge(1)] | None
-    checkpoint_every: Annotated[int, Ge(1)] | None
-    objective: str | None
-    monitor: Monitor
-    divergence: Divergence
-    on_divergence: Literal["stop", "ignore"]
-    prune: list[tuple[Annotated[int, Ge(0)], float]] | None
-    budget: Budget
-    init_from: str | None
-    sweep: str | None
-    retry_failed: bool
-    trust: list[str]
-    # Configs that were stored before there were these have none.
-    stream: Literal["auto"] | bool = "auto"
-    workers: Annotated[int, Ge(0)] = 2
-    capture: Literal["auto"] | bool = "auto"
+    log_every: Annotated[Interval, EXECUTION]
+    sample_every: Annotated[Interval, EXECUTION]
+    sample_count: Annotated[int, Ge(1), EXECUTION]
+    checkpoint_every: Annotated[Interval, EXECUTION]
+    init_from: str | None = None
+    conditional: bool = False
+    budget: Budget = Budget()
+    deterministic: Annotated[bool, MEASUREMENT] = False
+    evaluate_every: Annotated[Interval, EXECUTION] = None
+    objective: Annotated[str | None, MEASUREMENT] = None
+    monitor: Annotated[Monitor, EXECUTION] = Monitor()
+    divergence: Annotated[Divergence, MEASUREMENT] = Divergence()
+    on_divergence: Annotated[Literal["stop", "ignore"], MEASUREMENT] = "ignore"
     tf32: bool = True
+    # A search sets it from the trials before, so that equal trials have different values.
+    prune: Annotated[list[tuple[Annotated[int, Ge(0)], float]] | None, replace(EXECUTION, may_differ=True)] = None
+    stream: Annotated[Literal["auto"] | bool, EXECUTION] = False
+    workers: Annotated[int, Ge(0), EXECUTION] = 2
+    capture: Annotated[Literal["auto"] | bool, EXECUTION] = False
+    trust: Annotated[list[str], replace(EXECUTION, may_differ=True)] = field(default_factory=list)
+    sweep: Annotated[str | None, replace(EXECUTION, may_differ=True, is_of_sweep=True)] = None
+    retry_failed: Annotated[bool, replace(EXECUTION, may_differ=True, is_of_sweep=True)] = False
 
 
 GROUPS = ("model", "dataset", "loss", "regularizer", "augmentation", "optimizer", "lr_schedule", "metric", "features")
-LIST_GROUPS = (
-    "regularizer",
-    "augmentation",
-    "metric",
-)  # one option or a list; each has a node of its own
+LIST_GROUPS = ("regularizer", "augmentation", "metric")  # one option or a list; each has a node of its own
 
 
 def conf_directory() -> Path:
@@ -104,4 +145,4 @@ def conf_directory() -> Path:
 @cache
 def known_keys() -> tuple[str, ...]:
     """The names of the top-level keys that are not config groups."""
-    return tuple(field.name for field in fields(Settings))
+    return tuple(each.name for each in fields(Settings))

@@ -1,56 +1,131 @@
-"""A config that a run has stored, read again."""
+"""Configs that runs and sweeps have stored, read again; those of earlier versions too."""
 
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-import hydra
 import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from gan_runner.config.check import load_settings
-from gan_runner.config.compose import to_plain
+from gan_runner.config.compose import compose_packaged, to_plain
 from gan_runner.config.errors import ConfigError, suggest
-from gan_runner.config.schema import GROUPS, LIST_GROUPS, conf_directory, known_keys
+from gan_runner.config.schema import GROUPS, LIST_GROUPS, Settings, known_keys
+
+# --- what earlier versions wrote --------------------------------------------------------------------------------------
+# Who changes a name that a config holds adds a line here, and every directory written before goes on working. A new key
+# at the top level needs no line: its default in `Settings` is what a config without it means.
+
+MOVED = {  # module in a `_target_` -> where its contents are now
+    "gan_runner.datasets.stacked": "gan_runner.datasets.stacked_mnist",
+    "gan_runner.gradients": "gan_runner.regularizers.gradient_clip",
+    "gan_runner.metrics.features": "gan_runner.metrics.feature_space",
+    "gan_runner.penalties": "gan_runner.regularizers.penalties",
+    "gan_runner.projections": "gan_runner.regularizers.projections",
+    "gan_runner.wrappers": "gan_runner.regularizers.spectral_norm",
+}
+RENAMED_ROLES = {"wrapper": "parametrization"}  # the `role` of a regularizer -> its name now
+DROPPED = {  # present `_target_` -> keys that it once had; none of them changed a result
+    "gan_runner.optimizers.FiniteDifference": ("chunk",),
+}
+# Present `_target_` -> keys in its file in conf/ that are newer than version 0.1, and what a config without them means:
+# their defaults in the signature. So equal runs of different versions are one job of a sweep, and one setting.
+ADDED: dict[str, dict[str, Any]] = {}
 
 
-def read_stored(path: Path) -> dict[Any, Any]:
-    """A config that a run has written. Raises ConfigError for one that could take all memory, or all time, to read."""
+def translate_stored(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A stored config in the words of this version, with the top-level keys that it lacks set to what it means.
+
+    `config` may come from a stranger: whatever is not shaped as in a config stays as it is.
+    """
+    translated = translate_node(config)
+    regularizers = translated.get("regularizer")
+    for node in regularizers.values() if isinstance(regularizers, dict) else ():
+        if isinstance(node, dict) and isinstance(node.get("role"), str):
+            node["role"] = RENAMED_ROLES.get(node["role"], node["role"])
+    return fill(translated, top_level_defaults()) if translated else {}
+
+
+def translate_node(node: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested keys, with the present name of every `_target_` among them, and with the keys that it has now."""
+    translated = {key: translate_node(value) if isinstance(value, Mapping) else value for key, value in node.items()}
+    if isinstance(target := translated.get("_target_"), str):
+        module, _, name = target.rpartition(".")
+        target = f"{MOVED[module]}.{name}" if module in MOVED else target
+        kept = {key: value for key, value in translated.items() if key not in DROPPED.get(target, ())}
+        translated = ADDED.get(target, {}) | kept | {"_target_": target}
+    return translated
+
+
+@cache
+def top_level_defaults() -> dict[str, Any]:
+    """The keys of `Settings` that a config may lack, with what that means, as a plain config has them."""
+    made = {each.name: each.default for each in fields(Settings) if each.default is not MISSING}
+    made |= {each.name: each.default_factory() for each in fields(Settings) if each.default_factory is not MISSING}
+    return {
+        name: asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+        for name, value in made.items()
+    }
+
+
+def fill(config: dict[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """`config` with the keys of `defaults` that it lacks, in nested ones too."""
+    filled = dict(config)
+    for key, default in defaults.items():
+        if isinstance(default, dict):
+            own = config.get(key, {})
+            filled[key] = fill(own, default) if isinstance(own, dict) else own
+        else:
+            filled.setdefault(key, default)
+    return filled
+
+
+# --- a run's config ---------------------------------------------------------------------------------------------------
+
+
+def read_stored(path: Path) -> dict[str, Any]:
+    """The config in a file that a run of this version or an earlier one wrote, in the words of this version.
+
+    Raises ConfigError for one that would take all memory, or all time, to read, and what YAML and OmegaConf raise.
+    """
     text = path.read_text(encoding="utf-8")
-    if text.count("[") + text.count("{") > 1000:  # reading it takes the square of that
-        raise ConfigError(f"{path}: it has more brackets than any config")
     if "&" in text and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
         raise ConfigError(f"{path}: it has aliases, which no run writes: a few lines of them fill the memory")
-    return dict(OmegaConf.create(text))
+    plain = OmegaConf.to_container(OmegaConf.create(text))
+    if not isinstance(plain, dict):
+        raise ConfigError(f"{path}: it must be keys and values")
+    return translate_stored({str(key): value for key, value in plain.items()})
 
 
 def stored_config(directory: Path, overrides: list[str]) -> tuple[dict[str, Any], list[str]]:
-    """A run's config with `key=value` laid over it, and the packages that these words trust.
+    """A run's config with `key=value` laid over it, and the packages that these overrides trust.
 
     `metric` and `features` may name options, as for a run. A stored `trust` does not count: the directory may come from
-    a stranger.
+    a stranger. Raises ConfigError.
     """
     path = directory / ".hydra" / "config.yaml"
     chosen: dict[str, Any] = {}
     for group in ("metric", "features"):
-        own = [word for word in overrides if word.startswith((f"{group}=", f"{group}."))]
-        if any(word.startswith(f"{group}=") for word in own):
-            with hydra.initialize_config_dir(str(conf_directory()), version_base="1.3"):
-                chosen[group] = hydra.compose("config", own)[group]
-            overrides = [word for word in overrides if word not in own]
+        own = [override for override in overrides if override.startswith((f"{group}=", f"{group}."))]
+        if any(override.startswith(f"{group}=") for override in own):
+            chosen[group] = compose_packaged(own)[group]
+            overrides = [override for override in overrides if override not in own]
     if "metric" in chosen:
         chosen["objective"] = None
     try:
         config = DictConfig(read_stored(path) | chosen)
         OmegaConf.set_struct(config, True)
-        for word in overrides:
-            key, separator, _ = word.partition("=")
+        for override in overrides:
+            key, separator, _ = override.partition("=")
             if not separator:
-                raise ConfigError(f"cannot read '{word}'; a setting is key=value")
+                raise ConfigError(f"cannot read '{override}'; a setting is key=value")
             if OmegaConf.select(config, key, default=config) is config:
                 raise ConfigError(f"unknown key '{key}'{suggest(key, known_keys())}")
-            config.merge_with_dotlist([word])
+            config.merge_with_dotlist([override])
         plain = to_plain(config)
     except OSError:
         raise ConfigError(f"{directory} is no run directory: it has no .hydra/config.yaml") from None
@@ -61,5 +136,5 @@ def stored_config(directory: Path, overrides: list[str]) -> tuple[dict[str, Any]
     for group in GROUPS:
         if group not in LIST_GROUPS and not isinstance(plain.get(group), dict):
             raise ConfigError(f"{path}: it has no {group}")
-    trusts = any(word.startswith("trust=") for word in overrides)
+    trusts = any(override.startswith("trust=") for override in overrides)
     return plain, load_settings(plain).trust if trusts else []

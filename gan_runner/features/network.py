@@ -50,10 +50,16 @@ class FeatureNetwork(ABC):
         """uint8 (N, C, H, W) on the network's device -> features (N, F), logits (N, K), float32."""
 
     @torch.no_grad()
-    def look(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """uint8 (N, C, H, W) anywhere -> features (N, F), logits (N, K), float32, on the CPU."""
+    def look(self, images: Tensor, before_batch: Callable[[], object] = lambda: None) -> tuple[Tensor, Tensor]:
+        """uint8 (N, C, H, W) anywhere -> features (N, F), logits (N, K), float32, on the CPU.
+
+        What `before_batch` raises ends it, between two batches.
+        """
+        parts = []
         with torch.autocast(self.device.type, enabled=False):
-            parts = [self.forward(some.to(self.device)) for some in images.split(BATCH)]
+            for some in images.split(BATCH):
+                before_batch()
+                parts.append(self.forward(some.to(self.device)))
         features, logits = zip(*parts, strict=True)
         return torch.cat(features).cpu(), torch.cat(logits).cpu()
 

@@ -1,7 +1,6 @@
 """The adversarial game: a discriminator and a generator take turns. Goodfellow et al. 2014, arXiv:1406.2661."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -9,11 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from gan_runner.games.game import Batch, Game, evaluating
-from gan_runner.games.player import LOSS, Player
-from gan_runner.games.view import AdversarialView, full_precision
-from gan_runner.torch_utils.parameters import mixes_samples, over_copies, run_axes
+from gan_runner.games.player import LOSS, Player, Values, frozen
+from gan_runner.games.view import AdversarialView, full_precision, judged
+from gan_runner.torch_utils.parameters import mixes_samples
 from gan_runner.torch_utils.randomness import Randomness
-from gan_runner.torch_utils.stacked_network import alongside
 
 Augmentation = Callable[[Tensor, Randomness, int], Tensor]  # (samples, randomness, step) -> samples
 HELD_OUT = 256  # samples that the discriminator is asked about at a log point
@@ -27,8 +25,6 @@ class Adversarial(Game):
     augmentations: list[Augmentation]
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        self.last_logits: dict[str, Tensor] = {}  # of the discriminator's last turn, for the statistics
         self.is_joined = can_be_joined(self.discriminator)
 
     @property
@@ -59,97 +55,85 @@ class Adversarial(Game):
         """One for each turn of the discriminator; the generator's has the last of them."""
         return [self.batch(update) for update in self.updates(step)]
 
-    def due(self, step: int) -> tuple[tuple[str, ...], ...]:
+    def active_terms(self, step: int) -> tuple[tuple[str, ...], ...]:
         """Those of the discriminator's turns, then those of the generator's."""
-        return (*(self.discriminator.due(update) for update in self.updates(step)), self.generator.due(step))
+        of_discriminator = (self.discriminator.active_terms(update) for update in self.updates(step))
+        return (*of_discriminator, self.generator.active_terms(step))
 
-    def take_turns(self, step: int, batches: list[Batch]) -> None:
+    def take_turns(self, step: int, batches: list[Batch], *, is_logged: bool) -> Values:
         """The discriminator's turns, then the generator's."""
+        values: Values = {}
         for update, (real, labels) in zip(self.updates(step), batches, strict=True):
-            self.discriminator_turn(real, labels, update, step)
-        self.generator_turn(real, labels, step)
+            is_last = update == self.updates(step)[-1]
+            values |= self.discriminator_turn(real, labels, update, step, is_logged=is_logged and is_last)
+        return self.generator_turn(real, labels, step, is_logged=is_logged) | values
 
-    def discriminator_turn(self, real: Tensor, labels: Tensor | None, update: int, step: int) -> None:
+    def discriminator_turn(
+        self, real: Tensor, labels: Tensor | None, update: int, step: int, *, is_logged: bool = False
+    ) -> Values:
         """The discriminator learns to tell `real` from fakes, which carry no graph."""
-        with self.autocast, torch.no_grad():
-            fake = full_precision(self.generator.network(self.draw_latents(self.randomness, self.batch_size), labels))
+        with torch.no_grad():
+            fake = self.generate(self.draw_latents(self.randomness, *self.batch_shape), labels)
         # Leaves that require grad: a penalty differentiates at them through the forward pass that the loss makes.
         real, fake = real.detach().requires_grad_(), fake.requires_grad_()
 
-        def objective(network: nn.Module) -> Tensor:
-            its_real, its_fake = over_copies(real, network), over_copies(fake, network)
-            view = self.view(network, network, its_real, its_fake, labels, step=step)
+        def objective() -> Tensor:
             with self.autocast:
-                value = self.discriminator.objective(view, update, step)
-            if network is self.discriminator.network:
-                self.last_logits = {"real": view.real_logits.detach(), "fake": view.fake_logits.detach()}
-            return value
+                view = self.view(self.discriminator, real, fake, labels, step)
+                return self.discriminator.objective(view, update, step)
 
-        self.discriminator.learn(objective, step)
+        return self.discriminator.learn(objective, step, is_logged=is_logged)
 
-    def generator_turn(self, real: Tensor, labels: Tensor | None, step: int) -> None:
+    def generator_turn(self, real: Tensor, labels: Tensor | None, step: int, *, is_logged: bool = False) -> Values:
         """The generator learns from the discriminator, whose weights get no gradient."""
-        latents = self.draw_latents(self.randomness, self.batch_size)
+        latents = self.draw_latents(self.randomness, *self.batch_shape)
 
-        def objective(network: nn.Module) -> Tensor:
+        def objective() -> Tensor:
+            fake = self.generate(latents, labels)
             with self.autocast:
-                fake = full_precision(network(over_copies(latents, network), over_copies(labels, network)))
-                opponent = alongside(self.discriminator.network, network)
-                view = self.view(network, opponent, over_copies(real, network), fake, labels, step=step)
+                view = self.view(self.generator, real, fake, labels, step)
                 return self.generator.objective(view, step, step)
 
-        with frozen(self.discriminator.parameters):
-            self.generator.learn(objective, step)
+        opponent = self.discriminator
+        with frozen(opponent.parameters):
+            return self.generator.learn(objective, step, is_logged=is_logged, others=[opponent.network])
 
-    def view(
-        self,
-        learner: nn.Module,
-        discriminator: nn.Module,
-        real: Tensor,
-        fake: Tensor,
-        labels: Tensor | None,
-        *,
-        step: int,
-    ) -> AdversarialView:
+    def generate(self, latents: Tensor, labels: Tensor | None) -> Tensor:
+        """Fakes of latents (..., N, latent_size), by the generator in training: (..., N, *sample)."""
+        with self.autocast:
+            return full_precision(self.generator.network(latents, labels))
+
+    def view(self, learner: Player, real: Tensor, fake: Tensor, labels: Tensor | None, step: int) -> AdversarialView:
         """What the learner sees in this turn."""
-        role = "discriminator" if learner is discriminator else "generator"
-        randomness = self.randomness.shared(run_axes(learner))
         return AdversarialView(
-            learner=learner,
-            discriminator=discriminator,
-            augment=partial(self.augment, randomness=randomness, step=step),
-            loss=self.players[role].terms[LOSS].of,
+            learner=learner.network,
+            discriminator=self.discriminator.network,
+            augment=partial(self.augment, step=step),
+            loss=learner.terms[LOSS].fn,
             real=real,
             fake=fake,
-            labels=over_copies(labels, learner),
-            randomness=randomness,
-            is_joined=self.is_joined and role == "discriminator",
+            labels=labels,
+            batch_shape=self.batch_shape,
+            randomness=self.randomness,
+            is_joined=self.is_joined and learner is self.discriminator,
         )
 
-    def augment(self, samples: Tensor, randomness: Randomness, step: int) -> Tensor:
+    def augment(self, samples: Tensor, step: int) -> Tensor:
         """What the discriminator sees of samples."""
         for augmentation in self.augmentations:
-            samples = augmentation(samples, randomness, step)
+            samples = augmentation(samples, self.randomness, step)
         return samples
 
     @torch.no_grad()
-    def statistics(self) -> dict[str, Tensor | float]:
-        """Those of every game, and the discriminator's logits and accuracies: the share on the right side of 0.
-
-        The held-out samples are judged as they are, in evaluation mode.
-        """
-        tags = super().statistics()
-        logits = dict(self.last_logits)
-        if held_out := self.data.held_out(HELD_OUT):
-            samples, labels = held_out
-            with evaluating(self.discriminator.network), self.autocast:
-                logits["held_out"] = self.discriminator.network(
-                    samples, labels if self.is_conditional else None
-                ).float()
-        for kind, values in logits.items():
-            tags[f"logits/{kind}"] = values.mean(-1)
-            tags[f"accuracy/{kind}"] = (values < 0 if kind == "fake" else values > 0).float().mean(-1)
-        return tags
+    def judge_held_out(self) -> Values:
+        """The discriminator's logits of held-out samples as they are, in evaluation mode, as for training samples."""
+        if not (held_out := self.data.held_out(HELD_OUT)):
+            return {}
+        samples, labels = held_out
+        network = self.discriminator.network
+        with evaluating(network), self.autocast:
+            logits = network(samples, labels if self.is_conditional else None)
+        return judged("held_out", logits.float())
 
 
 def can_be_joined(discriminator: Player) -> bool:
@@ -158,18 +142,6 @@ def can_be_joined(discriminator: Player) -> bool:
     Not where statistics of the batch would mix them; and not where a penalty differentiates at the one or the other,
     which would then pay for both.
     """
-    penalties = [getattr(term.of, "func", term.of) for term in discriminator.terms.values()]
+    penalties = [getattr(term.fn, "func", term.fn) for term in discriminator.terms.values()]
     is_at_samples = any(getattr(penalty, "at_samples", False) for penalty in penalties)
     return not is_at_samples and not mixes_samples(discriminator.network)
-
-
-@contextmanager
-def frozen(weights: list[nn.Parameter]) -> Iterator[None]:
-    """These take part without getting a gradient, or keeping what one would need."""
-    for weight in weights:
-        weight.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for weight in weights:
-            weight.requires_grad_(True)

@@ -6,10 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from gan_runner.games.game import Batch, Game, evaluating
-from gan_runner.games.player import Player
+from gan_runner.games.player import Player, Values
 from gan_runner.games.view import AutoencoderView, full_precision
 from gan_runner.losses import Elbo
-from gan_runner.torch_utils.parameters import over_copies, run_axes
 
 
 @dataclass(kw_only=True)
@@ -37,29 +36,35 @@ class Autoencoder(Game):
         """One."""
         return [self.batch(step)]
 
-    def due(self, step: int) -> tuple[tuple[str, ...], ...]:
+    def active_terms(self, step: int) -> tuple[tuple[str, ...], ...]:
         """Those of the one turn."""
-        return (self.autoencoder.due(step),)
+        return (self.autoencoder.active_terms(step),)
 
-    def take_turns(self, step: int, batches: list[Batch]) -> None:
+    def take_turns(self, step: int, batches: list[Batch], *, is_logged: bool) -> Values:
         """The autoencoder learns to tell the samples from their codes."""
         ((real, labels),) = batches
 
-        def objective(network: nn.Module) -> Tensor:
+        def objective() -> Tensor:
             with self.autocast:
-                view = self.view(network, over_copies(real, network), over_copies(labels, network))
+                view = self.view(real, labels)
                 return self.autoencoder.objective(view, step, step)
 
-        self.autoencoder.learn(objective, step)
+        return self.autoencoder.learn(objective, step, is_logged=is_logged)
 
-    def view(self, network: nn.Module, real: Tensor, labels: Tensor | None) -> AutoencoderView:
+    def view(self, real: Tensor, labels: Tensor | None) -> AutoencoderView:
         """What the autoencoder sees: the reparameterised code is mean + sd x N(0, 1)."""
+        network = self.autoencoder.network
         mean, log_variance = (full_precision(part) for part in network.encode(real, labels))  # type: ignore[operator]
-        noise = self.randomness.shared(run_axes(network)).normal(*mean.shape)
-        codes = mean + (log_variance / 2).exp() * noise
+        codes = mean + (log_variance / 2).exp() * self.randomness.normal(*mean.shape)
         decoded = full_precision(network(codes, labels))
         return AutoencoderView(
-            learner=network, real=real, mean=mean, log_variance=log_variance, outputs=codes, decoded=decoded
+            learner=network,
+            real=real,
+            mean=mean,
+            log_variance=log_variance,
+            outputs=codes,
+            decoded=decoded,
+            batch_shape=self.batch_shape,
         )
 
     @torch.no_grad()

@@ -2,23 +2,26 @@
 
 A small network's step is bound by the launches of its operators; a replay is one launch for all of them. What differs
 from step to step reaches a graph from outside: the batches through tensors that are filled before a replay, the
-schedules' values likewise, the noise by seeding the device's generator. Each set of due terms has a graph of its own.
+schedules' values likewise, the noise by seeding the device's generator. Each set of active terms has its own graph.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from types import FunctionType
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gan_runner.games.game import Batch, Game
+from gan_runner.games.player import Values
 from gan_runner.games.term import Schedule
+from gan_runner.optimizers import wants_closure
+from gan_runner.torch_utils.buffers import buffers_in_place
 from gan_runner.torch_utils.randomness import default_generator
 
 WARM_UP = 3  # steps before a recording, as the libraries choose and set up their kernels at the first calls
-MOST_GRAPHS = 32  # sets of due terms; each graph costs some memory, and half a second to record
+MOST_GRAPHS = 32  # sets of active terms; each graph costs some memory, and half a second to record
 
 
 class Graph(Protocol):
@@ -57,13 +60,13 @@ class CudaGraph:
 
 
 class DeviceSchedule:
-    """A schedule whose value is a tensor, which `hold` fills before each step: a graph reads it where it lies."""
+    """A schedule whose value is a tensor, which `fill` sets before each step: a graph reads it where it lies."""
 
     def __init__(self, schedule: Schedule, device: torch.device):
         self.schedule, self.value = schedule, torch.ones((), device=device)
         self.last: float | None = None
 
-    def hold(self, step: int) -> None:
+    def fill(self, step: int) -> None:
         """Fill in the value at a step; most stay as they are."""
         value = float(self.schedule(step))
         if value != self.last:
@@ -76,24 +79,24 @@ class DeviceSchedule:
 
 
 class Recording(NamedTuple):
-    """A graph, and what the recorded step left behind, where the statistics look for it.
+    """A graph, and the values that its step returns: tensors that each replay fills anew.
 
     Graphs share their memory: what is kept here no later one takes for its own.
     """
 
     graph: Graph
-    gradients: dict[nn.Parameter, Tensor | None]
-    others: list[tuple[dict[str, Any], str, Any]]  # (attributes of an object, or a dictionary; name; tensors)
+    values: Values
 
 
 class CapturedStep:
     """A game's step, replayed from graphs after a few steps of warm-up.
 
-    Where one cannot be recorded the game's remarks say why, and steps are then taken one operator after another.
+    Each set of active terms has a graph of its own. Where one cannot be recorded `say` is told why, and steps are then
+    taken one operator after another.
     """
 
-    def __init__(self, game: Game, make_graph: Callable[[], Graph] | None = None):
-        self.game = game
+    def __init__(self, game: Game, say: Callable[[str], None], make_graph: Callable[[], Graph] | None = None):
+        self.game, self.say = game, say
         device = game.randomness.device
         self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self.make_graph = make_graph or cuda_graphs(self.stream)
@@ -103,50 +106,46 @@ class CapturedStep:
         self.taken = 0
         self.is_refused = False
 
-    def __call__(self, step: int) -> None:
+    def __call__(self, step: int, *, is_logged: bool = False) -> Values:
         """Training step number `step`, counted from 0, as `Game.step` takes it."""
         for schedule in self.schedules:
-            schedule.hold(step)
+            schedule.fill(step)
         self.taken += 1
-        due, batches = self.game.due(step), self.game.batches(step)
+        active, batches = self.game.active_terms(step), self.game.batches(step)
         self.fill(batches)
-        if self.taken > WARM_UP and due not in self.recordings and not self.is_refused:
-            self.record(due, step)
-        if due not in self.recordings:
-            self.warm_up(step, batches)
-            return
+        if self.taken > WARM_UP and active not in self.recordings and not self.is_refused:
+            self.record(active, step)
+        if active not in self.recordings:
+            return self.warm_up(step, batches, is_logged)
         self.game.randomness.start_step(step)
-        recording = self.recordings[due]
+        recording = self.recordings[active]
         recording.graph.replay()
-        for parameter, gradient in recording.gradients.items():
-            parameter.grad = gradient
-        for place, name, value in recording.others:
-            place[name] = value
-        self.game.last_step = step
+        return recording.values
 
-    def warm_up(self, step: int, batches: list[Batch]) -> None:
+    def warm_up(self, step: int, batches: list[Batch], is_logged: bool) -> Values:
         """A step one operator after another, on the stream that steps are recorded on."""
         if self.stream is None:
-            with at_home(self.game):
-                self.game.step_on(step, batches)
-            return
+            with self.in_place():
+                return self.game.step_on(step, batches, is_logged=is_logged)
         current = torch.cuda.current_stream(self.stream.device)
         self.stream.wait_stream(current)
-        with torch.cuda.stream(self.stream), at_home(self.game):
-            self.game.step_on(step, batches)
+        with torch.cuda.stream(self.stream), self.in_place():
+            values = self.game.step_on(step, batches, is_logged=is_logged)
         current.wait_stream(self.stream)
+        return values
 
-    def record(self, due: tuple[Any, ...], step: int) -> None:
-        """Record a step of a set of due terms, or say why there are to be no recordings."""
+    def record(self, active: tuple[Any, ...], step: int) -> None:
+        """Record a step of a set of active terms, or say why there are to be no recordings."""
         if len(self.recordings) == MOST_GRAPHS:
-            self.refuse(f"the terms are due in more than {MOST_GRAPHS} combinations")
+            self.refuse(f"the terms are active in more than {MOST_GRAPHS} combinations")
             return
         self.game.randomness.start_step(step)
         graph = self.make_graph()
+        values: Values = {}
 
         def work() -> None:
-            with at_home(self.game):
-                self.game.work(step, self.inputs)
+            with self.in_place():
+                values.update(self.game.work(step, self.inputs, is_logged=True))
 
         try:
             graph.record(work)
@@ -155,12 +154,12 @@ class CapturedStep:
             self.refuse(str(cause).strip().partition("\n")[0] or type(cause).__name__)
             self.recordings.clear()  # their noise comes from the generator as it was
             return
-        self.recordings[due] = Recording(graph, *left_behind(self.game))
+        self.recordings[active] = Recording(graph, values)
 
     def refuse(self, reason: str) -> None:
-        """No more recordings."""
+        """Make no more recordings."""
         self.is_refused = True
-        self.game.remarks.append(f"capture: {reason}; steps without a CUDA graph from here on")
+        self.say(f"capture: {reason}; steps without a CUDA graph from here on")
 
     def fill(self, batches: list[Batch]) -> None:
         """Put a step's batches where the graphs read them."""
@@ -170,6 +169,11 @@ class CapturedStep:
             real.copy_(new)
             if labels is not None and new_labels is not None:
                 labels.copy_(new_labels)
+
+    def in_place(self) -> AbstractContextManager[None]:
+        """Buffers of networks and terms stay where the graphs find them, whatever a step assigns to them."""
+        players = self.game.players.values()
+        return buffers_in_place(module for player in players for module in (player.network, *player.terms.values()))
 
 
 def cuda_graphs(stream: torch.cuda.Stream | None) -> Callable[[], Graph]:
@@ -187,7 +191,7 @@ def why_not_capturable(game: Game) -> str | None:
     for name, player in game.players.items():
         optimizer = player.optimizer
         is_on_device = all(group.get("capturable") or group.get("fused") for group in optimizer.param_groups)
-        if hasattr(optimizer, "estimate_gradient") or not is_on_device:
+        if wants_closure(optimizer) or not is_on_device:
             return f"the {type(optimizer).__name__} optimizer of the {name} computes on the host"
     for augment in getattr(game, "augmentations", ()):
         if not (isinstance(augment, FunctionType) or getattr(augment, "capturable", False)):
@@ -196,7 +200,7 @@ def why_not_capturable(game: Game) -> str | None:
 
 
 def put_schedules_on_device(game: Game) -> list[DeviceSchedule]:
-    """Put a held schedule in the place of each one that the game has."""
+    """Put a `DeviceSchedule` in the place of each schedule that the game has."""
     owners: list[tuple[Any, str]] = [(player, "lr_schedule") for player in game.players.values()]
     owners += [(term, "schedule") for player in game.players.values() for term in player.terms.values()]
     owners += [(augment, "schedule") for augment in getattr(game, "augmentations", ())]
@@ -206,37 +210,3 @@ def put_schedules_on_device(game: Game) -> list[DeviceSchedule]:
             held.append(DeviceSchedule(schedule, game.randomness.device))
             setattr(owner, name, held[-1])
     return held
-
-
-@contextmanager
-def at_home(game: Game) -> Iterator[None]:
-    """Buffers of networks and terms that a step replaces are put back, with the new values: graphs find them there."""
-    modules = [
-        m
-        for player in game.players.values()
-        for root in (player.network, *player.terms.values())
-        for m in root.modules()
-    ]
-    buffers = [(m._buffers, name, buffer) for m in modules for name, buffer in m._buffers.items() if buffer is not None]
-    try:
-        yield
-    except BaseException:
-        for place, name, buffer in buffers:
-            place[name] = buffer
-        raise
-    for place, name, buffer in buffers:
-        if (found := place[name]) is not buffer and found is not None:
-            with torch.no_grad():
-                buffer.copy_(found)
-            place[name] = buffer
-
-
-def left_behind(game: Game) -> tuple[dict[nn.Parameter, Tensor | None], list[tuple[dict[str, Any], str, Any]]]:
-    """The gradients and what else the last step left for the statistics."""
-    players = game.players.values()
-    gradients = {parameter: parameter.grad for player in players for parameter in player.parameters}
-    places = [(vars(player), "unclipped_norm") for player in players]
-    places += [(group, "lr") for player in players for group in player.optimizer.param_groups]
-    if hasattr(game, "last_logits"):
-        places.append((vars(game), "last_logits"))
-    return gradients, [(place, name, place[name]) for place, name in places]

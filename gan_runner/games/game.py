@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gan_runner.datasets.data import Data
-from gan_runner.games.player import LOSS, Player
+from gan_runner.games.player import LOSS, Player, Values
 from gan_runner.games.term import Term
 from gan_runner.torch_utils.ema import MovingAverage
 from gan_runner.torch_utils.randomness import Randomness
@@ -25,43 +25,47 @@ class Game(ABC):
 
     players: dict[str, Player]
     data: Data
-    draw_latents: Callable[[Randomness, int], Tensor]  # (randomness, count) -> (count, latent_size)
+    draw_latents: Callable[..., Tensor]  # (randomness, *shape) -> (*shape, latent_size)
     randomness: Randomness
     batch_size: int
     autocast: torch.autocast
     moving_average: MovingAverage | None
     is_conditional: bool
 
-    def __post_init__(self) -> None:
-        self.last_step = 0
-        self.remarks: list[str] = []  # for the log, at the next log point
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """(..., N): the shape of a batch of samples, without their own axes."""
+        return (*self.randomness.leading_shape, self.batch_size)
 
-    def step(self, step: int) -> None:
-        """Training step number `step`, counted from 0: all its randomness and data follow from that number."""
-        self.step_on(step, self.batches(step))
+    def step(self, step: int, *, is_logged: bool = False) -> Values:
+        """Training step number `step`, counted from 0: all its randomness and data follow from that number.
 
-    def step_on(self, step: int, batches: list[Batch]) -> None:
+        A step that is logged returns what it did, tag -> tensor (); the others compute nothing for it.
+        """
+        return self.step_on(step, self.batches(step), is_logged=is_logged)
+
+    def step_on(self, step: int, batches: list[Batch], *, is_logged: bool = False) -> Values:
         """The same, of the step's batches."""
         self.randomness.start_step(step)
-        self.work(step, batches)
-        self.last_step = step
+        return self.work(step, batches, is_logged=is_logged)
 
-    def work(self, step: int, batches: list[Batch]) -> None:
+    def work(self, step: int, batches: list[Batch], *, is_logged: bool = False) -> Values:
         """The step itself, of batches that are there and noise that is seeded: no more than the device's work."""
-        self.take_turns(step, batches)
+        values = self.take_turns(step, batches, is_logged=is_logged)
         if self.moving_average:
             self.moving_average.update()
+        return self.logged_terms(step) | values if is_logged else {}
 
     @abstractmethod
-    def take_turns(self, step: int, batches: list[Batch]) -> None:
-        """What the players do in one step, on its batches."""
+    def take_turns(self, step: int, batches: list[Batch], *, is_logged: bool) -> Values:
+        """What the players do in one step, on its batches; what a logged step returns beside the terms."""
 
     @abstractmethod
     def batches(self, step: int) -> list[Batch]:
         """Those of a step, which follow from its number."""
 
     @abstractmethod
-    def due(self, step: int) -> tuple[tuple[str, ...], ...]:
+    def active_terms(self, step: int) -> tuple[tuple[str, ...], ...]:
         """The names of the terms that each turn of a step evaluates."""
 
     @property
@@ -98,20 +102,17 @@ class Game(ABC):
         """What a preview shows, name -> samples: those of fixed latents and labels, what is made of fixed reals."""
         return {"samples": self.sample(latents, labels)}
 
+    def judge_held_out(self) -> Values:
+        """What the networks say of samples that training never sees, tag -> tensor (); a game need not have it."""
+        return {}
+
     @torch.no_grad()
-    def statistics(self) -> dict[str, Tensor | float]:
-        """What is logged of the last step, tag -> scalar. Called between steps, it changes nothing."""
-        tags: dict[str, Tensor | float] = {
-            f"loss/{name}": player.terms[LOSS].value for name, player in self.players.items()
-        }
+    def logged_terms(self, step: int) -> Values:
+        """The last value of every term; of the penalties, the weight in force and what they remember."""
+        values = {f"loss/{name}": player.terms[LOSS].value for name, player in self.players.items()}
         for tag, term in self.penalties():
-            tags[f"penalty/{tag}"] = term.value
-            tags[f"weight/{tag}"] = term.weight_at(self.last_step)
-            tags |= {f"state/{tag}/{key}": value for key, value in term.state().items()}
-        for name, player in self.players.items():
-            tags[f"gradient_norm/{name}"] = player.gradient_norm()
-            tags[f"learning_rate/{name}"] = player.optimizer.param_groups[0]["lr"]
-        return tags
+            values |= term.logged(tag, step)
+        return values
 
     def penalties(self) -> Iterator[tuple[str, Term]]:
         """Every term but the players' losses, by tag: its name, with the player's where several have it."""

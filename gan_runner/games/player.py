@@ -1,24 +1,33 @@
 """A player: a network, the named terms that it minimises, and how it learns."""
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn, optim
 
-from gan_runner.games.term import Schedule, Term, held
+from gan_runner.games.term import Schedule, Term, as_tensor
+from gan_runner.optimizers import wants_closure
+from gan_runner.torch_utils.buffers import unchanged_buffers
 from gan_runner.torch_utils.parameters import gradient_norm
 from gan_runner.torch_utils.randomness import default_generator
 
-WAYS = ("foreach", "fused", "capturable")  # keys of torch's optimizers that say how, and not what, they compute
+# Keys of torch's optimizers that say how, and not what, they compute.
+IMPLEMENTATION_KEYS = ("foreach", "fused", "capturable")
 LOSS = "loss"  # the name of the term that a player always has: its side of the loss
+
+Values = dict[str, Tensor]
+"""What a step did, for the log: tag -> tensor (), or (M,) for M stacked runs, detached."""
 
 
 @dataclass
 class Player:
-    """One gradient step at a time on the sum of the terms that are due."""
+    """One gradient step at a time on the sum of the terms that are active."""
 
+    name: str
     network: nn.Module
     terms: dict[str, Term]
     optimizer: optim.Optimizer
@@ -28,65 +37,52 @@ class Player:
 
     def __post_init__(self) -> None:
         self.parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+        self.closure: Closure | None = None  # that of the turn under way
+        self.is_evaluated_again = wants_closure(self.optimizer)
         for group in self.optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])
-        self.unclipped_norm: Tensor | None = None
 
-    def due(self, update: int) -> tuple[str, ...]:
+    def active_terms(self, update: int) -> tuple[str, ...]:
         """The names of the terms evaluated at update number `update`, counted from 0."""
-        return tuple(name for name, term in self.terms.items() if term.is_due(update))
+        return tuple(name for name, term in self.terms.items() if term.is_active(update))
 
     def objective(self, view: Any, update: int, step: int) -> Tensor:
-        """The sum of the terms due at update number `update`, in training step `step`, both counted from 0: (...,)."""
-        return torch.stack([self.terms[name](view, step) for name in self.due(update)]).sum(0)
+        """The sum of the terms active at update number `update`, in training step `step`, both counted from 0: (...,).
 
-    def learn(self, objective: Callable[[nn.Module], Tensor], step: int) -> None:
-        """One step of the optimizer down the gradient of the objective, a function of the network: (...,).
-
-        The gradient is backpropagated, unless the optimizer estimates it from the objective's values.
+        Whatever remembers moves at the first evaluation of a turn, and stands still at further ones.
         """
-        self.optimizer.zero_grad(set_to_none=True)
-        estimate_gradient = getattr(self.optimizer, "estimate_gradient", None)
-        if estimate_gradient:
-            estimate_gradient(self.network, self.repeatable(objective))
-        else:
-            # Only towards the own weights: not to the samples, which require grad where a penalty differentiates at
-            # them. The sum is over the runs, if any, which share no weights.
-            objective(self.network).sum().backward(inputs=self.parameters)
-        if self.gradient_transforms:
-            self.unclipped_norm = gradient_norm(self.network)
-        for transform in self.gradient_transforms:
-            transform(self.network)
+        is_first = self.closure is None or self.closure.is_first
+        summands = []
+        for name in self.active_terms(update):
+            if is_first:
+                self.terms[name].update(view)
+            summands.append(self.terms[name](view, step))
+        if self.closure and self.closure.is_logged and is_first:
+            self.closure.values |= view.logged()
+        return torch.stack(summands).sum(0)
+
+    def learn(
+        self, objective: Callable[[], Tensor], step: int, *, is_logged: bool = False, others: Sequence[nn.Module] = ()
+    ) -> Values:
+        """One step of the optimizer down the gradient of the objective, (...,).
+
+        The objective is evaluated once; an optimizer that wants it again (finite differences, L-BFGS) does so by
+        torch.optim's own protocol. `others` are the networks beside the own one that the objective evaluates.
+        Returns what a step that is logged did: the norm of the gradient before any clipping, and the rate.
+        """
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * self.lr_schedule(step)
-        self.optimizer.step()
+        self.closure = Closure(self, objective, is_logged, others)
+        try:
+            self.optimizer.step(self.closure)  # type: ignore[arg-type]  # torch asks for a float, and takes a tensor
+            values = self.closure.values
+        finally:
+            self.closure = None
         for project in self.projections:
             project(self.network)
-
-    def repeatable(self, objective: Callable[[nn.Module], Tensor]) -> Callable[[nn.Module], Tensor]:
-        """The objective for copies of the network, after the network itself was evaluated, this once.
-
-        That evaluation is the turn's: it moves on the statistics of the layers, the memories of the terms and the
-        noise, and is what is logged. Each evaluation of copies sees the same noise, with the terms' memories as the
-        network left them, and leaves no trace. (The copies' layers start from the statistics that the network left.)
-        """
-        generator = default_generator(self.parameters[0].device)
-        before = generator.get_state()
-        objective(self.network)
-
-        def repeat(copies: nn.Module) -> Tensor:
-            now = generator.get_state()
-            generator.set_state(before)
-            with held(self.terms.values()):
-                value = objective(copies)
-            generator.set_state(now)
-            return value
-
-        return repeat
-
-    def gradient_norm(self) -> Tensor:
-        """The norm of the last update's gradient before any clipping, (...,)."""
-        return gradient_norm(self.network) if self.unclipped_norm is None else self.unclipped_norm
+        if is_logged:
+            values[f"learning_rate/{self.name}"] = as_tensor(self.optimizer.param_groups[0]["lr"])
+        return values
 
     def state_dict(self) -> dict[str, Any]:
         """The state of all that learns or remembers."""
@@ -98,12 +94,85 @@ class Player:
         self.network.load_state_dict(state["network"])
         # How it computes is for this device to say, and where a tensor's entries lie for the weights.
         saved, own = state["optimizer"], self.optimizer.param_groups
-        ways = [{key: group[key] for key in WAYS if key in group} for group in own]
-        groups = [group | way for group, way in zip(saved["param_groups"], ways, strict=True)]
+        kept = [{key: group[key] for key in IMPLEMENTATION_KEYS if key in group} for group in own]
+        groups = [group | own_keys for group, own_keys in zip(saved["param_groups"], kept, strict=True)]
         self.optimizer.load_state_dict({**saved, "param_groups": groups})
         for weight, entries in self.optimizer.state.items():
             for key, value in entries.items():
                 if isinstance(value, Tensor) and value.shape == weight.shape and value.stride() != weight.stride():
                     entries[key] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
         for name, term in self.terms.items():
-            term.load_state_dict(state["terms"][name])
+            # Version 0.1 wrote `of.` for `fn.`.
+            renamed = {re.sub(r"^of\.", "fn.", key): value for key, value in state["terms"][name].items()}
+            term.load_state_dict(renamed)
+
+
+class Closure:
+    """The objective of one turn, as torch.optim's `step(closure)` takes it.
+
+    A call computes the value and, where gradients are enabled, the gradients of the player's weights. The first call is
+    the turn's own: it moves on the noise, the statistics of layers and the memories of terms, and is what is logged.
+    Further calls, at other weights, see the same noise and leave no trace.
+    """
+
+    def __init__(
+        self, player: Player, objective: Callable[[], Tensor], is_logged: bool, others: Sequence[nn.Module]
+    ) -> None:
+        self.player, self.objective, self.is_logged = player, objective, is_logged
+        self.modules = [player.network, *others, *player.terms.values()]
+        self.is_first = True
+        self.values: Values = {}
+        if player.is_evaluated_again:
+            self.generator = default_generator(player.parameters[0].device)
+            self.noise = self.generator.get_state()
+
+    def __call__(self) -> Tensor:
+        """The value, ()."""
+        wants_gradient = torch.is_grad_enabled()
+        if wants_gradient:
+            self.player.optimizer.zero_grad(set_to_none=True)
+        with ExitStack() as entered:
+            entered.enter_context(torch.enable_grad())  # penalties differentiate at samples
+            if not self.is_first:
+                entered.enter_context(self.again())
+            if not wants_gradient:
+                entered.enter_context(frozen(self.player.parameters))
+            # The sum is over the runs, if any, which share no weights.
+            value = self.objective().sum()
+        if wants_gradient:
+            # Only towards the own weights: not to the samples, which require grad where a penalty differentiates there.
+            value.backward(inputs=self.player.parameters)
+            self.finish_gradients()
+        self.is_first = False
+        return value.detach()
+
+    def finish_gradients(self) -> None:
+        """Transform the gradients, which are there: called by an optimizer that makes them itself."""
+        network = self.player.network
+        if self.is_logged:
+            self.values[f"gradient_norm/{self.player.name}"] = gradient_norm(network)
+        for transform in self.player.gradient_transforms:
+            transform(network)
+
+    @contextmanager
+    def again(self) -> Iterator[None]:
+        """The noise of the first call, and buffers that stay as they are."""
+        now = self.generator.get_state()
+        self.generator.set_state(self.noise)
+        try:
+            with unchanged_buffers(self.modules):
+                yield
+        finally:
+            self.generator.set_state(now)
+
+
+@contextmanager
+def frozen(weights: list[nn.Parameter]) -> Iterator[None]:
+    """These take part without getting a gradient, or keeping what one would need."""
+    for weight in weights:
+        weight.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for weight in weights:
+            weight.requires_grad_(True)

@@ -8,7 +8,7 @@ evaluated and saved as if each had been trained alone.
 
 import copy
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -18,12 +18,12 @@ from gan_runner.datasets.data import Data, Labelled
 from gan_runner.datasets.streamed import Streamed
 from gan_runner.games.adversarial import Adversarial
 from gan_runner.games.game import Game
-from gan_runner.games.player import Player
-from gan_runner.games.term import Schedule, Term
+from gan_runner.games.player import Player, Values
+from gan_runner.games.term import Schedule, Term, as_tensor
 from gan_runner.optimizers import Subgradient
 from gan_runner.torch_utils.ema import MovingAverage
 from gan_runner.torch_utils.randomness import Randomness, derive
-from gan_runner.torch_utils.stacked_network import Runs, stack
+from gan_runner.torch_utils.stacked_network import StackedNetwork, stack
 
 # Each moves every weight by its rate times something that does not depend on the rate.
 LINEAR_IN_RATE = (
@@ -39,7 +39,7 @@ class StackedGame:
         first = games[0]
         self.games = games
         self.game = copy.copy(first)
-        networks = {name: Runs([game.players[name].network for game in games]) for name in first.players}
+        networks = {name: StackedNetwork([game.players[name].network for game in games]) for name in first.players}
         self.game.players = {
             name: stacked_player([game.players[name] for game in games], network) for name, network in networks.items()
         }
@@ -49,39 +49,48 @@ class StackedGame:
         averages = [game.moving_average for game in games]
         if first.moving_average:
             source = networks[next(name for name, player in first.players.items() if player.network is first.sampler)]
-            stacked = Runs([average.network for average in averages if average])
+            stacked = StackedNetwork([average.network for average in averages if average])
             self.game.moving_average = MovingAverage(source, stacked, first.moving_average.rate)
         if isinstance(self.game, Adversarial) and isinstance(first, Adversarial):
             others = [game.augmentations for game in games if isinstance(game, Adversarial)]
             like = next(networks["discriminator"].parameters())
             self.game.augmentations = [stacked_augmentation(same, like) for same in zip(*others, strict=True)]
-            self.game.last_logits = {}
 
-    def step(self, step: int) -> None:
-        """Training step number `step` of all runs."""
-        self.game.step(step)
+    def step(self, step: int, *, is_logged: bool = False) -> Values:
+        """Training step number `step` of all runs; of a logged one, tag -> tensor (M,), or () for all."""
+        values = self.game.step(step, is_logged=is_logged)
+        return values | self.host_numbers(step) if is_logged else values
 
-    def show(self) -> None:
-        """Put into the single games what the last step left elsewhere than in their networks, to be logged or saved."""
+    def host_numbers(self, step: int) -> Values:
+        """Weights and rates as each run alone logs them, in full precision: (M,) each."""
+        found: dict[str, list[Tensor]] = defaultdict(list)
+        for game in self.games:
+            for name, player in game.players.items():
+                rate = player.optimizer.param_groups[0]["initial_lr"] * player.lr_schedule(step)
+                found[f"learning_rate/{name}"].append(as_tensor(rate))
+            for tag, term in game.penalties():
+                if not hasattr(term.fn, "factor"):  # which lies with the stacked term
+                    found[f"weight/{tag}"].append(as_tensor(term.weight_at(step)))
+        return {tag: torch.stack(numbers) for tag, numbers in found.items()}
+
+    def values_of(self, run: int, values: Values) -> Values:
+        """What a step did in one run: tag -> tensor ()."""
+        return {tag: value[run] if value.ndim else value for tag, value in values.items()}
+
+    def hand_out(self, step: int) -> None:
+        """Give the single games the state that lies elsewhere than in their networks, before one of them is saved."""
         for name, player in self.game.players.items():
             singles = [game.players[name] for game in self.games]
-            norms = player.gradient_norm()
             for run, single in enumerate(singles):
-                single.unclipped_norm = norms[run]
                 for term_name, term in player.terms.items():
-                    hand_out(term, single.terms[term_name], run)
+                    hand_out_buffers(term, single.terms[term_name], run)
+                for group in single.optimizer.param_groups:
+                    group["lr"] = group["initial_lr"] * single.lr_schedule(step)
             assert isinstance(player.optimizer, StackedOptimizer)
             player.optimizer.hand_out([single.optimizer for single in singles])
-            for single in singles:
-                for group in single.optimizer.param_groups:
-                    group["lr"] = group["initial_lr"] * single.lr_schedule(self.game.last_step)
-        for run, game in enumerate(self.games):
-            game.last_step = self.game.last_step
-            if isinstance(game, Adversarial) and isinstance(self.game, Adversarial):
-                game.last_logits = {kind: logits[run] for kind, logits in self.game.last_logits.items()}
 
 
-def hand_out(stacked: nn.Module, single: nn.Module, run: int) -> None:
+def hand_out_buffers(stacked: nn.Module, single: nn.Module, run: int) -> None:
     """Make the buffers of one run's module those of the stacked one, which may have assigned others."""
     for module, its in zip(stacked.modules(), single.modules(), strict=True):
         for name, buffer in module._buffers.items():
@@ -109,12 +118,13 @@ def stacked_schedule(schedules: Sequence[Schedule | None], like: Tensor) -> Sche
 # --- players ----------------------------------------------------------------------------------------------------------
 
 
-def stacked_player(players: Sequence[Player], network: Runs) -> Player:
+def stacked_player(players: Sequence[Player], network: StackedNetwork) -> Player:
     """One player of all runs."""
     first, like = players[0], next(network.parameters())
     schedule = stacked_schedule([player.lr_schedule for player in players], like)
     assert schedule is not None, "every player has one"
     return Player(
+        first.name,
         network,
         {name: stacked_term([player.terms[name] for player in players], like) for name in first.terms},
         StackedOptimizer([player.optimizer for player in players], network, like),
@@ -127,7 +137,7 @@ def stacked_player(players: Sequence[Player], network: Runs) -> Player:
 def stacked_term(terms: Sequence[Term], like: Tensor) -> Term:
     """One term of all runs, with what each remembers."""
     first = terms[0]
-    made = copy.deepcopy(first) if isinstance(first.of, nn.Module) else copy.copy(first)
+    made = copy.deepcopy(first) if isinstance(first.fn, nn.Module) else copy.copy(first)
     made._buffers = dict(made._buffers)  # which a shallow copy shares
     made.weight = numbers([float(term.weight) for term in terms], like)
     made.schedule = stacked_schedule([term.schedule for term in terms], like)
@@ -153,7 +163,7 @@ class StackedOptimizer(optim.Optimizer):
     change is multiplied by its rate, which for those in LINEAR_IN_RATE is the same.
     """
 
-    def __init__(self, optimizers: Sequence[optim.Optimizer], network: Runs, like: Tensor):
+    def __init__(self, optimizers: Sequence[optim.Optimizer], network: StackedNetwork, like: Tensor):
         super().__init__(list(network.parameters()), {})
         first = optimizers[0]
         mine = dict(zip(first.param_groups[0]["params"], network.parameters(), strict=True))
@@ -183,6 +193,10 @@ class StackedOptimizer(optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
         """One update of all runs."""
+        value = None
+        if closure is not None:
+            with torch.enable_grad():
+                value = closure()
         differing = [group for group in self.param_groups if isinstance(group["lr"], Tensor)]
         before = [[weight.clone() for weight in group["params"]] for group in differing]
         rates = [group["lr"] for group in differing]
@@ -193,6 +207,7 @@ class StackedOptimizer(optim.Optimizer):
             group["lr"] = rate
             for weight, start in zip(group["params"], old, strict=True):
                 weight.copy_(start.lerp_(weight, rate.reshape(-1, *[1] * (weight.ndim - 1))))
+        return value
 
     def hand_out(self, optimizers: Sequence[optim.Optimizer]) -> None:
         """Make the states of the single runs' optimizers views of this one's."""
@@ -221,19 +236,14 @@ def on_host(value: Any) -> Any:
 class StackedRandomness(Randomness):
     """The random numbers of M runs, each as it would draw them alone; runs of one seed share their draws.
 
-    Who knows of the runs asks for shapes (M, ...) of `shared(1)`; the others for shapes without, and get (M, ...).
+    Whoever draws asks for all runs at once, (M, ...).
     """
 
     def __init__(self, seeds: Sequence[int], device: torch.device):
         super().__init__(seeds[0], device)
         self.runs = OfSeeds(seeds)
+        self.leading_shape = (len(seeds),)
         self.generators = [torch.Generator(device) for _ in self.runs.seeds]
-
-    def shared(self, axes: int) -> Randomness:
-        """The same, asked for shapes that have so many leading axes."""
-        made = copy.copy(self)
-        made.shared_axes = axes
-        return made
 
     def start_step(self, step: int) -> None:
         """Seed all draws of training step `step`."""
@@ -250,8 +260,8 @@ class StackedRandomness(Randomness):
 
     def draw(self, make: Callable[..., Tensor], shape: tuple[int, ...]) -> Tensor:
         """(M, ...)."""
-        own = shape[self.shared_axes :]
-        return self.runs.spread([make(own, generator=each, device=self.device) for each in self.generators])
+        assert shape[:1] == self.leading_shape, "all runs draw at once"
+        return self.runs.spread([make(shape[1:], generator=each, device=self.device) for each in self.generators])
 
 
 class OfSeeds:
@@ -311,26 +321,22 @@ def why_not_stackable(game: Game) -> str | None:
     return None
 
 
-def difference(alone: Sequence[Game], together: StackedGame, steps: int = 2) -> str | None:
+def why_different(alone: Sequence[Game], together: StackedGame, steps: int = 2) -> str | None:
     """What the stacked games make otherwise than equal ones alone, in so many steps; None if all is the same.
 
     A network, penalty or projection of a user's may reduce over the leading axis, unaware of it.
     """
     for step in range(steps):
-        together.step(step)
-        for game in alone:
-            game.step(step)
-        together.show()
-        for one, other in zip(alone, together.games, strict=True):
-            for tag, value in training_statistics(one):
-                found = dict(training_statistics(other))[tag]
-                if not torch.allclose(value, found.to(value.dtype), rtol=1e-2, atol=1e-4, equal_nan=True):
-                    return f"stacked, {tag} would be {float(found):.4g} and not {float(value):.4g}"
+        values = together.step(step, is_logged=True)
+        for run, game in enumerate(alone):
+            found = together.values_of(run, values)
+            for tag, value in game.step(step, is_logged=True).items():
+                other = found[tag].to(value.dtype)
+                if is_of_training(tag) and not torch.allclose(value, other, rtol=1e-2, atol=1e-4, equal_nan=True):
+                    return f"stacked, {tag} would be {float(other):.4g} and not {float(value):.4g}"
     return None
 
 
-def training_statistics(game: Game) -> Iterator[tuple[str, Tensor]]:
-    """The values of a game's terms, and the norms of its gradients."""
-    for name, player in game.players.items():
-        yield from ((f"{term_name} of the {name}", term.value) for term_name, term in player.terms.items())
-        yield f"the norm of the {name}'s gradient", player.gradient_norm()
+def is_of_training(tag: str) -> bool:
+    """Whether a value is of a term or a gradient: of a few samples, shares and means of logits may differ by one."""
+    return tag.startswith(("loss/", "penalty/", "gradient_norm/"))

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gan_runner.torch_utils.parameters import run_axes
 from gan_runner.torch_utils.randomness import Randomness
 
 
@@ -21,12 +20,13 @@ class AdversarialView:
     """
 
     learner: nn.Module  # the network whose weights this turn changes
-    discriminator: nn.Module  # the network itself; `discriminate` is what the terms ask
-    augment: Callable[[Tensor], Tensor]  # what it sees of samples
+    discriminator: nn.Module
+    augment: Callable[[Tensor], Tensor]  # what the discriminator sees of samples
     loss: Callable[[Any], Tensor]  # the learner's side of the loss, of a view's logits: (..., N)
     real: Tensor  # (..., N, *sample); in the discriminator's turn a leaf that requires grad
     fake: Tensor  # (..., N, *sample); likewise; in the generator's turn attached to the generator
     labels: Tensor | None  # (..., N), of the real and of the generated samples alike
+    batch_shape: tuple[int, ...]  # (..., N), the shape of the logits, known without computing them
     randomness: Randomness
     is_joined: bool = False  # whether one forward pass is for the real and the generated samples
 
@@ -37,17 +37,11 @@ class AdversarialView:
 
     def discriminate(self, samples: Tensor) -> Tensor:
         """D(augmented samples): (..., N, *sample) -> logits (..., N)."""
-        return self.ask(self.discriminator, self.augment(samples), self.labels)
+        return full_precision(self.discriminator(self.augment(samples), self.labels))
 
     def features(self, samples: Tensor) -> Tensor:
         """What the discriminator's last layer sees of augmented samples: (..., N, *sample) -> (..., N, F)."""
-        return self.ask(self.discriminator.features, self.augment(samples))  # type: ignore[arg-type]
-
-    def ask(self, function: Callable[..., Tensor], samples: Tensor, *labels: Tensor | None) -> Tensor:
-        """A function of the discriminator; where it has fewer leading axes than the samples, it sees one long batch."""
-        extra = run_axes(self.learner) - run_axes(self.discriminator)
-        flat = [x if x is None else x.flatten(0, extra) for x in (samples, *labels)]
-        return full_precision(function(*flat)).unflatten(0, samples.shape[: extra + 1])
+        return full_precision(self.discriminator.features(self.augment(samples)))  # type: ignore[operator]
 
     @cached_property
     def real_logits(self) -> Tensor:
@@ -62,11 +56,17 @@ class AdversarialView:
     @cached_property
     def both_logits(self) -> tuple[Tensor, Tensor]:
         """D(real) and D(fake), (..., N) each, of one forward pass."""
-        axis = run_axes(self.learner)
+        axis = len(self.batch_shape) - 1
         samples = torch.cat([self.augment(self.real), self.augment(self.fake)], axis)
         labels = None if self.labels is None else torch.cat([self.labels, self.labels], axis)
-        real, fake = self.ask(self.discriminator, samples, labels).chunk(2, axis)
+        real, fake = full_precision(self.discriminator(samples, labels)).chunk(2, axis)
         return real, fake
+
+    def logged(self) -> dict[str, Tensor]:
+        """The discriminator's mean logits, and the share of samples on the right side of 0, if it is the learner."""
+        if self.learner is not self.discriminator:
+            return {}
+        return judged("real", self.real_logits.detach()) | judged("fake", self.fake_logits.detach())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +79,17 @@ class AutoencoderView:
     log_variance: Tensor  # (..., N, Z)
     outputs: Tensor  # (..., N, Z): the codes drawn
     decoded: Tensor  # (..., N, *sample): what the decoder makes of them
+    batch_shape: tuple[int, ...]  # (..., N)
+
+    def logged(self) -> dict[str, Tensor]:
+        """Nothing beside the terms."""
+        return {}
+
+
+def judged(kind: str, logits: Tensor) -> dict[str, Tensor]:
+    """What is logged of logits (..., N): their mean, and how many are on the right side of 0, (...,) each."""
+    is_right = logits < 0 if kind == "fake" else logits > 0
+    return {f"logits/{kind}": logits.mean(-1), f"accuracy/{kind}": is_right.float().mean(-1)}
 
 
 def full_precision(values: Tensor) -> Tensor:

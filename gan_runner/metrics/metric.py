@@ -30,6 +30,7 @@ class EvaluationView:
     labels: Tensor | None  # (N,): the classes that were asked for; None unless the generator is conditional
     features_of_real: Callable[[int | None], Tensor]  # (count) -> (count, F), cached by content; None = all
     moments_of_real: Callable[[int | None], Moments]  # of the same features; likewise
+    before_batch: Callable[[], object] = lambda: None  # what it raises breaks the evaluation off
 
     def real(self, count: int | None) -> Tensor:
         """Training samples: the first `count` of an order that is the same in all runs; None = all."""
@@ -39,7 +40,7 @@ class EvaluationView:
     def seen(self) -> tuple[Tensor, Tensor]:
         """The generated images' features (N, F) and logits (N, K), float32: one pass of the feature network."""
         assert self.network is not None, "a metric with needs_features has a network"
-        return self.network.look(self.generated)
+        return self.network.look(self.generated, self.before_batch)
 
 
 class Metric(ABC):

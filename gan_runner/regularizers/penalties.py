@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from gan_runner.augmentations import Fraction, flip_and_translate
 from gan_runner.games.view import AdversarialView, AutoencoderView
 from gan_runner.torch_utils.double_backward import gradient_at
-from gan_runner.torch_utils.parameters import kernels, per_run, run_axes
+from gan_runner.torch_utils.parameters import as_matrix, kernels, per_run
 
 View = AdversarialView
 Penalty = TypeVar("Penalty", bound=Callable[..., Tensor])
@@ -61,7 +61,7 @@ def squared_slope(view: View, samples: Tensor) -> Tensor:
         (gradient,) = torch.autograd.grad(logits.sum(), samples, create_graph=True)
     else:
         gradient = gradient_at(samples, view.discriminate)
-    return gradient.flatten(len(batch_shape(view))).square().sum(-1)
+    return gradient.flatten(len(view.batch_shape)).square().sum(-1)
 
 
 def slope(view: View, samples: Tensor) -> Tensor:
@@ -71,7 +71,7 @@ def slope(view: View, samples: Tensor) -> Tensor:
 
 def between(view: View) -> Tensor:
     """A uniform point on the line from each generated sample to a real one: (..., N, *sample)."""
-    position = view.randomness.uniform(*batch_shape(view))
+    position = view.randomness.uniform(*view.batch_shape)
     return torch.lerp(view.fake, view.real, like_samples(position, view.real))
 
 
@@ -80,15 +80,10 @@ def around_real(view: View, scale: float) -> Tensor:
 
     The noise is uniform in [0, `scale` x standard deviation of the batch], per entry.
     """
-    deviation = view.real.flatten(len(batch_shape(view)) - 1).std(-1)  # (...,)
+    deviation = view.real.flatten(len(view.batch_shape) - 1).std(-1)  # (...,)
     noise = view.randomness.uniform(*view.real.shape)
-    position = view.randomness.uniform(*batch_shape(view))
+    position = view.randomness.uniform(*view.batch_shape)
     return view.real + scale * like_samples(deviation.unsqueeze(-1) * position, view.real) * noise
-
-
-def batch_shape(view: View) -> torch.Size:
-    """(..., N): the shape of the logits, known without computing them."""
-    return view.real.shape[: run_axes(view.learner) + 1]
 
 
 def like_samples(values: Tensor, samples: Tensor) -> Tensor:
@@ -194,7 +189,7 @@ def balanced_consistency(
 def random_transform(view: View, name: str, flip: bool, translation: float) -> Callable[[Tensor], Tensor]:
     """T of the consistency penalties: images (..., N, C, H, W) -> new ones without a graph."""
     shape = tuple(view.real.shape)
-    if len(shape) - run_axes(view.learner) != 4:
+    if len(shape) - len(view.batch_shape) != 3:
         raise ValueError(f"regularizer={name} flips and moves images (N, C, H, W), not points {shape}")
     return lambda images: flip_and_translate(images.detach(), view.randomness, flip=flip, translation=translation)
 
@@ -205,7 +200,7 @@ def random_transform(view: View, name: str, flip: bool, translation: float) -> C
 @only_on("generator", "autoencoder")
 def output_l1(view: View | AutoencoderView) -> Tensor:
     """Σ |outputs| over the entries of what the player makes, samples or codes: (..., N). Tibshirani 1996 (lasso)."""
-    return view.outputs.abs().flatten(run_axes(view.learner) + 1).sum(-1)
+    return view.outputs.abs().flatten(len(view.batch_shape)).sum(-1)
 
 
 @only_on("generator")
@@ -228,7 +223,7 @@ def reconstruction(view: View, *, norm: Literal["l1", "l2"]) -> Tensor:
     one near it punishes dropped modes.
     Li & Malik 2018, arXiv:1809.09087 (implicit maximum likelihood estimation); l2 is theirs.
     """
-    axes = run_axes(view.learner) + 1
+    axes = len(view.batch_shape)
     real, fake = view.real.detach().flatten(axes), view.fake.flatten(axes)  # (..., N, D)
     with torch.autocast(fake.device.type, enabled=False):
         with torch.no_grad():
@@ -268,10 +263,9 @@ def orthogonal(view: View) -> Tensor:
     Brock et al. 2018, arXiv:1809.11096, section 3.1 (there on WᵀW, whose columns are the filters). Kernels of
     transposed convolutions are (inputs, outputs, ...): theirs is taken of that matrix.
     """
-    axes = run_axes(view.learner)
     total = []
     for kernel in kernels(view.learner):
-        matrix = kernel.flatten(axes + 1)
+        matrix = as_matrix(kernel, view.learner)
         with torch.autocast(kernel.device.type, enabled=False):  # near orthogonality, bfloat16 sees only its own error
             gram = matrix @ matrix.mT
         off_diagonal = gram - torch.diag_embed(gram.diagonal(dim1=-2, dim2=-1))
@@ -312,15 +306,19 @@ class LeCam(nn.Module):
         self.register_buffer("fake_mean", torch.zeros(()))
         self.register_buffer("updates", torch.zeros(()))
 
+    def update(self, view: View) -> None:
+        """Move the running means by the batch's logits."""
+        # Not under no_grad: the view keeps the logits for the loss, which wants their graph.
+        real, fake = view.real_logits.detach(), view.fake_logits.detach()
+        rate = torch.where(self.updates == 0, 1.0, 1 - self.decay)  # the first value is taken as it is
+        self.real_mean = torch.lerp(self.real_mean, real.mean(-1), rate)
+        self.fake_mean = torch.lerp(self.fake_mean, fake.mean(-1), rate)
+        self.updates = self.updates + 1
+
     def forward(self, view: View) -> Tensor:
         """(..., N)."""
-        real, fake = view.real_logits, view.fake_logits  # here: computed under no_grad, they would carry no gradient
-        with torch.no_grad():
-            rate = torch.where(self.updates == 0, 1.0, 1 - self.decay)  # the first value is taken as it is
-            self.real_mean = torch.lerp(self.real_mean, real.mean(-1), rate)
-            self.fake_mean = torch.lerp(self.fake_mean, fake.mean(-1), rate)
-            self.updates = self.updates + 1
-        return (real - self.fake_mean.unsqueeze(-1)).square() + (fake - self.real_mean.unsqueeze(-1)).square()
+        from_fake = (view.real_logits - self.fake_mean.unsqueeze(-1)).square()
+        return from_fake + (view.fake_logits - self.real_mean.unsqueeze(-1)).square()
 
 
 class IterativeGradientPenalty(nn.Module):
@@ -364,13 +362,15 @@ class IterativeGradientPenalty(nn.Module):
         """What the weight is multiplied by: ρ, (...,)."""
         return self.rho
 
+    def update(self, view: View) -> None:
+        """Move the recurrences on by the batch's logits."""
+        self.iterate(view.real_logits.detach(), view.fake_logits.detach())
+
     def forward(self, view: View) -> Tensor:
         """(..., N)."""
-        self.iterate(view.real_logits.detach(), view.fake_logits.detach())
         alpha = like_samples(self.alpha, view.real)
         return (slope(view, view.fake + alpha * (view.real - view.fake)) - self.target).square()
 
-    @torch.no_grad()
     def iterate(self, real: Tensor, fake: Tensor) -> None:
         """One step of the recurrences, given the batch's logits, (..., N)."""
         rate = torch.where(self.updates == 0, 1.0, 1 - self.smoothing)

@@ -6,7 +6,7 @@ import torch
 from annotated_types import Gt
 from torch import nn
 
-from gan_runner.torch_utils.parameters import kernels, run_axes
+from gan_runner.torch_utils.parameters import as_matrix, kernels
 
 
 @torch.no_grad()
@@ -19,8 +19,8 @@ def weight_clip(network: nn.Module, *, bound: Annotated[float, Gt(0)]) -> None:
 class ValueRange:
     """Every weight into [min, max], which need not be symmetric: the hard form of what l1 and l2 ask for softly.
 
-    With `biases`, biases and normalization too. Where a wrapper makes the weight from another (spectral_norm), it is
-    that other one.
+    With `biases`, biases and normalization too. Where a parametrization makes the weight from another
+    (spectral_norm), it is that other one.
     Raises: ValueError unless min < max.
     """
 
@@ -45,6 +45,6 @@ def max_norm(network: nn.Module, *, norm: Annotated[float, Gt(0)]) -> None:
     Srebro & Shraibman 2005, "Rank, Trace-Norm and Max-Norm"; Srivastava et al. 2014, "Dropout", section 5.1.
     """
     for kernel in kernels(network):
-        rows = kernel.flatten(run_axes(network) + 1).norm(dim=-1)  # (..., outputs)
+        rows = as_matrix(kernel, network).norm(dim=-1)  # (..., outputs)
         scale = norm / rows.clamp(min=norm)
         kernel.mul_(scale.reshape(*scale.shape, *[1] * (kernel.ndim - scale.ndim)))

@@ -23,10 +23,10 @@ from gan_runner.reporting.plots import (
     curves_of,
     heat_map,
     learning_curves,
-    look,
+    line_style,
 )
-from gan_runner.reporting.settings import MISSING, Quantity, Setting, Study, show
-from gan_runner.reporting.stored_runs import Run, clean
+from gan_runner.reporting.settings import MISSING, Quantity, Setting, Study, value_text
+from gan_runner.reporting.stored_runs import Run, printable
 
 THUMBNAIL = 320  # pixels
 LARGE = 800  # pixels, of a single run's samples
@@ -99,7 +99,7 @@ def of_study(title: str, directory: Path, study: Study) -> str:
     pictures, without = contact_sheet(directory, study)
     band = "Means over seeds, also those not completed, with a band of one standard deviation."
     common = common_words(study)
-    keys = [Key(f"#{setting.number} {setting.label}", *look(setting.number - 1)) for setting in study.settings]
+    keys = [Key(f"#{setting.number} {setting.label}", *line_style(setting.number - 1)) for setting in study.settings]
     return render(
         title,
         [f"{study.counts}.", *([f"In all runs: {common}"] if common else [])],
@@ -137,7 +137,7 @@ def of_run(title: str, run: Run) -> str:
     """The page of a single run."""
     headers, lines = tables.of_run(run)
     words = [Row([key, value]) for key, value in (run.words or {}).items()]
-    config = [Row([key, show(value)]) for key, value in run.config.items()]
+    config = [Row([key, value_text(value)]) for key, value in run.config.items()]
     return render(
         title,
         [tables.state_of(run)],
@@ -154,11 +154,11 @@ def settings_sheet(directory: Path, study: Study) -> Sheet:
     """A row per setting, with the line that stands for it."""
     rows = []
     for setting, cells in zip(study.settings, tables.rows(study), strict=True):
-        color, is_dashed = look(setting.number - 1)
+        color, is_dashed = line_style(setting.number - 1)
         key = Key("", color, is_dashed) if setting.number <= DETAILED else None
-        links = [Link(show(run.seed), href(run.path, directory)) for run in setting.runs]
+        links = [Link(value_text(run.seed), href(run.path, directory)) for run in setting.runs]
         rows.append(Row(cells, key, links))
-    return Sheet("Settings", [*tables.headings(study), "seeds"], rows, note=f"{tables.describe(study)}.")
+    return Sheet("Settings", [*tables.headings(study), "seeds"], rows, note=f"{tables.meaning_of_numbers(study)}.")
 
 
 def runs_sheet(directory: Path, study: Study) -> Sheet:
@@ -167,11 +167,11 @@ def runs_sheet(directory: Path, study: Study) -> Sheet:
     rows = [
         Row(
             [
-                str(numbers.get(run.path, MISSING)), MISSING if run.seed is None else show(run.seed), run.status,
-                tables.show_step(run.step), tables.show_number(study.objective.of(run) if study.objective else None),
-                tables.show_seconds(run.wall_time), run.reason,
+                str(numbers.get(run.path, MISSING)), MISSING if run.seed is None else value_text(run.seed), run.status,
+                tables.step_text(run.step), tables.number_text(study.objective.of(run) if study.objective else None),
+                tables.duration_text(run.wall_time), run.reason,
             ],
-            links=[Link(clean(run.path.name), href(run.path, directory))],
+            links=[Link(printable(run.path.name), href(run.path, directory))],
         )
         for run in study.runs
     ]  # fmt: skip

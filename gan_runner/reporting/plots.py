@@ -25,15 +25,15 @@ from gan_runner.reporting.settings import (
     canonical,
     finite,
     is_number,
-    show,
     sort_key,
     spread,
+    value_text,
 )
 from gan_runner.reporting.stored_runs import Curve, Run, thin
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito: for any colour vision
 GREY = "#888888"
-DISTINCT = 2 * len(COLORS)  # lines that have a look of their own, solid ones and dashed ones
+DISTINCT = 2 * len(COLORS)  # lines of a style of their own, solid ones and dashed ones
 DETAILED = 40  # settings that are drawn
 MOST_PLOTS = 16  # of a kind
 DECADES = 1e30  # that an axis spans at most
@@ -66,7 +66,7 @@ class Plot(NamedTuple):
     legend: list[Key] = []  # noqa: RUF012 -- the default of a NamedTuple, never changed
 
 
-def look(place: int) -> tuple[str, bool]:
+def line_style(place: int) -> tuple[str, bool]:
     """Colour, and whether dashed, of the line in a place from 0 on; from DISTINCT on all are grey."""
     return (COLORS[place % len(COLORS)], place >= len(COLORS)) if place < DISTINCT else (GREY, False)
 
@@ -110,7 +110,7 @@ def learning_curves(study: Study) -> list[Plot]:
         with drawing() as figure:
             axes = figure.add_subplot()
             for setting, (steps, mean, sd) in reversed(curves):
-                color, is_dashed = look(setting.number - 1)
+                color, is_dashed = line_style(setting.number - 1)
                 is_grey = color == GREY
                 axes.plot(
                     steps, mean, color=color, linestyle="--" if is_dashed else "-", linewidth=0.7 if is_grey else 1.5,
@@ -138,7 +138,7 @@ def curves_of(run: Run) -> list[Plot]:
             axes = figure.add_subplot()
             keys = []
             for place, tag in enumerate(tags):
-                color, is_dashed = look(place)
+                color, is_dashed = line_style(place)
                 steps, values = run.curves[tag]
                 mark = "." if len(steps) < 30 else ""
                 axes.plot(steps, values, color=color, linestyle="--" if is_dashed else "-", marker=mark)
@@ -193,7 +193,7 @@ def against(study: Study, quantity: Quantity, key: str) -> Plot | None:
         return None
     draw = against_numbers if are_numbers else against_names
     title = f"{quantity.name}{', best' if quantity.is_best else ''} against {study.columns[key]}"
-    legend = [Key(label, *look(place)) for place, (label, _) in enumerate(lines)]
+    legend = [Key(label, *line_style(place)) for place, (label, _) in enumerate(lines)]
     return Plot(title, draw(study, quantity, key, lines), legend if len(lines) > 1 else [])
 
 
@@ -213,7 +213,7 @@ def lines_of(study: Study, quantity: Quantity, key: str) -> list[Line]:
     named = []
     for members in lines.values():
         common = {other: value for other, value in members[0].values.items() if other != key}
-        label = ", ".join(f"{study.columns[other]}={show(value)}" for other, value in common.items())
+        label = ", ".join(f"{study.columns[other]}={value_text(value)}" for other, value in common.items())
         named.append(([sort_key(value) for value in common.values()], label, members))
     return [Line(label, members) for _, label, members in sorted(named, key=lambda line: line[0])]
 
@@ -223,7 +223,7 @@ def against_numbers(study: Study, quantity: Quantity, key: str, lines: list[Line
     with drawing() as figure:
         axes = figure.add_subplot()
         for place, (label, members) in enumerate(lines):
-            color, is_dashed = look(place)
+            color, is_dashed = line_style(place)
             members.sort(key=lambda setting: setting.values[key])
             spreads = [setting.spread(quantity) for setting in members]
             is_line = label or len(study.columns) == 1
@@ -252,7 +252,7 @@ def against_names(study: Study, quantity: Quantity, key: str, lines: list[Line])
             completed = [run for one in members if canonical(one.values[key]) == name for run in one.completed]
             values = finite(map(quantity.of, completed))
             found, at = spread(values), index + ends[0] + (place + 1) * room
-            style: dict[str, Any] = {"color": look(place)[0], "linestyle": "none"}
+            style: dict[str, Any] = {"color": line_style(place)[0], "linestyle": "none"}
             mean: dict[str, Any] = {"marker": "o", "markersize": 4, "capsize": 2.5, "elinewidth": 1, **style}
             dots: dict[str, Any] = {"marker": ".", "markersize": 6, "alpha": 0.6, **style}
             beside = [at + room / 4] * len(values) if len(values) > 1 else []
@@ -274,7 +274,7 @@ def against_names(study: Study, quantity: Quantity, key: str, lines: list[Line])
 
 def categories(values: Iterable[Any]) -> dict[str, str]:
     """The different ones among some values, in their order: what equal ones share -> what is shown."""
-    return {canonical(value): show(value) for value in sorted(values, key=sort_key)}
+    return {canonical(value): value_text(value) for value in sorted(values, key=sort_key)}
 
 
 def heat_map(study: Study) -> Plot | None:

@@ -8,13 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from gan_runner.config.keys import find_key, shorten_keys
 from gan_runner.reporting.stored_runs import LARGEST, Run
 
-# Keys in which runs of one setting may differ: repetitions, where a run is, and how often it says something.
-IGNORED = {
-    "seed", "log_every", "sample_every", "sample_count", "evaluate_every", "checkpoint_every", "device", "trust",
-    "sweep", "retry_failed",
-}  # fmt: skip
 MISSING = "–"  # in the place of a key that a run does not have
 
 
@@ -35,12 +31,12 @@ class Quantity:
     higher_is_better: bool | None
 
     def of(self, run: Run) -> float | None:
-        """None where the run has none."""
+        """The number of one run, None where it has none."""
         return run.best(self.tag, self.higher_is_better) if self.is_best else run.last.get(self.tag)
 
     @property
     def name(self) -> str:
-        """For people."""
+        """The tag as people read it."""
         return self.tag.removeprefix("metric/")
 
 
@@ -107,11 +103,11 @@ def make_study(runs: list[Run], missing: int = 0) -> Study:
     columns = choose_columns(list(groups.values()), varied)
     quantities = find_quantities(runs)
     objective = next((quantity for quantity in quantities if quantity.is_best), None)
-    short = shorten(columns)
+    short = shorten_keys(columns)
     settings = []
     for members in groups.values():
         values = {key: value_of(members[0], key) for key in columns}
-        label = ", ".join(f"{short[key]}={show(value)}" for key, value in values.items())
+        label = ", ".join(f"{short[key]}={value_text(value)}" for key, value in values.items())
         runs_by_seed = sorted(members, key=lambda run: (sort_key(run.seed), run.path.name))
         settings.append(Setting(number=0, values=values, label=label or "the only setting", runs=runs_by_seed))
     settings.sort(key=lambda setting: [sort_key(value) for value in setting.values.values()])
@@ -137,7 +133,7 @@ def rank(setting: Setting, objective: Quantity) -> float:
 
 
 def spread(values: Iterable[float | None]) -> Spread:
-    """Of those that are finite."""
+    """Mean and standard deviation of the finite values."""
     known = finite(values)
     if not known:
         return Spread(math.nan, None, 0)
@@ -145,7 +141,7 @@ def spread(values: Iterable[float | None]) -> Spread:
 
 
 def finite(values: Iterable[float | None]) -> list[float]:
-    """Those that are."""
+    """The finite values."""
     return [value for value in values if value is not None and math.isfinite(value)]
 
 
@@ -170,12 +166,10 @@ def find_quantities(runs: list[Run]) -> list[Quantity]:
 
 
 def varied_keys(configs: list[dict[str, Any]]) -> list[str]:
-    """The keys in which dicts differ, in their order; one that is null here and missing there is none."""
+    """The keys that tell settings apart and that differ, in their order; null and missing are the same."""
     keys = dict.fromkeys(key for config in configs for key in config)
     return [
-        key
-        for key in keys
-        if key.partition(".")[0] not in IGNORED and len({canonical(config.get(key)) for config in configs}) > 1
+        key for key in keys if find_key(key).tells_apart and len({canonical(config.get(key)) for config in configs}) > 1
     ]
 
 
@@ -222,7 +216,7 @@ def refines(groups: list[list[Run]], keys: list[str], key: str) -> bool:
 
 
 def value_of(run: Run, key: str) -> Any:
-    """Of a key of the config, or of a word that is none: a choice, which sets a node."""
+    """A run's value of a config key, or of an override that chose an option and is no key of the config."""
     value = run.config.get(key, {})
     return (run.words or {}).get(key, run.config.get(key, MISSING)) if isinstance(value, dict) else value
 
@@ -234,7 +228,7 @@ def identify(run: Run, key: str) -> str:
 
 
 def canonical(value: Any) -> str:
-    """Equal for equal values: 1, 1.0 and 1e0 are."""
+    """A text that is equal for equal values: 1, 1.0 and 1e0 are."""
     return repr(float(value)) if is_number(value) else json.dumps(value, default=str, sort_keys=True)
 
 
@@ -243,19 +237,7 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
 
 
-def shorten(keys: Iterable[str]) -> dict[str, str]:
-    """Dotted keys by their last names, as many as tell them apart; `loss._target_` is the loss."""
-    names = {key: key.rpartition("@")[2].removesuffix("._target_").split(".") for key in keys}
-    short = {}
-    for key, parts in names.items():
-        others = [other for name, other in names.items() if name != key]
-        needed = (n for n in range(1, len(parts) + 1) if not any(other[-n:] == parts[-n:] for other in others))
-        length = next(needed, None)
-        short[key] = ".".join(parts[-length:]) if length else key
-    return short
-
-
-def show(value: Any) -> str:
+def value_text(value: Any) -> str:
     """A value as one would type it; of a class, its name."""
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
@@ -269,4 +251,4 @@ def show(value: Any) -> str:
 
 def sort_key(value: Any) -> tuple[bool, float, str]:
     """Numbers by size, then the rest by name."""
-    return (False, float(value), "") if is_number(value) else (True, 0.0, show(value))
+    return (False, float(value), "") if is_number(value) else (True, 0.0, value_text(value))

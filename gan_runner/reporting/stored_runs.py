@@ -11,6 +11,7 @@ import numpy as np
 import yaml
 
 from gan_runner.config.errors import ConfigError
+from gan_runner.config.stored import translate_stored
 from gan_runner.storage.status import is_locked, status_of
 
 POINTS = 200  # of a curve, at most
@@ -90,7 +91,7 @@ def read_run(path: Path, prefixes: tuple[str, ...] = COMPARED) -> Run:
     status, reason, summary = "damaged", "", {}
     try:
         summary = json.loads((path / "summary.json").read_bytes())
-        status, reason = clean(status_of(path, summary)), clean(summary.get("reason") or "")
+        status, reason = printable(status_of(path, summary)), printable(summary.get("reason") or "")
         if status == "killed":
             reason = "its process is gone"
     except FileNotFoundError:
@@ -99,7 +100,8 @@ def read_run(path: Path, prefixes: tuple[str, ...] = COMPARED) -> Run:
         summary, reason = {}, "its summary.json cannot be read"
     run = Run(path=path, status=status, reason=reason, wall_time=number(summary.get("wall_time")))
     try:
-        run.config = dict(flatten(load_yaml(path / ".hydra" / "config.yaml")))
+        stored = load_yaml(path / ".hydra" / "config.yaml")
+        run.config = dict(dotted_items(translate_stored(stored) if isinstance(stored, dict) else stored))
     except (OSError, ValueError, RecursionError, yaml.YAMLError):
         run.status, run.reason = "damaged", run.reason or "its .hydra/config.yaml cannot be read"
     run.words = read_words(path / ".hydra" / "overrides.yaml")
@@ -115,11 +117,11 @@ def read_summary(run: Run, summary: dict[str, Any]) -> None:
     steps = [step for step in (summary.get("step"), run.step) if isinstance(step, int)]
     run.step = max(steps, default=None)
     for tag, value in as_dict(summary.get("metrics")).items():
-        if clean(tag).startswith(COMPARED) and (found := number(value)) is not None:
-            run.last.setdefault(clean(tag), found)
+        if printable(tag).startswith(COMPARED) and (found := number(value)) is not None:
+            run.last.setdefault(printable(tag), found)
     best = as_dict(summary.get("best"))
     if isinstance(best.get("objective"), str):
-        run.objective = tag = clean(best["objective"])
+        run.objective = tag = printable(best["objective"])
         if (found := number(best.get("value"))) is not None:
             run.lowest.setdefault(tag, found)
             run.highest.setdefault(tag, found)
@@ -135,14 +137,14 @@ def load_yaml(path: Path) -> Any:
     return yaml.load(text, yaml.CSafeLoader)
 
 
-def flatten(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def dotted_items(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """The dotted keys of nested dicts; lists are values, and so is an empty dict. Raises ValueError for no dict."""
     if not isinstance(node, dict):
         raise ValueError("not a mapping")
     for key, value in node.items():
-        name = f"{prefix}{clean(key)}"
+        name = f"{prefix}{printable(key)}"
         if isinstance(value, dict) and value:
-            yield from flatten(value, f"{name}.")
+            yield from dotted_items(value, f"{name}.")
         else:
             yield name, value
 
@@ -155,7 +157,7 @@ def read_words(path: Path) -> dict[str, str] | None:
         return None
     if not isinstance(words, list):
         return None
-    pairs = [clean(word).lstrip("+").partition("=") for word in words]
+    pairs = [printable(word).lstrip("+").partition("=") for word in words]
     return {key: value for key, _, value in pairs}
 
 
@@ -182,7 +184,7 @@ def read_log(run: Run, prefixes: tuple[str, ...]) -> None:
                 if tag.startswith(prefixes) and tag not in NOT_CURVES and (found := number(value)) is not None:
                     columns.setdefault(tag, {})[step] = found
     for raw, column in columns.items():
-        tag = clean(raw)
+        tag = printable(raw)
         steps = np.array(sorted(column))
         values = np.array([column[step] for step in steps.tolist()])
         run.last[tag] = float(values[-1])
@@ -201,7 +203,7 @@ def read_directions(path: Path) -> dict[str, bool]:
     """Tag -> whether higher is better, of the metrics of the first evaluation."""
     for record in json_lines(path):
         found = {
-            clean(f"metric/{name}/{value}"): higher
+            printable(f"metric/{name}/{value}"): higher
             for name, metric in as_dict(record.get("metrics")).items()
             for value, higher in as_dict(as_dict(metric).get("higher_is_better")).items()
             if isinstance(higher, bool)
@@ -216,7 +218,7 @@ def configured_objective(run: Run) -> str | None:
     tags = [tag for tag in run.last if tag.startswith("metric/")]
     wanted = run.config.get("objective")
     if isinstance(wanted, str):
-        path = clean(wanted).replace(".", "/", 1)
+        path = printable(wanted).replace(".", "/", 1)
         tags = [tag for tag in tags if f"{tag}/".startswith(f"metric/{path}/")]
     return tags[0] if tags else None
 
@@ -252,7 +254,7 @@ def number(value: Any) -> float | None:
     return math.copysign(math.inf, value) if abs(value) > LARGEST else float(value)
 
 
-def clean(text: Any) -> str:
+def printable(text: Any) -> str:
     """Text without what moves a terminal's cursor, and not too long to show."""
     line = str(text)
     if not line.isprintable():

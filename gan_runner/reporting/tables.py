@@ -12,8 +12,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from gan_runner.reporting.settings import MISSING, Quantity, Spread, Study, show, value_of
-from gan_runner.reporting.stored_runs import Run, clean
+from gan_runner.reporting.settings import MISSING, Quantity, Spread, Study, value_of, value_text
+from gan_runner.reporting.stored_runs import Run, printable
 
 WIDE = 3  # columns of keys that a terminal has room for
 IN_TERMINAL = 40  # settings
@@ -23,7 +23,7 @@ ARROWS = {True: " ↑", False: " ↓", None: ""}  # the direction that is better
 def terminal(study: Study) -> Table:
     """The best settings, in 80 columns."""
     shown = [quantity for quantity in study.quantities if quantity is study.objective] or study.quantities[:2]
-    table = new_table(describe(study))
+    table = new_table(meaning_of_numbers(study))
     table.add_column("#", justify="right")
     is_wide = len(study.columns) <= WIDE
     for name in study.columns.values() if is_wide else ["setting"]:
@@ -34,12 +34,12 @@ def terminal(study: Study) -> Table:
     table.add_column("time", justify="right", no_wrap=True)
     table.add_column("not counted", overflow="fold")
     for setting in study.settings[:IN_TERMINAL]:
-        keys = [show(value) for value in setting.values.values()] if is_wide else [setting.label]
+        keys = [value_text(value) for value in setting.values.values()] if is_wide else [setting.label]
         spreads = [setting.spread(quantity) for quantity in shown]
         cells = [
-            str(setting.number), *keys, *map(show_spread, spreads),
+            str(setting.number), *keys, *map(spread_text, spreads),
             str(spreads[0].of if spreads else len(setting.completed)),
-            show_seconds(mean_time(setting.completed)), setting.not_counted(shown[0] if shown else None),
+            duration_text(mean_time(setting.completed)), setting.not_counted(shown[0] if shown else None),
         ]  # fmt: skip
         table.add_row(*map(Text, cells))
     if left := len(study.settings) - IN_TERMINAL:
@@ -55,7 +55,7 @@ def new_table(title: str) -> Table:
     )  # fmt: skip
 
 
-def describe(study: Study) -> str:
+def meaning_of_numbers(study: Study) -> str:
     """What the numbers of a study are."""
     if not study.objective:
         return "last values, mean ± sd over seeds, by setting: there is no objective"
@@ -79,10 +79,10 @@ def rows(study: Study) -> list[list[str]]:
     return [
         [
             str(setting.number),
-            *(show(value) for value in setting.values.values()),
-            *(show_spread(setting.spread(quantity)) for quantity in study.quantities),
+            *(value_text(value) for value in setting.values.values()),
+            *(spread_text(setting.spread(quantity)) for quantity in study.quantities),
             str(setting.spread(first).of if first else len(setting.completed)),
-            show_seconds(mean_time(setting.completed)),
+            duration_text(mean_time(setting.completed)),
             setting.not_counted(first),
         ]
         for setting in study.settings
@@ -98,9 +98,9 @@ def markdown(title: str, study: Study) -> str:
     """report.md of a sweep."""
     parts = [f"# {escape(title)}", f"{escape(study.counts)}."]
     if study.settings:
-        parts += [f"{escape(describe(study))}.", markdown_table(headings(study), rows(study))]
+        parts += [f"{escape(meaning_of_numbers(study))}.", markdown_table(headings(study), rows(study))]
     if others := unfinished(study):
-        lines = [[run.path.name, run.status, show_step(run.step), run.reason] for run in others]
+        lines = [[run.path.name, run.status, step_text(run.step), run.reason] for run in others]
         parts += ["## Not completed", markdown_table(["run", "status", "step", "reason"], lines)]
     return "\n\n".join(parts) + "\n"
 
@@ -148,30 +148,22 @@ def csv_of_runs(directory: Path, study: Study) -> str:
         own = [value_of(run, key) for key in study.varied]
         objective = study.objective.of(run) if study.objective else None
         facts = [run.seed, run.status, run.reason, run.step, objective, *values, run.wall_time]
-        table.append([*map(csv_value, own), *facts, clean(run.path.relative_to(directory))])
+        table.append([*map(csv_value, own), *facts, printable(run.path.relative_to(directory))])
     return comma_separated(table)
 
 
 def csv_value(value: Any) -> Any:
     """The value of a key, which may be null, or no key of this run."""
-    return "null" if value is None else "" if value is MISSING else value
+    if value is MISSING:
+        return ""
+    return value_text(value) if value is None or isinstance(value, bool | list | dict) else value
 
 
 def comma_separated(table: list[list[Any]]) -> str:
     """A CSV file; its headings are in the first row."""
     file = io.StringIO()
-    csv.writer(file, lineterminator="\n").writerows(map(cell, line) for line in table)
+    csv.writer(file, lineterminator="\n").writerows(table)
     return file.getvalue()
-
-
-def cell(value: Any) -> str:
-    """Of a CSV file; text that a spreadsheet would take for a formula is quoted as text."""
-    if value is None:
-        return ""
-    if isinstance(value, float):
-        return repr(value)
-    text = show(value) if isinstance(value, bool | list | dict) else str(value)
-    return f"'{text}" if isinstance(value, str) and text.startswith(("=", "+", "-", "@")) else text
 
 
 def of_run(run: Run) -> tuple[list[str], list[list[str]]]:
@@ -181,13 +173,13 @@ def of_run(run: Run) -> tuple[list[str], list[list[str]]]:
     for tag in tags or [tag for tag in run.last if tag.startswith("loss/")]:
         higher = run.higher_is_better.get(tag)
         best = run.best(tag, higher)
-        table.append([f"{tag.removeprefix('metric/')}{ARROWS[higher]}", show_number(run.last[tag]), show_number(best)])
+        table.append([f"{tag.removeprefix('metric/')}{ARROWS[higher]}", number_text(run.last[tag]), number_text(best)])
     return ["", "last", "best"], table
 
 
 def state_of(run: Run) -> str:
     """How a run stands, in a line."""
-    parts = [run.status, f"step {show_step(run.step)}", show_seconds(run.wall_time), run.reason]
+    parts = [run.status, f"step {step_text(run.step)}", duration_text(run.wall_time), run.reason]
     return ", ".join(part for part in parts if part and not part.endswith(MISSING))
 
 
@@ -214,7 +206,7 @@ def mean_time(runs: list[Run]) -> float | None:
     return sum(times) / len(times) if times else None
 
 
-def show_spread(found: Spread) -> str:
+def spread_text(found: Spread) -> str:
     """'0.4647 ± 0.012': four digits of the mean, or as many as the deviation has."""
     if not found.of:
         return MISSING
@@ -226,17 +218,17 @@ def show_spread(found: Spread) -> str:
     return f"{found.mean:.{digits}g} ± {found.sd:.2g}"
 
 
-def show_number(value: float | None) -> str:
+def number_text(value: float | None) -> str:
     """Four digits."""
     return MISSING if value is None else f"{value:.4g}"
 
 
-def show_step(step: int | None) -> str:
+def step_text(step: int | None) -> str:
     """With thousands apart."""
     return MISSING if step is None else f"{step:,}"
 
 
-def show_seconds(seconds: float | None) -> str:
+def duration_text(seconds: float | None) -> str:
     """'7 s', '3.2 min', '1.5 h'."""
     if seconds is None or not seconds < 1e9:
         return MISSING

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from gan_runner.reporting import page, tables
 from gan_runner.reporting.settings import make_study
-from gan_runner.reporting.stored_runs import clean, find_runs, missing_jobs, read_run
+from gan_runner.reporting.stored_runs import find_runs, missing_jobs, printable, read_run
 from gan_runner.storage.atomic_files import write_bytes
 
 TOLD = 5  # runs that were not completed
@@ -42,7 +42,7 @@ def write_report(directory: Path) -> Report:
 def report_run(directory: Path) -> Report:
     """Of a single run."""
     run = read_run(directory, prefixes=("",))
-    title = clean(directory.resolve().name)
+    title = printable(directory.resolve().name)
     write(directory, {"report.md": tables.markdown_of_run(title, run), "report.html": page.of_run(title, run)})
     return Report(tables.terminal_of_run(run), [str(directory / "report.html")])
 
@@ -50,7 +50,7 @@ def report_run(directory: Path) -> Report:
 def report_sweep(directory: Path, found: list[Path]) -> Report:
     """Of a sweep of some runs."""
     study = make_study([read_run(path) for path in found], missing_jobs(directory, found))
-    title = clean(directory.resolve().name)
+    title = printable(directory.resolve().name)
     documents = {
         "sweep.csv": tables.csv_of_runs(directory, study),
         "report.csv": tables.csv_of_settings(study),
@@ -60,7 +60,7 @@ def report_sweep(directory: Path, found: list[Path]) -> Report:
     write(directory, documents)
     lines = [study.counts]
     others = [run for run in tables.unfinished(study) if run.status != "running"]
-    lines += [f"{clean(run.path.name)}: {run.status}{run.reason and ', '}{run.reason}" for run in others[:TOLD]]
+    lines += [f"{printable(run.path.name)}: {run.status}{run.reason and ', '}{run.reason}" for run in others[:TOLD]]
     if len(others) > TOLD:
         lines.append(f"and {len(others) - TOLD:,} more that are not completed: report.md names them")
     return Report(tables.terminal(study), [*lines, str(directory / "report.html")])

@@ -14,6 +14,7 @@ from gan_runner.config.check import active, check_arguments, load_settings, sign
 from gan_runner.config.errors import ConfigError, suggest
 from gan_runner.config.instantiate import component, resolve
 from gan_runner.config.schema import Settings
+from gan_runner.config.stored import RENAMED_ROLES
 from gan_runner.datasets.data import Data
 from gan_runner.datasets.streamed import place
 from gan_runner.features.network import FeatureNetwork
@@ -26,6 +27,7 @@ from gan_runner.games.player import LOSS, Player
 from gan_runner.games.term import Term
 from gan_runner.metrics.metric import Metric
 from gan_runner.models.multi_scale import MultiScale
+from gan_runner.optimizers import FiniteDifference
 from gan_runner.runs.budgets import within_budget
 from gan_runner.runs.evaluation import Evaluator, choose_objective
 from gan_runner.torch_utils.ema import MovingAverage
@@ -127,7 +129,7 @@ class Builder:
         own = [regularizer for regularizer in self.regularizers if name in regularizer.on]
         made = self.network(name)
         for regularizer in own:
-            if regularizer.role == "wrapper":
+            if regularizer.role == "parametrization":
                 made = regularizer.made(made)
         # Kernels of convolutions are channels last: up to 1.4 times as fast on a CPU, and what tensor cores want.
         made.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -135,12 +137,13 @@ class Builder:
         terms = {LOSS: Term(getattr(self.loss, name))}
         terms |= {regularizer.name: regularizer.term() for regularizer in own if regularizer.role == "penalty"}
         descent = optimizer(self.config["optimizer"], name, made, self.trust)
-        if self.settings.precision == "bf16" and hasattr(descent, "estimate_gradient"):
+        if self.settings.precision == "bf16" and isinstance(descent, FiniteDifference):
             raise ConfigError(
                 "precision=bf16: this optimizer estimates gradients from small differences of the loss, which bf16 "
                 "rounds away; precision=fp32 keeps them"
             )
         return Player(
+            name,
             made,
             {term_name: term.to(self.device) for term_name, term in terms.items()},
             descent,
@@ -302,8 +305,8 @@ def count_steps(settings: Settings, data: Data) -> int:
     return min(limits)
 
 
-def latent_distribution(model: dict[str, Any]) -> tuple[Callable[[Randomness, int], Tensor], int]:
-    """(randomness, count) -> latents (count, latent_size), and the latent_size."""
+def latent_distribution(model: dict[str, Any]) -> tuple[Callable[..., Tensor], int]:
+    """(randomness, *shape) -> latents (*shape, latent_size), and the latent_size."""
     strangers = [key for key in model if key not in (*PLAYERS, *signature(latent)[0])]
     if strangers:
         raise ConfigError(f"unknown key 'model.{strangers[0]}'{suggest(strangers[0], model)}")
@@ -315,7 +318,7 @@ def latent_distribution(model: dict[str, Any]) -> tuple[Callable[[Randomness, in
             f"model.latent_distribution={name}: must be {' or '.join(latents.DISTRIBUTIONS)}"
             + suggest(str(name), latents.DISTRIBUTIONS)
         )
-    return lambda randomness, count: latents.DISTRIBUTIONS[name](randomness, count, size), size
+    return lambda randomness, *shape: latents.DISTRIBUTIONS[name](randomness, *shape, size), size
 
 
 def latent(latent_size: Annotated[int, Ge(1)], latent_distribution: str) -> None:
@@ -370,6 +373,7 @@ class Regularizer:
         if name == LOSS:
             raise ConfigError(f"{self.key}: the name {LOSS} is taken, by the loss; choose another")
         own = {key: node.get(key, default) for key, default in (("role", "penalty"), ("on", ["discriminator"]))}
+        own["role"] = RENAMED_ROLES.get(str(own["role"]), own["role"])  # a file may have been written for version 0.1
         own = check_arguments(self.key, roles, own)
         self.role, self.on = own["role"], own["on"]
         if strangers := [player for player in self.on if player not in players]:
@@ -379,7 +383,7 @@ class Regularizer:
         self.term_arguments = {key: node[key] for key in term_keys if key in node}
         if self.term_arguments.get("schedule"):
             self.term_arguments["schedule"] = schedule(node["schedule"], f"{self.key}.schedule", trust, steps)
-        check_arguments(self.key, Term, self.term_arguments, provided={"of"})
+        check_arguments(self.key, Term, self.term_arguments, provided={"fn"})
         self.siblings = (*own, *term_keys)
         self.rest = {key: value for key, value in node.items() if key not in self.siblings}
         self.trust = trust
@@ -392,7 +396,7 @@ class Regularizer:
             raise ConfigError(f"{self.key}.on={wrong}: this penalty is only for the {right}")
 
     def make(self) -> Any:
-        """The penalty, projection, wrapper or transform itself."""
+        """The penalty, projection, parametrization or transform itself."""
         return component(self.rest, self.key, self.trust, per_call=1, siblings=self.siblings)
 
     def term(self) -> Term:
@@ -405,7 +409,7 @@ class Regularizer:
 
 
 def roles(
-    role: Literal["penalty", "projection", "wrapper", "gradient"],
+    role: Literal["penalty", "projection", "parametrization", "gradient"],
     on: Annotated[list[Literal["generator", "discriminator", "autoencoder"]], MinLen(1)],
 ) -> None:
     """The keys that every regularizer has: what it is, and whose."""

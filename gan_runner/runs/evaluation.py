@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -21,6 +22,10 @@ from gan_runner.torch_utils.randomness import fixed_randomness
 
 BATCH = 500  # samples generated at once
 KEPT = 10_000  # of so many training samples the cache keeps the features one by one; of more, their moments alone
+
+
+class BrokenOff(Exception):  # noqa: N818 -- no error: what was to be evaluated is as it was
+    """An evaluation was asked to stop, and left off between two batches or two metrics."""
 
 
 class Objective(NamedTuple):
@@ -60,36 +65,44 @@ class Evaluator:
             raise ConfigError(str(error)) from error
         self.real = RealFeatures(data, self.network) if self.network else None
 
-    def evaluate(self, game: Game) -> dict[str, Any]:
+    def evaluate(self, game: Game, should_stop: Callable[[], bool] = lambda: False) -> dict[str, Any]:
         """A record of evaluations.jsonl: {"metrics": {NAME: {"values": ..., ...}}, how it was computed ...}.
 
-        Nothing of the game changes: the samples are drawn from numbers of their own.
+        Nothing of the game changes: the samples are drawn from numbers of their own. Raises BrokenOff soon after
+        `should_stop` says so.
         """
+
+        def go_on() -> None:
+            if should_stop():
+                raise BrokenOff
+
         start = time.perf_counter()
-        generated, labels = generate(game, max(metric.samples for metric in self.metrics.values()), self.seed)
+        count = max(metric.samples for metric in self.metrics.values())
+        generated, labels = generate(game, count, self.seed, before_batch=go_on)
         view = EvaluationView(
             data=game.data,
             network=self.network,
             seed=self.seed,
             generated=generated,
             labels=labels,
-            features_of_real=self.real.features if self.real else no_network,
-            moments_of_real=self.real.moments if self.real else no_network,
+            features_of_real=partial(self.real.features, go_on) if self.real else no_network,
+            moments_of_real=partial(self.real.moments, go_on) if self.real else no_network,
+            before_batch=go_on,
         )
-        metrics = {
-            name: {
+        metrics = {}
+        for name, metric in self.metrics.items():
+            go_on()
+            metrics[name] = {
                 "values": metric(view),
                 "higher_is_better": dict(metric.higher_is_better),
                 **metric.counts(game.data),
                 "split": "training",
             }
-            for name, metric in self.metrics.items()
-        }
         return {
             "metrics": metrics,
             "weights": "moving average" if game.moving_average else "raw",
             "seed": self.seed,
-            "features": describe(self.network) if self.network else None,
+            "features": record_of_network(self.network) if self.network else None,
             "versions": versions(),
             "seconds": time.perf_counter() - start,
         }
@@ -123,13 +136,16 @@ def choose_objective(wanted: str | None, metrics: dict[str, Metric]) -> Objectiv
 
 
 @torch.no_grad()
-def generate(game: Game, count: int, seed: int) -> tuple[Tensor, Tensor | None]:
+def generate(
+    game: Game, count: int, seed: int, before_batch: Callable[[], object] = lambda: None
+) -> tuple[Tensor, Tensor | None]:
     """Samples of the shown network on the CPU, images as uint8, and the classes that were asked for, as in the data."""
     randomness = fixed_randomness(seed, "evaluation", game.randomness.device)
     latents = game.draw_latents(randomness, count)
     labels = requested_labels(game.data, count) if game.is_conditional else torch.zeros(count, dtype=torch.long)
     parts = []
     for some, their_labels in zip(latents.split(BATCH), labels.to(latents.device).split(BATCH), strict=True):
+        before_batch()
         samples = game.sample(some, their_labels)
         parts.append((game.data.to_pixels(samples) if samples.dim() == 4 else samples).cpu())
     return torch.cat(parts), labels if game.is_conditional else None
@@ -142,7 +158,7 @@ def requested_labels(data: Data, count: int) -> Tensor:
     return labels.repeat(-(-count // len(labels)))[:count]
 
 
-def describe(network: FeatureNetwork) -> dict[str, Any]:
+def record_of_network(network: FeatureNetwork) -> dict[str, Any]:
     """What a record says of the feature network."""
     return {
         "name": network.name,
@@ -165,23 +181,32 @@ class RealFeatures:
         self.data, self.network = data, network
         self.memory: dict[tuple[str, int | None], dict[str, Any]] = {}
 
-    def features(self, count: int | None) -> Tensor:
+    def features(self, before_batch: Callable[[], object], count: int | None) -> Tensor:
         """(count, F) float32."""
-        return self.recall("features", count, lambda features: {"features": features})["features"]
+        return self.recall("features", count, before_batch, lambda features: {"features": features})["features"]
 
-    def moments(self, count: int | None) -> Moments:
+    def moments(self, before_batch: Callable[[], object], count: int | None) -> Moments:
         """Mean (F,) and covariance (F, F), float64."""
-        found = self.recall("moments", count, as_tensors)
+        found = self.recall("moments", count, before_batch, as_tensors)
         return found["mean"].numpy(), found["covariance"].numpy()
 
-    def recall(self, kind: str, count: int | None, make: Callable[[Tensor], dict[str, Any]]) -> dict[str, Any]:
-        """What `make` makes of the features, from memory, or from a file where it was made before."""
+    def recall(
+        self,
+        kind: str,
+        count: int | None,
+        before_batch: Callable[[], object],
+        convert: Callable[[Tensor], dict[str, Any]],
+    ) -> dict[str, Any]:
+        """What `convert` makes of the features, from memory, or from a file where it was made before."""
         if (kind, count) not in self.memory:
             images, network = self.data.training(count)[0], self.network
             name = f"{kind}-{content_key(images, network.name, network.sha256, network.resize)[:32]}.pt"
-            look = lambda: make(network.look(images)[0])  # noqa: E731
+
+            def compute() -> dict[str, Any]:
+                return convert(network.look(images, before_batch)[0])
+
             is_large = kind == "features" and len(images) > KEPT
-            self.memory[kind, count] = look() if is_large else cached(name, look)
+            self.memory[kind, count] = compute() if is_large else cached(name, compute)
         return self.memory[kind, count]
 
 

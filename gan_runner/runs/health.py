@@ -56,8 +56,7 @@ class Guard:
 @torch.no_grad()
 def largest_weight(tensors: list[Tensor]) -> Tensor:
     """The largest magnitude among the tensors' entries, (); NaN where one of them is."""
-    norms = torch._foreach_norm([tensor for tensor in tensors if tensor.numel()], math.inf)
-    return torch.stack([norm.float() for norm in norms]).max()
+    return torch.nn.utils.get_total_norm([tensor for tensor in tensors if tensor.numel()], math.inf)
 
 
 class Monitors:

@@ -43,7 +43,8 @@ def load_trained(path: Path, config: dict[str, Any], trust: list[str], *, raw: b
 
 def networks_alone(config: dict[str, Any]) -> dict[str, Any]:
     """The config without what only training needs: a penalty of the user's own package need not be at hand."""
-    wrappers = {name: node for name, node in (config.get("regularizer") or {}).items() if node.get("role") == "wrapper"}
+    regularizers = (config.get("regularizer") or {}).items()
+    kept = {name: node for name, node in regularizers if node.get("role") == "parametrization"}
     loss = config["loss"] if "autoencoder" in config["model"] else {"_target_": "gan_runner.losses.Wasserstein"}
     optimizer = {"_target_": "torch.optim.SGD", "lr": 0.0}
-    return config | {"regularizer": wrappers, "augmentation": {}, "loss": loss, "optimizer": optimizer}
+    return config | {"regularizer": kept, "augmentation": {}, "loss": loss, "optimizer": optimizer}

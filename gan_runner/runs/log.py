@@ -22,6 +22,19 @@ EVENTS = "events.out.tfevents."  # how the names of TensorBoard's files begin
 SHOWN = ("loss/generator", "loss/discriminator")
 
 
+class Terminal(Console):
+    """A console whose reader may go away, as that of `gan-runner ... | head`: the training goes on unseen."""
+
+    def __init__(self, *, quiet: bool = False):
+        super().__init__(highlight=False, soft_wrap=True, quiet=quiet)
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+
+    def say(self, line: str) -> None:
+        self.print(line, markup=False)
+
+
 class RunLog:
     """The log of one run; a context manager that closes its files.
 
@@ -38,7 +51,7 @@ class RunLog:
         *,
         is_shown: bool = True,
     ):
-        self.console = Console(highlight=False, soft_wrap=True, quiet=not is_shown)
+        self.console = Terminal(quiet=not is_shown)
         self.steps, self.last_line = steps, time.monotonic()
         with ExitStack() as opened:  # where one of them fails, for want of room, none stays open
             self.text: TextIO = opened.enter_context((directory / "gan_runner.log").open("a", encoding="utf-8"))
@@ -76,7 +89,7 @@ class RunLog:
     def say(self, line: str, to_terminal: bool = True) -> None:
         """A line for people, on the terminal and in gan_runner.log."""
         if to_terminal:
-            self.console.print(line, markup=False)
+            self.console.say(line)
         print(line, file=self.text, flush=True)
 
     def advance(self, step: int) -> None:

@@ -1,30 +1,39 @@
 """The loop: train, log, draw samples, save."""
 
 from collections.abc import Callable, Generator
-from typing import Any
+from typing import Any, NamedTuple
 
 from gan_runner.config.schema import Settings
 from gan_runner.games.game import Game
+from gan_runner.games.player import Values
 from gan_runner.runs.evaluation import Evaluator
 from gan_runner.runs.log import RunLog
-from gan_runner.runs.recorder import Pruned, Report
+from gan_runner.runs.recorder import Pruned, Recorder
 from gan_runner.runs.signals import Interrupted, StopRequest
 from gan_runner.storage.run_directory import RunDirectory
 
-TrainingLoop = Generator[int, None, float | None]
-"""The loop of one run, a generator: it asks for training steps by their numbers, and does what comes between them."""
+
+class WantedStep(NamedTuple):
+    """What a training loop asks for: the number of a step, counted from 0, and whether its values will be logged."""
+
+    number: int
+    is_logged: bool
 
 
-def run_loop(loop: TrainingLoop, take_step: Callable[[int], None]) -> float | None:
+TrainingLoop = Generator[WantedStep, Values, float | None]
+"""The loop of one run, a generator: it asks for training steps, is sent their values, and does what lies between."""
+
+
+def run_loop(loop: TrainingLoop, take_step: Callable[..., Values]) -> float | None:
     """Run a training loop to its end, and return what it returns. Whatever a step raises is thrown into the loop."""
     try:
-        step = next(loop)
+        wanted = next(loop)
         while True:
             try:
-                take_step(step)
+                values = take_step(wanted.number, is_logged=wanted.is_logged)
             except BaseException as error:
                 loop.throw(error)
-            step = next(loop)
+            wanted = loop.send(values)
     except StopIteration as end:
         return end.value
 
@@ -38,41 +47,47 @@ def training_loop(
     directory: RunDirectory,
     log: RunLog,
     stop: StopRequest,
+    notes: list[str],
     done: int = 0,
     memory: dict[str, Any] | None = None,
 ) -> TrainingLoop:
     """Train up to step number `steps`, and return the best objective; `run_loop` takes the steps.
 
-    A resumed run has `done` some steps, and left a report's `memory` of them.
+    A resumed run has `done` some steps, and left a recorder's `memory` of them. `notes` are lines for the log, which
+    whoever takes the steps may add to; they are printed at the next log point.
     A signal ends it early, saved, by Interrupted; losses that are beyond hope by Diverged; a poor objective by Pruned.
     """
-    report = Report(game, evaluator, settings, directory, log)
+    recorder = Recorder(game, evaluator, settings, directory, log)
     if memory:
-        report.load_state_dict(done, memory)
+        recorder.load_state_dict(done, memory)
     elif settings.sample_every:
-        report.preview.draw_real()
-    is_pending = report.pending is not None  # a signal broke off the evaluation after the last step: this comes first
+        recorder.preview.draw_real()
+    is_pending = recorder.pending is not None  # a signal broke off the evaluation after the last step: this comes first
     for step in range(done + (not is_pending), steps + 1):
-        if step > done:
-            yield step - 1
-            log.advance(step)
-        asked = stop.signal  # read once: a signal during what follows waits for the next step
         last = step == steps
         is_evaluated = last or step == done or is_due(settings.evaluate_every, step)
         is_evaluated = is_evaluated and bool(evaluator.metrics)
-        if last or step == done or is_evaluated or is_due(settings.log_every, step):
-            report.write(step, stop, is_evaluated)
-        is_pending = report.pending is not None
+        is_logged = last or step == done or is_evaluated or is_due(settings.log_every, step)
+        values: Values = {}
+        if step > done:
+            values = yield WantedStep(step - 1, is_logged)
+            log.advance(step)
+        asked = stop.signal  # read once: a signal during what follows waits for the next step
+        if is_logged:
+            while notes:
+                log.say(f"note: {notes.pop(0)}")
+            recorder.write(step, values, stop, is_evaluated)
+        is_pending = recorder.pending is not None
         if settings.sample_every and (last or is_due(settings.sample_every, step)) and not is_pending:
-            report.preview.draw(step)
-        shortfall = report.shortfall(step) if is_evaluated and not is_pending and not last else None
-        if last or shortfall or asked is not None or stop.is_urgent or is_due(settings.checkpoint_every, step):
-            report.save(step)
-        if is_pending or ((asked is not None or stop.is_urgent) and not last):
-            raise Interrupted(asked or stop.signal or 0)
+            recorder.preview.draw(step)
+        shortfall = recorder.shortfall(step) if is_evaluated and not is_pending and not last else None
+        if last or shortfall or asked is not None or is_pending or is_due(settings.checkpoint_every, step):
+            recorder.save(step)
+        if is_pending or (asked is not None and not last):
+            raise Interrupted(asked or stop.came or 0)
         if shortfall:
             raise Pruned(shortfall)
-    return report.best.value
+    return recorder.best.value
 
 
 def is_looked_at(settings: Settings, step: int, steps: int) -> bool:

@@ -5,15 +5,15 @@ import time
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from gan_runner.config.schema import Settings
 from gan_runner.games.game import Game
-from gan_runner.runs.evaluation import Evaluator, Objective, tags
+from gan_runner.games.player import Values
+from gan_runner.runs.evaluation import BrokenOff, Evaluator, Objective, tags
 from gan_runner.runs.health import Guard, Monitors, largest_weight
 from gan_runner.runs.log import RunLog
 from gan_runner.runs.preview import Preview
-from gan_runner.runs.signals import StoppedAtOnce, StopRequest
+from gan_runner.runs.signals import StopRequest
 from gan_runner.storage import checkpoint
 from gan_runner.storage.run_directory import RunDirectory, versions
 
@@ -26,7 +26,7 @@ class Pruned(Exception):  # noqa: N818 -- no error: the run is whole, and can go
     """The run is worse than the key `prune` asks for."""
 
 
-class Report:
+class Recorder:
     """What a run says of itself between the steps: log points, evaluations, pictures, checkpoints."""
 
     def __init__(
@@ -41,9 +41,9 @@ class Report:
         self.clock = Clock()
         self.pending: dict[str, float] | None = None  # a log point whose evaluation was broken off
 
-    def read(self, step: int) -> dict[str, float]:
-        """The values of a log point. Raises Diverged."""
-        values = read_at_once(self.game.statistics())
+    def read(self, step: int, of_step: Values) -> dict[str, float]:
+        """The values of a log point: what the step did, and what its networks make now. Raises Diverged."""
+        values = read_at_once(of_step | self.game.judge_held_out())
         values["diversity"] = self.preview.diversity()
         reason = self.guard.reason(step, values | self.weights())
         if reason and self.settings.on_divergence == "stop":
@@ -62,18 +62,14 @@ class Report:
         players = self.game.players.items()
         return {f"weights/{name}": float(largest_weight(list(player.network.parameters()))) for name, player in players}
 
-    def write(self, step: int, stop: StopRequest, is_evaluated: bool) -> None:
+    def write(self, step: int, of_step: Values, stop: StopRequest, is_evaluated: bool) -> None:
         """A log point, evaluated first if it is to be; a signal leaves it pending."""
-        for remark in self.game.remarks:
-            self.log.say(f"note: {remark}")
-        self.game.remarks.clear()
-        values = self.pending or self.read(step)
+        values = self.pending or self.read(step, of_step)
         self.pending = None
         if is_evaluated:
             try:
-                with stop.at_once():
-                    record = self.evaluator.evaluate(self.game)
-            except StoppedAtOnce:
+                record = self.evaluator.evaluate(self.game, stop.has_come)
+            except BrokenOff:
                 self.pending = values
                 return
             self.log.evaluation({"step": step, **record})
@@ -134,9 +130,9 @@ class Report:
         self.pending = state["pending"]
 
 
-def read_at_once(values: dict[str, Tensor | float]) -> dict[str, float]:
+def read_at_once(values: Values) -> dict[str, float]:
     """Tensors of one entry as numbers, waiting for a device once."""
-    tensors = {tag: value.float() for tag, value in values.items() if isinstance(value, Tensor) and not value.is_cpu}
+    tensors = {tag: value.float() for tag, value in values.items() if not value.is_cpu}
     numbers = torch.stack(list(tensors.values())).tolist() if tensors else []
     read = dict(zip(tensors, numbers, strict=True))
     return {tag: read[tag] if tag in read else float(value) for tag, value in values.items()}

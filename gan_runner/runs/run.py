@@ -12,14 +12,15 @@ from typing import Any, NamedTuple
 import torch
 
 from gan_runner import __version__
-from gan_runner.config.errors import ConfigError, Stopped, TrainingFailed
+from gan_runner.config.errors import ConfigError, Stopped, TrainingFailed, out_of_memory
 from gan_runner.config.keys import flatten
 from gan_runner.datasets.data import Data
 from gan_runner.datasets.on_disk import UnreadableError
 from gan_runner.games.cuda_graph import CapturedStep, why_not_capturable
 from gan_runner.games.game import Game
+from gan_runner.games.player import Values
 from gan_runner.runs.build import Built, build
-from gan_runner.runs.log import RunLog
+from gan_runner.runs.log import RunLog, Terminal
 from gan_runner.runs.loop import TrainingLoop, run_loop, training_loop
 from gan_runner.runs.recorder import Diverged, Pruned
 from gan_runner.runs.signals import Interrupted, StopRequest
@@ -38,10 +39,12 @@ class PreparedRun(NamedTuple):
     said: list[str]
     """What its log holds before that: it was printed already."""
     hyperparameters: dict[str, Any]
+    notes: list[str]
+    """Lines that its log gets at the next log point."""
     done: int | None = None
     """Steps that a resumed run has done."""
     memory: dict[str, Any] | None = None
-    """What its report remembers of them."""
+    """What its recorder remembers of them."""
 
 
 def prepare(config: dict[str, Any], trust: list[str], data: Data | None = None) -> Callable[..., float | None]:
@@ -63,18 +66,19 @@ def build_run(config: dict[str, Any], trust: list[str], data: Data | None = None
 def prepare_evaluation(built: Built) -> list[str]:
     """Have the metrics ready, and return what was said about it: the run has no log yet, and this can take a while."""
     said: list[str] = []
+    terminal = Terminal()
 
     def say(line: str) -> None:
-        print(line, flush=True)
+        terminal.say(line)
         said.append(line)
 
     built.evaluator.prepare(built.game.data, say)
     return said
 
 
-def run(built: Built, hyperparameters: dict[str, Any], path: Path, **words: Any) -> float | None:
+def run(built: Built, hyperparameters: dict[str, Any], path: Path, **options: Any) -> float | None:
     """Train in a directory of its own, and return the best objective. Raises as `create_run` and `train`."""
-    return train(create_run(built, hyperparameters, path, **words))
+    return train(create_run(built, hyperparameters, path, **options))
 
 
 def create_run(
@@ -82,7 +86,7 @@ def create_run(
     hyperparameters: dict[str, Any],
     path: Path,
     *,
-    documents: dict[str, str],
+    hydra_files: dict[str, str],
     title: str,
     notes: list[str],
 ) -> PreparedRun:
@@ -90,11 +94,11 @@ def create_run(
     try:
         RunDirectory.check_free(path)
         said = prepare_evaluation(built)
-        directory = RunDirectory.create(path, documents, {"horizon": built.steps, **facts(built)})
+        directory = RunDirectory.create(path, hydra_files, {"horizon": built.steps, **metadata(built)})
     except (OSError, ValueError) as error:
         raise ConfigError(str(error)) from error
     lines = [f"gan-runner {__version__}: {title}", *outline(built), *(f"note: {note}" for note in notes)]
-    return PreparedRun(built, directory, lines, said, hyperparameters)
+    return PreparedRun(built, directory, lines, said, hyperparameters, [])
 
 
 def resume(config: dict[str, Any], trust: list[str], path: Path, **options: Any) -> None:
@@ -108,7 +112,7 @@ def restore_run(
     trust: list[str],
     path: Path,
     *,
-    documents: dict[str, str],
+    hydra_files: dict[str, str],
     any_version: bool = False,
     data: Data | None = None,
 ) -> PreparedRun | None:
@@ -147,36 +151,37 @@ def restore_run(
         try:
             if warning:
                 checkpoint.set_damaged_aside(directory.checkpoints)
-            directory.write(documents)
-            directory.go_on(done, done - is_pending, memory["best"] if memory else None, facts(built))
+            directory.write(hydra_files)
+            directory.go_on(done, done - is_pending, memory["best"] if memory else None, metadata(built))
         except OSError as error:
             raise ConfigError(f"cannot write to {path}: {error.strerror}") from error
         lines = [f"gan-runner {__version__}: resumed after step {done:,}", *outline(built), *notes]
         held.pop_all()
-        return PreparedRun(built, directory, lines, said, flatten(config), done, memory)
+        return PreparedRun(built, directory, lines, said, flatten(config), [], done, memory)
 
 
-def fail(path: Path, documents: dict[str, str], reason: str) -> None:
+def fail(path: Path, hydra_files: dict[str, str], reason: str) -> None:
     """A directory for a run that could not be built, which says why."""
-    with RunDirectory.create(path, documents, {}) as directory:
+    with RunDirectory.create(path, hydra_files, {}) as directory:
         directory.update(status="failed", reason=reason)
 
 
 def train(prepared: PreparedRun) -> float | None:
     """Train one run; the best value of its objective is returned. Raises what `supervised_loop` does."""
     with prepared.directory, StopRequest() as stop:
-        return run_loop(supervised_loop(prepared, stop), stepper(prepared.built))
+        return run_loop(supervised_loop(prepared, stop), stepper(prepared))
 
 
-def stepper(built: Built) -> Callable[[int], None]:
+def stepper(prepared: PreparedRun) -> Callable[..., Values]:
     """What takes the training steps: CUDA graphs of them where there can be some."""
-    if not built.settings.capture:
-        return built.game.step
-    if reason := why_not_capturable(built.game):
-        if built.game.randomness.device.type == "cuda":
-            built.game.remarks.append(f"capture: {reason}; steps without a CUDA graph")
-        return built.game.step
-    return CapturedStep(built.game)
+    game = prepared.built.game
+    if not prepared.built.settings.capture:
+        return game.step
+    if reason := why_not_capturable(game):
+        if game.randomness.device.type == "cuda":
+            prepared.notes.append(f"capture: {reason}; steps without a CUDA graph")
+        return game.step
+    return CapturedStep(game, say=prepared.notes.append)
 
 
 def supervised_loop(prepared: PreparedRun, stop: StopRequest, *, is_alone: bool = True) -> TrainingLoop:
@@ -185,9 +190,9 @@ def supervised_loop(prepared: PreparedRun, stop: StopRequest, *, is_alone: bool 
     Raises SystemExit after an interruption, Stopped for what one line explains, TrainingFailed from whatever else
     training raised.
     """
-    built, directory, lines, said, hyperparameters, done, memory = prepared
+    built, directory, lines, said, hyperparameters, notes, done, memory = prepared
     game, settings, steps, _, evaluator = built
-    shown_path = shorten(directory.path)
+    shown_path = relative_to_here(directory.path)
     logged = done - (memory["pending"] is not None) if memory and done else done
     try:
         with RunLog(directory.path, steps, hyperparameters, logged, is_shown=is_alone) as log:
@@ -200,9 +205,9 @@ def supervised_loop(prepared: PreparedRun, stop: StopRequest, *, is_alone: bool 
                 with keep, tensor_cores(settings.tf32), contextlib.closing(game.data):
                     best = yield from training_loop(
                         game, evaluator, settings, steps=steps, directory=directory, log=log, stop=stop,
-                        done=done or 0, memory=memory,
+                        notes=notes, done=done or 0, memory=memory,
                     )  # fmt: skip
-            except (Interrupted, KeyboardInterrupt) as interruption:
+            except (Interrupted, KeyboardInterrupt, BrokenPipeError) as interruption:
                 directory.update(status="interrupted", reason=str(interruption) or "SIGINT")
                 saved = "saved" if (directory.checkpoints / "last.pt").exists() else "nothing saved yet"
                 log.say(f"interrupted at step {directory.summary['step']:,}; {saved} in {shown_path}")
@@ -228,12 +233,12 @@ def supervised_loop(prepared: PreparedRun, stop: StopRequest, *, is_alone: bool 
     except Diverged as end:
         raise Stopped(f"{shown_path} diverged at {end}; {last_good(directory)}") from None
     except Exception as error:
-        reason = explain(error)
+        reason = outside_cause(error)
         try:
             directory.check()
             directory.update(status="failed", reason=reason or f"{type(error).__name__}: {error}")
         except FileNotFoundError as gone:
-            reason = explain(gone)
+            reason = outside_cause(gone)
         except OSError:  # the disk may be full
             pass
         if reason:
@@ -241,12 +246,11 @@ def supervised_loop(prepared: PreparedRun, stop: StopRequest, *, is_alone: bool 
         raise TrainingFailed from error
 
 
-def explain(error: Exception) -> str | None:
-    """What one line can say of an error that is none of the program's."""
+def outside_cause(error: Exception) -> str | None:
+    """One line about an error that comes from the machine or the data, or None for one of the program's own."""
     first = str(error).strip().partition("\n")[0]
-    is_memory = isinstance(error, OSError) and error.errno == errno.ENOMEM
-    if is_memory or isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in first:
-        return f"out of memory ({first or 'MemoryError'}); a smaller batch_size or a smaller model needs less"
+    if memory := out_of_memory(error):
+        return memory
     if isinstance(error, OSError) and error.errno:
         what = f"cannot write {error.filename}" if error.filename else "cannot write"
         return f"{what}: {errno.errorcode.get(error.errno, '')} ({error.strerror})"
@@ -293,7 +297,7 @@ def outline(built: Built) -> list[str]:
     return [f"{built.steps:,} steps on {device}, {settings.precision}", counts, *(f"note: {n}" for n in built.notes)]
 
 
-def facts(built: Built) -> dict[str, Any]:
+def metadata(built: Built) -> dict[str, Any]:
     """What summary.json says of a run from the prepared."""
     game, device = built.game, built.game.randomness.device
     return {
@@ -338,6 +342,6 @@ def describe_device(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
-def shorten(path: Path) -> Path:
+def relative_to_here(path: Path) -> Path:
     """The path as seen from here, where it lies below."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

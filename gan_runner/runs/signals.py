@@ -1,10 +1,6 @@
 """SIGINT and SIGTERM: what a person and a scheduler send to a run."""
 
-import os
 import signal
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Self
 
@@ -17,17 +13,11 @@ class Interrupted(Exception):  # noqa: N818 -- no error: the run is whole, and c
         self.exit_code = 128 + number
 
 
-class StoppedAtOnce(BaseException):
-    """A signal came during something that need not be finished. No `except Exception` there may swallow it."""
-
-
 class StopRequest:
     """Notes SIGINT and SIGTERM, so that the loop can finish its step; a second SIGINT is a KeyboardInterrupt."""
 
     def __init__(self) -> None:
-        self.signal: int | None = None
-        self.is_urgent = False  # whether a signal broke something off
-        self.may_break_off = False
+        self.came: int | None = None
         self.previous: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
@@ -39,41 +29,16 @@ class StopRequest:
         for number, handler in self.previous.items():
             signal.signal(number, handler)
 
+    @property
+    def signal(self) -> int | None:
+        """The signal that ends the loop after its step."""
+        return self.came
+
+    def has_come(self) -> bool:
+        """Whether there is one, so that an evaluation may be broken off."""
+        return self.came is not None
+
     def note(self, number: int, frame: FrameType | None) -> None:
-        """The handler."""
-        if self.signal is not None and number == signal.SIGINT:
+        if self.came is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.signal = number
-        if self.may_break_off:
-            self.may_break_off, self.is_urgent = False, True
-            raise StoppedAtOnce
-
-    @contextmanager
-    def at_once(self) -> Iterator[None]:
-        """What may be broken off by a signal, even one that came before: by StoppedAtOnce."""
-        if self.signal is not None:
-            self.is_urgent = True
-            raise StoppedAtOnce
-        self.may_break_off = True
-        try:
-            yield
-        finally:
-            self.may_break_off = False
-
-
-@contextmanager
-def interruptible_imports(tidy: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Let SIGINT end the process at once: a KeyboardInterrupt in the C++ code that PyTorch runs at import aborts it."""
-
-    def end(*_: object) -> None:
-        tidy()
-        os._exit(130)
-
-    if threading.current_thread() is not threading.main_thread():  # only that one may have a say
-        yield
-        return
-    previous = signal.signal(signal.SIGINT, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
+        self.came = number

@@ -42,7 +42,7 @@ def cached(name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     path = cache_directory() / name
     try:
         with ZipFile(path) as archive:
-            whole = archive.testzip() is None  # torch.load does not look at the checksums
+            whole = archive.testzip() is None  # torch.load does not check the checksums
         found = torch.load(path, map_location="cpu", weights_only=True) if whole else None
     except Exception:  # not there; or broken, which raises whatever its bytes happen to mean to the reader
         found = None

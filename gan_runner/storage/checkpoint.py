@@ -87,7 +87,7 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def broken_entry(path: Path) -> str | None:
-    """The first part of a checkpoint whose checksum, which torch.load does not look at, is another than was written."""
+    """The first part of a checkpoint whose checksum, which torch.load does not check, is another than was written."""
     with ZipFile(path) as archive:
         return archive.testzip()
 

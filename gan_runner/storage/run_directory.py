@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 
 from gan_runner import __version__
 from gan_runner.storage.atomic_files import json_safe, write_bytes
+from gan_runner.storage.status import host_name, is_elsewhere, scheduler_job
 
 LIBRARIES = ("torchvision", "numpy", "scipy", "torch-fidelity", "hydra-core", "omegaconf")  # that numbers depend on
 
@@ -35,10 +36,10 @@ class RunDirectory:
         self.lock.release()
 
     @classmethod
-    def create(cls, path: Path, documents: dict[str, str], facts: dict[str, Any]) -> "RunDirectory":
+    def create(cls, path: Path, documents: dict[str, str], metadata: dict[str, Any]) -> "RunDirectory":
         """Take an empty or new directory for a run of this process.
 
-        `documents` (name -> text) are written into it, and `facts` into summary.json, which comes last: a directory
+        `documents` (name -> text) are written into it, and `metadata` into summary.json, which comes last: a directory
         that has one can be resumed. Raises ValueError if it holds a run: two runs never share a directory.
         """
         directory = cls(path)
@@ -51,7 +52,7 @@ class RunDirectory:
         try:
             cls.check_free(path)
             directory.write(documents)
-            directory.update(status="running", reason=None, step=0, started=now(), **this_process(), **facts)
+            directory.update(status="running", reason=None, step=0, started=now(), **this_process(), **metadata)
         except BaseException:
             directory.lock.release()
             raise
@@ -67,10 +68,11 @@ class RunDirectory:
             raise ValueError(f"{path} is not empty: it holds {there[0]}; choose another hydra.run.dir")
 
     @classmethod
-    def restore(cls, path: Path) -> "RunDirectory":
-        """Take over the directory of a run that is not running any more, to go on with it.
+    def restore(cls, path: Path, *, take_over: bool = False) -> "RunDirectory":
+        """Take the directory of a run that is not running any more, to go on with it.
 
-        Raises ValueError where it is none, or another process writes there.
+        Raises ValueError where it is none, or another process writes there. Of one that was running on another machine
+        nobody here knows, unless `take_over` says that it is gone.
         """
         directory = cls(path)
         if not (path / "summary.json").exists():
@@ -81,13 +83,17 @@ class RunDirectory:
             raise ValueError(f"{path} belongs to a process that is running{whose(path)}") from None
         try:
             directory.summary = json.loads((path / "summary.json").read_text())
-            directory.summary["status"]
+            is_running = directory.summary["status"] == "running"
         except (ValueError, TypeError, KeyError) as error:
             directory.lock.release()
             raise ValueError(f"{path / 'summary.json'} is damaged ({error})") from None
+        if is_running and is_elsewhere(directory.summary) and not take_over:
+            directory.lock.release()
+            host = directory.summary["host"]
+            raise ValueError(f"{path} was running on {host}; if it is not any more, resume --take-over goes on with it")
         return directory
 
-    def go_on(self, step: int, logged: int, best: dict[str, Any] | None, facts: dict[str, Any]) -> None:
+    def go_on(self, step: int, logged: int, best: dict[str, Any] | None, metadata: dict[str, Any]) -> None:
         """Say that the run is running again, after `step` steps, and take back what it wrote later.
 
         `logged` is the last step whose log point is written: that of `step` itself may be pending. `best` is what a
@@ -104,7 +110,7 @@ class RunDirectory:
         self.summary.pop("best", None)
         self.summary |= {"best": best} if best else {}
         self.summary.setdefault("resumed", []).append({"step": step, "at": now()})
-        self.update(status="running", reason=None, step=step, **this_process(), **facts)
+        self.update(status="running", reason=None, step=step, **this_process(), **metadata)
 
     def write(self, documents: dict[str, str]) -> None:
         """Text files, name -> content."""
@@ -132,6 +138,13 @@ class RunDirectory:
         write_bytes(self.path / "summary.json", (json.dumps(json_safe(self.summary), indent=2) + "\n").encode())
 
 
+def take_over(path: Path) -> None:
+    """Note that a run left running on another machine is not running any more. Raises ValueError as `restore` does."""
+    with RunDirectory.restore(path, take_over=True) as directory:
+        if directory.summary["status"] == "running":
+            directory.update(status="interrupted", reason=f"taken over from {directory.summary.get('host')}")
+
+
 def whose(path: Path) -> str:
     """Which process owns a directory, as far as it says."""
     try:
@@ -147,7 +160,8 @@ def now() -> str:
 
 def this_process() -> dict[str, Any]:
     """Who writes, and with what."""
-    return {"host": platform.node(), "pid": os.getpid(), "commit": git_commit(), "versions": versions()}
+    process = {"host": host_name(), "pid": os.getpid(), "scheduler_job": scheduler_job()}
+    return process | {"commit": git_commit(), "versions": versions()}
 
 
 def truncate_after(path: Path, done: int) -> None:

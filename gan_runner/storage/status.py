@@ -1,6 +1,8 @@
 """How a run stands, for whoever reads its directory: more than summary.json itself says."""
 
 import json
+import os
+import platform
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +20,38 @@ def run_status(path: Path) -> str:
 
 
 def status_of(path: Path, summary: dict[str, Any]) -> str:
-    """That of a run's summary.json, "killed" if it says running and no process holds the run's lock.
+    """That of a run's summary.json, "killed" if it says running, and the process that wrote that is known to be gone.
 
     An interrupted run that says so was pruned. Raises KeyError where the summary has no status.
     """
     status = str(summary["status"])
     if status == "interrupted" and str(summary.get("reason")).startswith("pruned"):
         return "pruned"
-    return "killed" if status == "running" and not is_locked(path / ".lock") else status
+    if status == "running" and not is_elsewhere(summary) and not is_locked(path / ".lock"):
+        return "killed"
+    return status
+
+
+def is_elsewhere(summary: dict[str, Any]) -> bool:
+    """Whether a run was last written on another machine, where this one cannot see if its process is still there.
+
+    A scheduler that starts the same job again has ended it before.
+    """
+    job = scheduler_job()
+    is_same_job = job is not None and summary.get("scheduler_job") == job
+    return summary.get("host") not in (None, host_name()) and not is_same_job
+
+
+def host_name() -> str:
+    """The name of this machine."""
+    return platform.node()
+
+
+def scheduler_job() -> str | None:
+    """The number of the SLURM job that this process is part of; a job that is put into the queue again keeps it."""
+    if task := os.environ.get("SLURM_ARRAY_TASK_ID"):
+        return f"{os.environ.get('SLURM_ARRAY_JOB_ID')}_{task}"
+    return os.environ.get("SLURM_JOB_ID")
 
 
 def is_locked(path: Path) -> bool:

@@ -3,27 +3,26 @@
 import contextlib
 import json
 import math
-import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from gan_runner.config.errors import ConfigError
+from gan_runner.config.errors import ConfigError, out_of_memory
+from gan_runner.config.keys import find_key, without_keys
 from gan_runner.games.adversarial import Adversarial
 from gan_runner.games.game import Game
-from gan_runner.games.stacked_game import StackedGame, difference, why_not_stackable
+from gan_runner.games.stacked_game import StackedGame, why_different, why_not_stackable
 from gan_runner.runs.build import build, choose_device, load_data
-from gan_runner.runs.loop import TrainingLoop, is_looked_at
+from gan_runner.runs.loop import TrainingLoop, WantedStep, is_looked_at
 from gan_runner.runs.run import PreparedRun, supervised_loop
-from gan_runner.runs.signals import Interrupted, StoppedAtOnce, StopRequest
+from gan_runner.runs.signals import Interrupted, StopRequest
 from gan_runner.sweeps.launchers import run_sequentially, terminated_by_exit
 from gan_runner.sweeps.sweep import (
     DONE,
@@ -31,16 +30,14 @@ from gan_runner.sweeps.sweep import (
     DataCache,
     Job,
     Sweep,
+    empty_cache,
     ended_row,
-    free_memory,
-    little_garbage,
-    own_documents,
+    own_hydra_files,
     prepare_job,
     why_failed,
 )
 from gan_runner.torch_utils.precision import deterministic
 
-FREE = ("seed", "sweep", "retry_failed", "trust", "prune")  # keys in which jobs of one structure may differ
 MAX_GROUP = 64  # jobs at once, if memory and files suffice
 TRIAL_SAMPLES = 8  # in a batch of the trial
 FILES_OF_A_RUN = 8  # open at once: the logs, the lock, what is just written
@@ -48,7 +45,7 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 class Regrouped(Interrupted):
-    """The program of many runs came to nothing: each goes on from its last checkpoint, with fewer or alone."""
+    """Many runs cannot go on as one program: each goes on from its last checkpoint, with fewer others or alone."""
 
     def __init__(self, reason: str):
         Exception.__init__(self, reason)
@@ -56,36 +53,22 @@ class Regrouped(Interrupted):
 
 
 class StopOfAll(StopRequest):
-    """A signal counts from when the loop has looked for it: then every run is saved after the same step."""
+    """A signal counts for all runs from the same step on: that after which the group has heeded it."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.came: int | None = None
+        self.heeded: int | None = None
 
-    def look(self) -> None:
-        """Whether one has come."""
-        self.signal = self.came
+    @property
+    def signal(self) -> int | None:
+        return self.heeded
 
-    def note(self, number: int, frame: FrameType | None) -> None:
-        """The handler."""
-        if self.came is not None and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.came = number
-        if self.may_break_off:
-            self.signal = number
-            self.may_break_off, self.is_urgent = False, True
-            raise StoppedAtOnce
-
-    @contextlib.contextmanager
-    def at_once(self) -> Iterator[None]:
-        """As for a single run."""
-        self.look()  # what is evaluated has been put into the single games
-        with super().at_once():
-            yield
+    def heed(self) -> None:
+        self.heeded = self.came
 
 
-class Member(NamedTuple):
-    """A run of a group."""
+class GroupMember(NamedTuple):
+    """A run of a group, with its training loop."""
 
     job: Job
     prepared: PreparedRun
@@ -93,7 +76,7 @@ class Member(NamedTuple):
 
     @property
     def game(self) -> Game:
-        """Its own."""
+        """The game of this run, with views of the stacked tensors."""
         return self.prepared.built.game
 
 
@@ -107,9 +90,9 @@ def run_batched(sweep: Sweep, jobs: list[Job], trust: list[str], *, max_group: i
     """
     device = choose_device(jobs[0].config["device"])
     data = DataCache(lambda node: load_data(node, trust).to(device))  # moved once, for all
-    batch = Batch(sweep, trust, data)
+    batch = BatchedSweep(sweep, trust, data)
     alone: list[Job] = []
-    with terminated_by_exit(), little_garbage():
+    with terminated_by_exit():
         for same in grouped(jobs, lambda job: (structure(job.config), steps_done(sweep, job))):
             reason, size = batch.trial(same)
             waiting = [] if reason else chunks(same, min(size, max_group))
@@ -154,40 +137,15 @@ def steps_done(sweep: Sweep, job: Job) -> int:
 
 
 def structure(config: dict[str, Any]) -> str:
-    """What jobs that are trained together have in common: a config without the numbers that each may have of its own.
+    """What jobs that are trained together have in common: a config without the keys in which they may differ.
 
-    These are the seed, the weights of penalties, learning rates and the numbers of schedules.
+    These are, above all, the seed, the weights of penalties, learning rates and the arguments of schedules. What is no
+    penalty has no weight and no schedule of its own: keys of that name are the component's.
     """
-    kept = {key: value for key, value in config.items() if key not in FREE}
-    kept["lr_schedule"] = without_numbers(config["lr_schedule"])
-    for group in ("regularizer", "augmentation"):
-        kept[group] = {name: without_own(node) for name, node in (config.get(group) or {}).items()}
-    slots = {key: without_lr(slot) for key, slot in config["optimizer"].items() if isinstance(slot, dict)}
-    kept["optimizer"] = without_lr(config["optimizer"]) | slots
+    regularizers = (config.get("regularizer") or {}).items()
+    others = tuple(f"regularizer.{name}." for name, node in regularizers if node.get("role", "penalty") != "penalty")
+    kept = without_keys(config, lambda key: find_key(key).may_differ and not key.startswith(others))
     return json.dumps(kept, sort_keys=True)
-
-
-def without_numbers(node: Any) -> Any:
-    """A schedule without its numbers."""
-    return {key: value for key, value in node.items() if not is_number(value)} if isinstance(node, dict) else node
-
-
-def without_own(node: dict[str, Any]) -> dict[str, Any]:
-    """A regularizer without a penalty's weight, an augmentation; each without the numbers of its schedule."""
-    kept = {key: without_numbers(value) if key == "schedule" else value for key, value in node.items()}
-    if node.get("role", "penalty") == "penalty" and is_number(node.get("weight")):
-        del kept["weight"]
-    return kept
-
-
-def without_lr(node: dict[str, Any]) -> dict[str, Any]:
-    """An optimizer's keys without its rate."""
-    return {key: value for key, value in node.items() if not (key == "lr" and is_number(value))}
-
-
-def is_number(value: Any) -> bool:
-    """Whether a value of a config is one."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 # --- a group ----------------------------------------------------------------------------------------------------------
@@ -200,14 +158,14 @@ class Failure(NamedTuple):
     is_memory: bool
 
 
-class Batch:
-    """What runs the groups of a sweep."""
+class BatchedSweep:
+    """The jobs of a sweep, tried out and run in groups."""
 
     def __init__(self, sweep: Sweep, trust: list[str], data: DataCache):
         self.sweep, self.trust, self.data = sweep, trust, data
 
     def aside(self, jobs: list[Job], reason: str) -> list[Job]:
-        """The jobs, which are not stacked, after the log says why."""
+        """Return the jobs, and print why they are not stacked."""
         for job in jobs:
             print(f"job {job.name}: one by one: {reason}", flush=True)
         return jobs
@@ -251,7 +209,7 @@ class Batch:
                 group.begin(jobs, self.trust, self.data, held)
                 return group.run()
         finally:
-            free_memory()
+            empty_cache()
 
 
 def try_out(alone: list[Game], stacked: list[Game]) -> tuple[str | None, float]:
@@ -272,7 +230,7 @@ def try_out(alone: list[Game], stacked: list[Game]) -> tuple[str | None, float]:
         return tensor
 
     try:
-        reason = difference(alone, StackedGame(stacked))
+        reason = why_different(alone, StackedGame(stacked))
         with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
             alone[0].step(2)
     except Exception as error:  # vmap may refuse whatever a network of a user's does
@@ -282,7 +240,7 @@ def try_out(alone: list[Game], stacked: list[Game]) -> tuple[str | None, float]:
 
 
 def own_bytes(game: Game) -> int:
-    """Of a run's weights, gradients, optimizers' states and moving average."""
+    """The bytes of a run's weights, gradients, optimizers' states and moving average."""
     tensors: list[Tensor] = []
     for player in game.players.values():
         tensors += [*player.network.buffers(), *2 * list(player.network.parameters())]
@@ -293,7 +251,7 @@ def own_bytes(game: Game) -> int:
 
 
 def free_bytes(device: torch.device) -> float:
-    """Memory that may be had on a device; infinite where nothing tells."""
+    """The bytes of memory that are free on a device; infinite where the system does not say."""
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return float(torch.cuda.mem_get_info(device)[0] + unused)
@@ -315,18 +273,13 @@ def files_at_once() -> int:
     return max(1, (limit - 100) // FILES_OF_A_RUN)
 
 
-def is_of_memory(error: Exception) -> bool:
-    """Whether an error is for want of memory."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
 class Group:
     """Runs that are trained together: each has a training loop of its own, and all are at the same step."""
 
     def __init__(self, sweep: Sweep, stop: StopOfAll):
         self.sweep, self.stop = sweep, stop
-        self.documents = sweep.documents()
-        self.members: list[Member] = []
+        self.hydra_files = sweep.hydra_files()
+        self.members: list[GroupMember] = []
         self.began = self.last_line = time.perf_counter()
         self.exit_code: int | None = None
 
@@ -335,11 +288,11 @@ class Group:
         for job in jobs:
             if self.stop.came is not None:
                 return
-            path, documents = self.sweep.path(job), self.documents | own_documents(job)
+            path, hydra_files = self.sweep.path(job), self.hydra_files | own_hydra_files(job)
             try:
-                prepared = prepare_job(job, path, trust, documents, data)
+                prepared = prepare_job(job, path, trust, hydra_files, data)
             except Exception as error:
-                self.record(job, why_failed(error, path, documents))
+                self.record(job, why_failed(error, path, hydra_files))
                 continue
             if prepared is None:
                 self.record(job, None)
@@ -349,7 +302,7 @@ class Group:
                 of_first, own = self.members[0].prepared.built.evaluator, prepared.built.evaluator
                 if own.network:
                     own.network, own.real = of_first.network, of_first.real
-            self.members.append(Member(job, prepared, supervised_loop(prepared, self.stop, is_alone=False)))
+            self.members.append(GroupMember(job, prepared, supervised_loop(prepared, self.stop, is_alone=False)))
 
     def run(self) -> Failure | None:
         """Train to the end. SystemExit after a signal."""
@@ -370,50 +323,56 @@ class Group:
 
     def train(self) -> Failure | None:
         """Train to the end, or as far as it can be done together."""
-        steps = {id(member): self.advance(member, partial(next, member.loop)) for member in list(self.members)}
+        wanted = self.go_on({id(member): partial(next, member.loop) for member in self.members})
         if not self.members:
             return None
-        step = Counter(steps[id(member)] for member in self.members).most_common(1)[0][0]
-        assert step is not None, "who is still a member has asked for a step"
-        if others := [member for member in self.members if steps[id(member)] != step]:
+        step = Counter(wanted.values()).most_common(1)[0][0]
+        if others := [member for member in self.members if wanted[id(member)] != step]:
             self.part(others, "its checkpoint is of another step than those of the others")
         together = None
         while self.members:
             try:
                 together = together or StackedGame([member.game for member in self.members])
-                together.step(step)
+                values = together.step(step.number, is_logged=step.is_logged)
             except Exception as error:
                 together = None
-                is_memory = is_of_memory(error)
+                is_memory = out_of_memory(error) is not None
                 what = "out of memory" if is_memory else f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
                 reason = f"{len(self.members)} runs together: {what}"
                 self.part(self.members, reason)
                 return Failure(reason, is_memory)
-            step += 1
             count = len(self.members)
-            self.stop.look()
-            self.look(together, step)
-            for member in list(self.members):
-                self.advance(member, partial(next, member.loop))
+            self.stop.heed()
+            self.unstack_if_wanted(together, step.number)
+            sent = {
+                id(member): partial(member.loop.send, together.values_of(run, values))
+                for run, member in enumerate(self.members)
+            }
+            step = next(iter(self.go_on(sent).values()), step)
             if len(self.members) < count:
                 together = None  # the others are stacked anew
         return None
 
-    def look(self, together: StackedGame, step: int) -> None:
-        """Put the state into the single games where they are looked at; now and then say how far it is."""
+    def unstack_if_wanted(self, together: StackedGame, step: int) -> None:
+        """Put the state into the single games where they are read or saved; now and then say how far it is."""
         built = self.members[0].prepared.built
-        if is_looked_at(built.settings, step, built.steps) or self.stop.signal is not None or self.stop.is_urgent:
-            together.show()
+        if is_looked_at(built.settings, step + 1, built.steps) or self.stop.signal is not None:
+            together.hand_out(step)
         if time.perf_counter() - self.last_line > SECONDS_BETWEEN_LINES:
             self.last_line = time.perf_counter()
-            print(f"step {step}/{built.steps} of {len(self.members)} runs", flush=True)
+            print(f"step {step + 1}/{built.steps} of {len(self.members)} runs", flush=True)
 
-    def part(self, members: list[Member], reason: str) -> None:
+    def go_on(self, calls: Mapping[int, Callable[[], WantedStep]]) -> dict[int, WantedStep]:
+        """Let every run go on by its call; the steps that those ask for which have not ended."""
+        found = {id(member): self.advance(member, calls[id(member)]) for member in list(self.members)}
+        return {key: step for key, step in found.items() if step is not None}
+
+    def part(self, members: list[GroupMember], reason: str) -> None:
         """Let runs end as interrupted, at their last checkpoints, which they go on from in another way."""
         for member in list(members):
             self.advance(member, partial(member.loop.throw, Regrouped(reason)))
 
-    def advance(self, member: Member, go_on: Callable[[], int]) -> int | None:
+    def advance(self, member: GroupMember, go_on: Callable[[], WantedStep]) -> WantedStep | None:
         """Let a run go on to the next step that it asks for; None where it has ended, and is no member any more."""
         reason = None
         try:

@@ -16,36 +16,30 @@ from omegaconf.errors import OmegaConfBaseException
 
 from gan_runner.config.compose import trusted_packages
 from gan_runner.config.errors import ConfigError
-from gan_runner.config.keys import difference
-from gan_runner.sweeps.jobs import (
-    NOT_OF_IDENTITY,
-    Composer,
-    expand,
-    make_jobs,
-    with_names_of_their_own,
-)
+from gan_runner.config.keys import describe_changes, find_key
+from gan_runner.sweeps.jobs import Composer, expand, make_jobs, with_unique_names
 from gan_runner.sweeps.launchers import Launch, run_jobs, run_sequentially, run_with_submitit
 from gan_runner.sweeps.sweep import DataCache, Job, Sweep, data_key
 
 
-def run_grid(config: DictConfig, loader: ConfigLoader, launcher: Any, words: list[str]) -> None:
+def run_grid(config: DictConfig, loader: ConfigLoader, launcher: Any, overrides: list[str]) -> None:
     """Run all jobs that are not done yet, and report.
 
     Raises ConfigError before the first starts, Stopped where some are not done in the end.
     """
     launch = launch_of(launcher)
-    overrides = OverridesParser.create(config_loader=loader).parse_overrides(words)
-    last = {override.get_key_element(): override for override in overrides}  # the command line's after the config's
+    parsed = OverridesParser.create(config_loader=loader).parse_overrides(overrides)
+    last = {override.get_key_element(): override for override in parsed}  # the command line's after the config's
     trust = trusted_packages(sys.argv[1:])
     composer = Composer(loader, config.hydra.sweeper.get("params") or ())
     jobs = make_jobs(expand(list(last.values())), composer.compose)
     with Sweep(sweep_directory(config)) as sweep:
         known = sweep.jobs()
         refuse_another(sweep, known, jobs, composer, swept(last.values()))
-        jobs = with_names_of_their_own(jobs, known)
-        metrics = check(jobs, trust, is_here=launch.func is not run_with_submitit)
+        jobs = with_unique_names(jobs, known)
+        metrics = check_jobs(jobs, trust, is_here=launch.func is not run_with_submitit)
         sweep.plan([job for job in jobs if job not in known])
-        sweep.write_documents(OmegaConf.to_yaml({"hydra": config.hydra}), metrics)
+        sweep.write_shared_files(OmegaConf.to_yaml({"hydra": config.hydra}), metrics)
         run_jobs(sweep, jobs, launch, trust, retry_failed=bool(config.retry_failed))
 
 
@@ -55,24 +49,24 @@ def swept(overrides: Iterable[Override]) -> set[str]:
 
 
 def refuse_another(sweep: Sweep, known: list[Job], jobs: list[Job], composer: Composer, axes: set[str]) -> None:
-    """Refuse to add jobs to a sweep that has other settings beside those swept, by either line.
+    """Refuse to add jobs to a sweep whose other settings, beside those swept, are not those of the new command line.
 
-    Told by what the new line makes of the values that the first job of the sweep has.
-    Raises ConfigError, with the difference.
+    To compare them, the first job of the sweep is composed as the new line would compose it.
+    Raises ConfigError, which names what is different.
     """
     if not known:
         return
-    values = [dict(word.split("=", 1) for word in job.words) for job in known]
+    values = [dict(override.split("=", 1) for override in job.overrides) for job in known]
     axes = axes | {key for each in values for key in each if len({other.get(key) for other in values}) > 1}
-    line = dict(word.split("=", 1) for word in jobs[0].words)
+    line = dict(override.split("=", 1) for override in jobs[0].overrides)
     first = {key: value for key, value in line.items() if key not in axes}
     first |= {key: value for key, value in values[0].items() if key in axes}
     try:
         config, _, _ = composer.compose([f"{key}={value}" for key, value in first.items()])
     except (ConfigError, HydraException, OmegaConfBaseException):  # it has no place for these values
-        changes = f"it began with {' '.join(known[0].words)}"
+        changes = f"it began with {' '.join(known[0].overrides)}"
     else:
-        changes = difference(known[0].config, config, lambda key: key in NOT_OF_IDENTITY)
+        changes = describe_changes(known[0].config, config, lambda key: not find_key(key).is_identity)
     if changes:
         raise ConfigError(f"{sweep.directory} is another sweep: {changes}; choose another sweep=NAME")
 
@@ -98,7 +92,7 @@ def sweep_directory(config: DictConfig) -> Path:
     return Path(config.hydra.sweep.dir)
 
 
-def check(jobs: list[Job], trust: list[str], *, is_here: bool) -> list[str]:
+def check_jobs(jobs: list[Job], trust: list[str], *, is_here: bool) -> list[str]:
     """Build as many jobs as it takes to see every value once, and each dataset once; the tags of their metrics.
 
     Where they are to run on another machine, or on a GPU, their networks are built on the CPU all the same. Raises
@@ -110,7 +104,7 @@ def check(jobs: list[Job], trust: list[str], *, is_here: bool) -> list[str]:
     seen: set[str] = set()
     tags: dict[str, None] = {}
     for job in sorted(jobs, key=lambda job: data_key(job.config)):
-        values = {word for word in job.words if not word.startswith("seed=")}
+        values = {override for override in job.overrides if not override.startswith("seed=")}
         if values and values <= seen:
             continue
         seen |= values

@@ -13,7 +13,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gan_runner.sweeps.sweep import DataCache, Job, Row, Sweep, data_key, execute, finish, little_garbage, row
+from gan_runner.sweeps.sweep import DataCache, Job, JobRow, Sweep, data_key, execute, make_row, print_sweep_report
 
 Launch = partial[None]
 """(sweep, jobs, trust) -> None: runs jobs, and records each as it ends. SystemExit where a signal came."""
@@ -33,12 +33,12 @@ def run_jobs(sweep: Sweep, jobs: list[Job], launch: Launch, trust: list[str], *,
         print(f"gan-runner: interrupted; {sweep.continuing()}", file=sys.stderr, flush=True)
         raise
     finally:
-        finish(sweep)
+        print_sweep_report(sweep)
     sweep.raise_unless_done(jobs)
 
 
 def flags_of(launch: Launch) -> str:
-    """Those with which `resume` runs jobs likewise."""
+    """The flags with which `gan-runner resume` runs jobs in the same way."""
     if launch.func is run_in_processes:
         return f" --processes {launch.keywords['processes'] or max(1, cores() // 2)}"
     return " --batched" if "max_group" in launch.keywords else ""
@@ -48,23 +48,23 @@ def flags_of(launch: Launch) -> str:
 
 
 def run_sequentially(sweep: Sweep, jobs: list[Job], trust: list[str]) -> None:
-    """In this process. A signal ends the sweep, with its job saved, by SystemExit."""
-    data, documents = data_cache(trust), sweep.documents()
+    """Run jobs one after another in this process. A signal saves the present job, and raises SystemExit."""
+    data, hydra_files = data_cache(trust), sweep.hydra_files()
     first = {data_key(job.config): -number for number, job in enumerate(jobs)}  # jobs of one dataset in a row
     jobs = sorted(jobs, key=lambda job: -first[data_key(job.config)])
-    with terminated_by_exit(), little_garbage():
+    with terminated_by_exit():
         for number, job in enumerate(jobs, start=1):
             print(f"\n[{number}/{len(jobs)}] {job.name}", flush=True)
             try:
-                sweep.record(execute(job, sweep.directory, trust, documents, data))
+                sweep.record(execute(job, sweep.directory, trust, hydra_files, data))
             except (SystemExit, KeyboardInterrupt):
                 if sweep.status(job) != "new":
-                    sweep.record(row(job, sweep.path(job)))
+                    sweep.record(make_row(job, sweep.path(job)))
                 raise
 
 
 def data_cache(trust: list[str]) -> DataCache:
-    """Of datasets that the config of a job names."""
+    """A cache of the datasets that the configs of jobs name."""
     from gan_runner.runs.build import load_data
 
     return DataCache(lambda node: load_data(node, trust))
@@ -99,7 +99,7 @@ class Running(NamedTuple):
 def run_in_processes(
     sweep: Sweep, jobs: list[Job], trust: list[str], *, processes: int | None, threads: int | None
 ) -> None:
-    """Each job in a fresh process, so many at once as there are GPUs, or pairs of cores; each has a GPU of its own.
+    """Run each job in a fresh process, as many at once as there are GPUs, or pairs of cores; each has its own GPU.
 
     A signal is passed on: the jobs that run are saved, no other is started, and SystemExit ends the sweep.
     """
@@ -108,7 +108,7 @@ def run_in_processes(
     threads = threads or max(1, cores() // count)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["__main__", "gan_runner.cli.main", "gan_runner.runs.run"])
-    documents = sweep.documents()
+    hydra_files = sweep.hydra_files()
     waiting = list(reversed(list(enumerate(jobs, start=1))))
     slots = list(reversed(range(count)))
     running: dict[Any, Running] = {}
@@ -118,7 +118,7 @@ def run_in_processes(
                 number, job = waiting.pop()
                 slot = slots.pop()
                 gpu = gpus[slot % len(gpus)] if gpus and wants_gpu(job) else None
-                arguments = (job, sweep.directory, trust, documents, (threads, gpu))
+                arguments = (job, sweep.directory, trust, hydra_files, (threads, gpu))
                 process = context.Process(target=run_one, args=arguments, name=job.name)
                 process.start()
                 running[process.sentinel] = Running(process, job, number, slot)
@@ -138,9 +138,9 @@ def run_in_processes(
         raise SystemExit(128 + asked[0])
 
 
-def outcome(sweep: Sweep, ended: Running, is_asked: bool) -> Row | None:
+def outcome(sweep: Sweep, ended: Running, is_asked: bool) -> JobRow | None:
     """What became of a job whose process has ended; None if it was ended before it began."""
-    result = row(ended.job, sweep.path(ended.job))
+    result = make_row(ended.job, sweep.path(ended.job))
     if result["status"] in ("new", "killed"):
         if is_asked and result["status"] == "new":
             return None
@@ -151,9 +151,9 @@ def outcome(sweep: Sweep, ended: Running, is_asked: bool) -> Row | None:
 
 
 def run_one(
-    job: Job, directory: Path, trust: list[str], documents: dict[str, str], limits: tuple[int, str | None]
+    job: Job, directory: Path, trust: list[str], hydra_files: dict[str, str], limits: tuple[int, str | None]
 ) -> None:
-    """In a fresh process, quietly: one job, within so many threads and on one GPU, if there are any."""
+    """Run one job in this fresh process, quietly; `limits` are its number of threads and its GPU, if it has one."""
     threads, gpu = limits
     os.setpgrp()  # Ctrl-C is the parent's, which passes it on
     threading.Thread(target=end_with_parent, daemon=True).start()
@@ -163,7 +163,7 @@ def run_one(
 
     torch.set_num_threads(threads)
     with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
-        execute(job, directory, trust, documents, data_cache(trust))
+        execute(job, directory, trust, hydra_files, data_cache(trust))
 
 
 def end_with_parent() -> None:
@@ -189,7 +189,7 @@ def visible_gpus() -> list[str]:
 
 
 def cores() -> int:
-    """Those that this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -232,7 +232,7 @@ def passing_on(running: dict[Any, Running]) -> Iterator[list[int]]:
 def run_with_submitit(
     sweep: Sweep, jobs: list[Job], trust: list[str], *, cluster: str, parameters: dict[str, Any]
 ) -> None:
-    """Each job as one of a cluster's, by submitit; `local` is this machine, with as many at once as pairs of cores.
+    """Submit each job to a cluster by submitit; `local` is this machine, which runs one job for each pair of cores.
 
     SystemExit after a signal, which the jobs are told of.
     """
@@ -245,8 +245,8 @@ def run_with_submitit(
         **{f"{cluster}_{key}": given.pop(key) for key in ("max_num_timeout",) if key in given},
     )
     executor.update_parameters(**{key if key in SHARED else f"{cluster}_{key}": value for key, value in given.items()})
-    documents, directory = sweep.documents(), sweep.directory.absolute()
-    tasks = [Task(job, directory, trust, documents, str(Path.cwd())) for job in jobs]
+    hydra_files, directory = sweep.hydra_files(), sweep.directory.absolute()
+    tasks = [Task(job, directory, trust, hydra_files, str(Path.cwd())) for job in jobs]
     at_once = len(jobs) if cluster != "local" else max(1, cores() // 2)
     waiting = list(reversed(list(zip(jobs, tasks, strict=True))))
     running: list[tuple[Job, Any]] = []
@@ -261,7 +261,7 @@ def run_with_submitit(
                 for each in [each for each in running if each[1].done()]:
                     running.remove(each)
                     ended += 1
-                    result = row(each[0], sweep.path(each[0]))
+                    result = make_row(each[0], sweep.path(each[0]))
                     if result["status"] in ("new", "killed", "running"):
                         result |= {"status": "killed", "reason": f"{cluster} job {each[1].job_id} ended without a word"}
                     sweep.record(result)
@@ -293,8 +293,9 @@ def cancel(handle: Any, cluster: str) -> None:
 class Task:
     """A job, as submitit takes it to another machine: called there, and after a preemption called again."""
 
-    def __init__(self, job: Job, directory: Path, trust: list[str], documents: dict[str, str], folder: str):
-        self.job, self.directory, self.trust, self.documents, self.folder = job, directory, trust, documents, folder
+    def __init__(self, job: Job, directory: Path, trust: list[str], hydra_files: dict[str, str], folder: str):
+        self.job, self.directory, self.trust, self.folder = job, directory, trust, folder
+        self.hydra_files = hydra_files
 
     def __call__(self) -> None:
         """Run it, or go on with it. A warning of its end saves it, before submitit puts it into the queue again."""
@@ -310,7 +311,7 @@ class Task:
         signal.signal(number, warned)
         try:
             with terminated_by_exit():
-                execute(self.job, self.directory, self.trust, self.documents, data_cache(self.trust))
+                execute(self.job, self.directory, self.trust, self.hydra_files, data_cache(self.trust))
         except SystemExit:
             if came and callable(requeue):
                 requeue(number, None)

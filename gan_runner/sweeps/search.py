@@ -32,12 +32,13 @@ from gan_runner.config.check import check_arguments
 from gan_runner.config.compose import trusted_packages
 from gan_runner.config.errors import ConfigError, Stopped
 from gan_runner.config.explain import explain, one_line
+from gan_runner.config.keys import find_key, identity, shorten_keys
 from gan_runner.runs.evaluation import Objective, tags
 from gan_runner.sweeps.batched_launcher import run_batched
 from gan_runner.sweeps.grid import launch_of, sweep_directory
-from gan_runner.sweeps.jobs import LONGEST_NAME, NOT_OF_IDENTITY, OF_THE_SWEEP, Composer, identity, shorten, tidy
+from gan_runner.sweeps.jobs import LONGEST_NAME, Composer, tidy
 from gan_runner.sweeps.launchers import Launch, cores, run_in_processes, run_sequentially, visible_gpus
-from gan_runner.sweeps.sweep import DONE, FAILED, DataCache, Job, Sweep, finish, row
+from gan_runner.sweeps.sweep import DONE, FAILED, DataCache, Job, Sweep, make_row, print_sweep_report
 from gan_runner.torch_utils.randomness import derive
 
 STUDY = "search.db"
@@ -45,7 +46,7 @@ TRIALS_AT_ONCE = 8  # of batched trials: more would be drawn before any is known
 
 
 @dataclass(frozen=True)
-class Settings:
+class SearchSettings:
     """The keys of hydra.sweeper."""
 
     n_trials: Annotated[int, Ge(1)]
@@ -56,16 +57,18 @@ class Settings:
     batch: Annotated[int, Ge(1)] | None
 
 
-def run_search(config: DictConfig, loader: ConfigLoader, launcher: Any, words: list[str], keys: dict[str, Any]) -> None:
+def run_search(
+    config: DictConfig, loader: ConfigLoader, launcher: Any, overrides: list[str], keys: dict[str, Any]
+) -> None:
     """Draw trials and run them until there are so many, and report.
 
     Raises ConfigError before the first starts, Stopped where one is not done in the end, or all have failed.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    settings = Settings(**check_arguments("hydra.sweeper", Settings, keys))
-    overrides = OverridesParser.create(config_loader=loader).parse_overrides(words)
-    last = {override.get_key_element(): override for override in overrides}  # the command line's after the config's
+    settings = SearchSettings(**check_arguments("hydra.sweeper", SearchSettings, keys))
+    parsed = OverridesParser.create(config_loader=loader).parse_overrides(overrides)
+    last = {override.get_key_element(): override for override in parsed}  # the command line's after the config's
     space = Space(last, settings)
     launch = launch_of(launcher)
     directory = sweep_directory(config)
@@ -74,12 +77,13 @@ def run_search(config: DictConfig, loader: ConfigLoader, launcher: Any, words: l
         if sweep.jobs() and not (directory / STUDY).exists():
             raise ConfigError(f"{directory} holds a sweep that is no search: choose another sweep=NAME")
         composer = Composer(loader, config.hydra.sweeper.get("params") or ())
-        objective = check(space, composer, trust)
+        objective = check_space(space, composer, trust)
         sweep.plan([])  # which makes the directory a sweep's
-        sweep.write_documents(OmegaConf.to_yaml({"hydra": config.hydra}), [objective.tag])
-        line = {key: text for key, text in space.line.items() if key not in NOT_OF_IDENTITY}
+        sweep.write_shared_files(OmegaConf.to_yaml({"hydra": config.hydra}), [objective.tag])
+        line = {key: text for key, text in space.line.items() if find_key(key).is_identity}
         own = {key: value for key, value in asdict(settings).items() if key not in ("n_trials", "batch")}
-        with opened(directory / STUDY, objective, line | {f"hydra.sweeper.{key}": own[key] for key in own}) as study:
+        line |= {f"hydra.sweeper.{key}": value for key, value in own.items()}
+        with open_study(directory / STUDY, objective, line) as study:
             search = Search(
                 sweep=sweep,
                 study=study,
@@ -94,23 +98,24 @@ def run_search(config: DictConfig, loader: ConfigLoader, launcher: Any, words: l
                 print(f"gan-runner: interrupted; {search.continuing()}", file=sys.stderr, flush=True)
                 raise
             finally:
-                finish(sweep)
+                print_sweep_report(sweep)
             search.raise_unless_done()
 
 
 class Space:
-    """What a search draws from: the values of some keys; the other words of the line stay."""
+    """What a search draws from: the values of some keys. The other overrides of the command line stay."""
 
-    def __init__(self, line: dict[str, Override], settings: Settings):
+    def __init__(self, line: dict[str, Override], settings: SearchSettings):
         self.settings = settings
         self.line = {key: (override.input_line or "").partition("=")[2] for key, override in line.items()}
         self.axes = {key: distribution(override) for key, override in line.items() if override.is_sweep_override()}
-        if refused := [key for key in self.axes if key.lstrip("+") in NOT_OF_IDENTITY]:
+        if refused := [key for key in self.axes if not find_key(key.lstrip("+")).is_identity]:
             raise ConfigError(f"{refused[0]}={self.line[refused[0]]}: all runs of a search have the same {refused[0]}")
         if not self.axes:
             raise ConfigError("nothing to search: give a key a range, such as 'optimizer.lr=tag(log,interval(1e-4,1))'")
-        self.short = shorten(list(self.axes))
-        self.points = list(itertools.product(*map(values, self.axes.values()))) if settings.sampler == "grid" else []
+        self.short = shorten_keys(self.axes)
+        is_grid = settings.sampler == "grid"
+        self.points = list(itertools.product(*map(all_values, self.axes.values()))) if is_grid else []
         random.Random(settings.seed).shuffle(self.points)  # fewer trials than points are then spread out
         self.total = min(settings.n_trials, len(self.points) or settings.n_trials)
 
@@ -129,28 +134,28 @@ class Space:
         )
         return study.ask(self.axes)
 
-    def words(self, drawn: dict[str, Any]) -> list[str]:
-        """A job's."""
-        return [f"{key}={drawn.get(key, text)}" for key, text in self.line.items() if key not in OF_THE_SWEEP]
+    def overrides(self, drawn: dict[str, Any]) -> list[str]:
+        """The overrides of a job with the values drawn."""
+        return [f"{key}={drawn.get(key, text)}" for key, text in self.line.items() if not find_key(key).is_of_sweep]
 
     def name(self, trial: Trial) -> str:
-        """Of a trial's job: its number and its values."""
+        """The name of a trial's job: its number and its values."""
         drawn = "_".join(f"{self.short[key]}-{tidy(str(value))}" for key, value in trial.params.items())
         return f"trial-{trial.number:03d}_{drawn}"[:LONGEST_NAME]
 
     def options(self, drawn: dict[str, Any]) -> list[list[str]]:
-        """The words of so many trials that every option occurs; all else is as in one drawn."""
+        """The overrides of as many trials as it takes for every option to occur; all else is as in the trial drawn."""
         return [
-            self.words(drawn | {key: choice})
+            self.overrides(drawn | {key: choice})
             for key, axis in self.axes.items()
             for choice in (axis.choices if isinstance(axis, CategoricalDistribution) else ())
         ]
 
     def ends(self, drawn: dict[str, Any]) -> list[list[str]]:
-        """The words of a trial at the low ends of all intervals, and of one at the high ends, if there are any."""
+        """The overrides of a trial at the low ends of all intervals, and of one at the high ends, if there are any."""
         numbers = {key: axis for key, axis in self.axes.items() if not isinstance(axis, CategoricalDistribution)}
         extremes = [{key: getattr(axis, end) for key, axis in numbers.items()} for end in ("low", "high")]
-        return [self.words(drawn | extreme) for extreme in extremes if extreme]
+        return [self.overrides(drawn | extreme) for extreme in extremes if extreme]
 
 
 def distribution(override: Override) -> BaseDistribution:
@@ -175,7 +180,7 @@ def distribution(override: Override) -> BaseDistribution:
         raise ConfigError(f"{override.input_line}: {error}") from None
 
 
-def values(axis: BaseDistribution) -> list[Any]:
+def all_values(axis: BaseDistribution) -> list[Any]:
     """All that may be drawn. Raises ConfigError where there is no end of it."""
     if isinstance(axis, CategoricalDistribution):
         return list(axis.choices)
@@ -185,7 +190,7 @@ def values(axis: BaseDistribution) -> list[Any]:
     return [axis.low + number * axis.step for number in range(round((axis.high - axis.low) / axis.step) + 1)]
 
 
-def check(space: Space, composer: Composer, trust: list[str]) -> Objective:
+def check_space(space: Space, composer: Composer, trust: list[str]) -> Objective:
     """Compose every option, build the first trial and those at the ends of the intervals; the objective of the first.
 
     Raises ConfigError.
@@ -194,15 +199,15 @@ def check(space: Space, composer: Composer, trust: list[str]) -> Objective:
 
     data = DataCache(lambda node: load_data(node, trust))
     drawn = space.draw(optuna.create_study()).params
-    for words in space.options(drawn):  # which of them go together is for the trials to say
-        composer.compose(words)
+    for overrides in space.options(drawn):  # which of them go together is for the trials to say
+        composer.compose(overrides)
     objectives = []
-    for words in [space.words(drawn), *space.ends(drawn)]:
-        config, _, _ = composer.compose(words)
+    for overrides in [space.overrides(drawn), *space.ends(drawn)]:
+        config, _, _ = composer.compose(overrides)
         try:
             objectives.append(build(config, trust, data.of(config)).evaluator.objective)
         except ConfigError as error:
-            shown = [word for word in words if word.partition("=")[0] in space.axes]
+            shown = [override for override in overrides if override.partition("=")[0] in space.axes]
             raise ConfigError(f"{' '.join(shown)}: {error}") from error
     if objectives[0] is None:
         raise ConfigError("a search wants a metric to go by: metric=NAME, and objective=NAME if there are several")
@@ -220,13 +225,15 @@ def at_once(launch: Launch, device: str) -> int:
 
 
 @contextmanager
-def opened(path: Path, objective: Objective, line: dict[str, Any]) -> Iterator[optuna.Study]:
+def open_study(path: Path, objective: Objective, line: dict[str, Any]) -> Iterator[optuna.Study]:
     """The study in a file, of this line and no other. Raises ConfigError."""
     direction: Literal["maximize", "minimize"] = "maximize" if objective.higher_is_better else "minimize"
     try:
         storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
         study = optuna.create_study(storage=storage, study_name="search", direction=direction, load_if_exists=True)
         before = study.user_attrs.get("line")
+        if before is not None:  # an earlier version counted other keys
+            before = {key: text for key, text in before.items() if find_key(key).is_identity}
     except (SQLAlchemyError, RuntimeError, optuna.exceptions.OptunaError) as error:
         raise ConfigError(f"{path} cannot be read: {one_line(str(error))}") from error
     line = line | {"objective": objective.tag}
@@ -304,11 +311,11 @@ class Search:
             self.tell(trial, job)
 
     def job(self, trial: Trial) -> Job:
-        """A trial's. Raises ConfigError, and what Hydra raises."""
-        words = self.space.words(trial.params)
-        config, title, notes = self.composer.compose(words)
+        """The job of a trial. Raises ConfigError, HydraException and OmegaConfBaseException."""
+        overrides = self.space.overrides(trial.params)
+        config, title, notes = self.composer.compose(overrides)
         config["prune"] = self.limits()
-        return Job(self.space.name(trial), identity(config), words, config, title, notes)
+        return Job(self.space.name(trial), identity(config), overrides, config, title, notes)
 
     def limits(self) -> list[list[float]] | None:
         """The key `prune` of the next trials: the median of the best values so far of those that are complete."""
@@ -324,7 +331,7 @@ class Search:
     def tell(self, trial: Trial, job: Job) -> None:
         """Tell the study what became of a trial; one that was interrupted or killed stays, to be gone on with."""
         path = self.sweep.directory / job.name
-        outcome = row(job, path)
+        outcome = make_row(job, path)
         best = outcome["best"] or {}
         trial.set_user_attr("job", job.name)
         if outcome["status"] in FAILED:
@@ -333,7 +340,7 @@ class Search:
             if best.get("objective") != self.objective.tag or not math.isfinite(float(best["value"])):
                 self.fail(trial, f"no value of {self.objective.tag}")
                 return
-            for step, value in course(path, self.objective).items():
+            for step, value in best_so_far(path, self.objective).items():
                 trial.report(value, step)
             if outcome["status"] == "pruned":
                 self.study.tell(trial, state=TrialState.PRUNED)
@@ -359,13 +366,13 @@ class Search:
             raise Stopped(f"{counts.total()} trials: {found}; {self.continuing()}")
 
     def continuing(self) -> str:
-        """How to go on."""
+        """The command line that goes on with the search."""
         name = f"sweep={self.sweep.directory.name}"
-        words = sys.argv[1:] if name in sys.argv else [*sys.argv[1:], name]
-        return f"gan-runner {shlex.join(words)} goes on"
+        arguments = sys.argv[1:] if name in sys.argv else [*sys.argv[1:], name]
+        return f"gan-runner {shlex.join(arguments)} goes on"
 
 
-def course(path: Path, objective: Objective) -> dict[int, float]:
+def best_so_far(path: Path, objective: Objective) -> dict[int, float]:
     """The best value so far after each evaluation of a run."""
     best: float | None = None
     found: dict[int, float] = {}

@@ -1,7 +1,6 @@
 """A sweep's directory: its plan, its jobs, and what became of them."""
 
 import contextlib
-import gc
 import json
 import os
 import re
@@ -9,8 +8,7 @@ import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from functools import lru_cache
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -18,7 +16,8 @@ from filelock import FileLock, Timeout
 
 from gan_runner.config.compose import to_yaml
 from gan_runner.config.errors import ConfigError, Stopped, TrainingFailed
-from gan_runner.config.keys import flatten
+from gan_runner.config.keys import flatten, identity
+from gan_runner.config.stored import translate_stored
 from gan_runner.runs.log import write_experiment
 from gan_runner.storage.atomic_files import json_safe, write_bytes
 from gan_runner.storage.status import run_status
@@ -26,36 +25,36 @@ from gan_runner.storage.status import run_status
 if TYPE_CHECKING:
     from gan_runner.runs.run import PreparedRun
 
-PLAN, ROWS, DOCUMENT = "jobs.jsonl", "sweep.jsonl", "multirun.yaml"
+PLAN, ROWS, HYDRA_FILE = "jobs.jsonl", "sweep.jsonl", "multirun.yaml"
 RETRIED = ".retried"
 DONE = ("completed", "pruned")
 FAILED = ("failed", "diverged", "damaged")
 GOING_ON = ("interrupted", "killed")
 
-Row = dict[str, Any]
+JobRow = dict[str, Any]
 
 
 class Job(NamedTuple):
-    """One run of a sweep, composed: an edit to conf/ changes nothing any more."""
+    """One run of a sweep. Its config is composed, so that an edit to conf/ does not change it any more."""
 
     name: str
     identity: str
-    words: list[str]
+    overrides: list[str]
     config: dict[str, Any]
     title: str
     notes: list[str]
 
 
 class Sweep:
-    """A directory with a job in each subdirectory; a context manager that keeps other processes from driving it.
+    """A directory with a job in each subdirectory. As a context manager it keeps other processes from driving it.
 
-    A directory in which nothing is planned in the end goes again.
+    On leaving, it removes a directory that it made and in which nothing was planned.
     """
 
     def __init__(self, directory: Path):
         self.directory = directory
         self.lock = FileLock(directory / ".lock", timeout=0)
-        self.flags = ""  # with which `resume` goes on in the way the sweep is run
+        self.flags = ""  # of `gan-runner resume`, to run the rest of the jobs as these are run
 
     def __enter__(self) -> Self:
         there = [path.name for path in self.directory.iterdir()] if self.directory.is_dir() else []
@@ -85,22 +84,22 @@ class Sweep:
         try:
             *lines, unfinished = path.read_text().split("\n")  # the last has no end where adding it was interrupted
             found = [read_job(line) for line in lines]
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             raise ConfigError(f"{path} is damaged ({error})") from None
         if unfinished:
             write_bytes(path, "".join(f"{line}\n" for line in lines).encode())
-        return list({job.identity: job for job in found}.values())
+        return list({job.name: job for job in found}.values())
 
     def plan(self, jobs: Iterable[Job]) -> None:
-        """Add jobs to the plan; one that is in it already takes the place of what it was."""
+        """Add jobs to the plan. A job that has the name of an earlier one replaces it."""
         with (self.directory / PLAN).open("ab") as file:
             file.write("".join(json.dumps(job._asdict()) + "\n" for job in jobs).encode())
             file.flush()
             os.fsync(file.fileno())
 
-    def write_documents(self, hydra_yaml: str, metrics: list[str]) -> None:
-        """What the jobs share: Hydra's settings; for TensorBoard, the keys that differ and the metrics."""
-        write_bytes(self.directory / DOCUMENT, hydra_yaml.encode())
+    def write_shared_files(self, hydra_yaml: str, metrics: list[str]) -> None:
+        """Write what the jobs share: Hydra's settings; for TensorBoard, the keys that differ and the metrics."""
+        write_bytes(self.directory / HYDRA_FILE, hydra_yaml.encode())
         configs = [flatten(job.config) for job in self.jobs()]
         keys = dict.fromkeys(key for config in configs for key in config)
         values = {key: dict.fromkeys(config[key] for config in configs if key in config) for key in keys}
@@ -108,33 +107,33 @@ class Sweep:
         varied = {key: list(found) for key, found in values.items() if len(found) > 1 or key in partial}
         write_experiment(self.directory, varied, metrics)
 
-    def documents(self) -> dict[str, str]:
-        """The file of .hydra/ that all jobs share."""
-        path = self.directory / DOCUMENT
+    def hydra_files(self) -> dict[str, str]:
+        """The file of .hydra/ that all jobs share, name -> text."""
+        path = self.directory / HYDRA_FILE
         return {".hydra/hydra.yaml": path.read_text()} if path.exists() else {}
 
     def path(self, job: Job) -> Path:
-        """The job's run directory."""
+        """The run directory of the job."""
         return self.directory / job.name
 
     def status(self, job: Job) -> str:
-        """That of the job's run; "new" where it has none yet, "killed" where its process is gone."""
+        """The status of the job's run: "new" where it has none yet, "killed" where its process is gone."""
         return run_status(self.path(job))
 
     def to_do(self, jobs: list[Job], retry_failed: bool) -> list[Job]:
         """The jobs that are not done: new ones, interrupted and killed ones, and failed ones if these are retried.
 
-        Those that are done, but were killed before they said so, get their row.
+        A job that is done, but whose row is missing because its process was killed, gets its row.
         """
         skipped = (*DONE, "running", *(() if retry_failed else FAILED))
-        said = {row["identity"]: row["status"] for row in self.rows()}
+        said = {row["job"]: row["status"] for row in self.rows()}
         found = []
         for job in jobs:
             status = self.status(job)
             if status not in skipped:
                 found.append(job)
-            elif said.get(job.identity) != status and status != "running":
-                self.record(row(job, self.path(job)))
+            elif said.get(job.name) != status and status != "running":
+                self.record(make_row(job, self.path(job)))
         return found
 
     def raise_unless_done(self, jobs: list[Job]) -> None:
@@ -145,22 +144,23 @@ class Sweep:
             raise Stopped(f"{len(jobs)} jobs: {found}; {self.continuing(counts)}")
 
     def continuing(self, counts: Iterable[str] = ()) -> str:
-        """The line that continues the sweep."""
+        """The command line that goes on with the sweep, whose jobs have the statuses `counts`."""
         again = " --retry-failed" if set(counts) & set(FAILED) else ""
-        return f"gan-runner resume {self.directory}{self.flags}{again} goes on"
+        elsewhere = ", with --take-over where another machine left runs running" if "running" in counts else ""
+        return f"gan-runner resume {self.directory}{self.flags}{again} goes on{elsewhere}"
 
-    def rows(self) -> list[Row]:
-        """Those of sweep.jsonl that are whole, a later one of the same job instead of an earlier."""
+    def rows(self) -> list[JobRow]:
+        """The last whole row of each job in sweep.jsonl."""
         found = {}
         path = self.directory / ROWS
         for line in path.read_text().splitlines() if path.exists() else ():
             with contextlib.suppress(ValueError, TypeError, KeyError):
                 row = json.loads(line)
-                found[row["identity"]] = row
+                found[row["job"]] = row
         return list(found.values())
 
-    def record(self, row: Row) -> None:
-        """Add a row to sweep.jsonl, as a job ends; behind a line that was not written to its end."""
+    def record(self, row: JobRow) -> None:
+        """Add a row to sweep.jsonl when a job ends. A line before it that was not written to its end is ended first."""
         with (self.directory / ROWS).open("a+b") as file:
             if file.tell():
                 file.seek(-1, 2)
@@ -169,48 +169,55 @@ class Sweep:
 
 
 def read_job(line: str) -> Job:
-    """A line of the plan. Raises ValueError for one that is none: a sweep's directory may come from a stranger."""
-    job = Job(**json.loads(line))
+    """The job in a line of the plan; its identity is that of this version, whatever an earlier one counted.
+
+    Raises ValueError or TypeError for a line that is none: a sweep's directory may come from a stranger.
+    """
+    fields = json.loads(line)
+    if isinstance(fields, dict) and "words" in fields:  # version 0.1's name for it
+        fields["overrides"] = fields.pop("words")
+    job = Job(**fields)
     for value, kind in zip(job, (str, str, list, dict, str, list), strict=True):
         if not isinstance(value, kind):
             raise ValueError(f"{value!r} is no {kind.__name__}")
     if not re.fullmatch(r"\w[\w.+-]*", job.name):  # it must not lead out of the directory
         raise ValueError(f"{job.name!r} is no name of a job")
-    return job
+    config = translate_stored(job.config)
+    return job._replace(config=config, identity=identity(config))
 
 
-def execute(job: Job, directory: Path, trust: list[str], documents: dict[str, str], data: "DataCache") -> Row:
-    """Run a job, or go on with it, and return its row. SystemExit after an interruption; no other error leaves."""
+def execute(job: Job, directory: Path, trust: list[str], hydra_files: dict[str, str], data: "DataCache") -> JobRow:
+    """Run a job, or go on with it, and return its row. Raises SystemExit after an interruption, and nothing else."""
     path = directory / job.name
     start = time.perf_counter()
     try:
-        reason = attempt(job, path, trust, documents | own_documents(job), data)
+        reason = attempt(job, path, trust, hydra_files | own_hydra_files(job), data)
     finally:
-        free_memory()
+        empty_cache()
     result = ended_row(job, path, reason, time.perf_counter() - start)
     if result["status"] not in DONE:
         print(f"{job.name}: {result['status']}: {result['reason']}", flush=True)
     return result
 
 
-def attempt(job: Job, path: Path, trust: list[str], documents: dict[str, str], data: "DataCache") -> str | None:
-    """Run a job, or go on with it; why it failed. The error itself is gone then: it would keep the networks alive."""
+def attempt(job: Job, path: Path, trust: list[str], hydra_files: dict[str, str], data: "DataCache") -> str | None:
+    """Run a job, or go on with it, and return why it failed. The error itself would keep the networks alive."""
     from gan_runner.runs.run import train
 
     try:
-        if prepared := prepare_job(job, path, trust, documents, data):
+        if prepared := prepare_job(job, path, trust, hydra_files, data):
             train(prepared)
     except Exception as error:
-        return why_failed(error, path, documents)
+        return why_failed(error, path, hydra_files)
     return None
 
 
 def prepare_job(
-    job: Job, path: Path, trust: list[str], documents: dict[str, str], data: "DataCache"
+    job: Job, path: Path, trust: list[str], hydra_files: dict[str, str], data: "DataCache"
 ) -> "PreparedRun | None":
-    """The job's run, built and with its directory; None where there is nothing to do. Raises ConfigError.
+    """The job's run, built and with its directory; None where there is nothing to do.
 
-    One whose checkpoints are all damaged starts anew.
+    A job whose checkpoints are all damaged starts anew. Raises ConfigError.
     """
     from gan_runner.runs.run import build_run, create_run, restore_run
     from gan_runner.storage.checkpoint import DamagedError
@@ -219,9 +226,9 @@ def prepare_job(
     if status in (*DONE, "running"):  # another process was faster
         return None
     if status in GOING_ON:
-        own = {name: text for name, text in documents.items() if name == ".hydra/config.yaml"}
+        own = {name: text for name, text in hydra_files.items() if name == ".hydra/config.yaml"}
         try:
-            return restore_run(job.config, trust, path, documents=own, data=data.of(job.config))
+            return restore_run(job.config, trust, path, hydra_files=own, data=data.of(job.config))
         except ConfigError as error:
             if not isinstance(error.__cause__, DamagedError):
                 raise
@@ -229,38 +236,32 @@ def prepare_job(
     if path.exists():
         set_aside(path)
     built = build_run(job.config, trust, data.of(job.config))
-    return create_run(built, flatten(job.config), path, documents=documents, title=job.title, notes=job.notes)
+    return create_run(built, flatten(job.config), path, hydra_files=hydra_files, title=job.title, notes=job.notes)
 
 
-def why_failed(error: Exception, path: Path, documents: dict[str, str]) -> str:
-    """Why a job ended by an error, which a directory says too where the run had none yet."""
-    from gan_runner.runs.run import explain, fail
+def why_failed(error: Exception, path: Path, hydra_files: dict[str, str]) -> str:
+    """Why a job ended by an error. Where the run has no directory yet, one is made that says it too."""
+    from gan_runner.runs.run import fail, outside_cause
 
     cause = error.__cause__ if isinstance(error, TrainingFailed) else error
-    known = str(cause) if isinstance(cause, ConfigError | Stopped) else explain(cause)  # type: ignore[arg-type]
+    known = str(cause) if isinstance(cause, ConfigError | Stopped) else outside_cause(cause)  # type: ignore[arg-type]
     reason = known or f"{type(cause).__name__}: {cause}"
     if run_status(path) == "new":
         text = "" if known else "".join(traceback.format_exception(cause))
         with contextlib.suppress(OSError, ValueError):  # the disk may be full, or the directory another's by now
-            fail(path, documents | ({"gan_runner.log": text} if text else {}), reason)
+            fail(path, hydra_files | ({"gan_runner.log": text} if text else {}), reason)
     return reason
 
 
-def own_documents(job: Job) -> dict[str, str]:
-    """The files of .hydra/ that differ between jobs."""
+def own_hydra_files(job: Job) -> dict[str, str]:
+    """The files of .hydra/ that differ between jobs, name -> text."""
     return {
-        ".hydra/config.yaml": "".join(section(key, json.dumps(value)) for key, value in job.config.items()),
-        ".hydra/overrides.yaml": "".join(f"- {json.dumps(word)}\n" for word in job.words) or "[]\n",
+        ".hydra/config.yaml": to_yaml(job.config),
+        ".hydra/overrides.yaml": "".join(f"- {json.dumps(override)}\n" for override in job.overrides) or "[]\n",
     }
 
 
-@lru_cache(maxsize=1000)
-def section(key: str, value: str) -> str:
-    """A top-level key in YAML, its value given in JSON: most are those of the job before, and YAML takes 20 ms."""
-    return to_yaml({key: json.loads(value)})
-
-
-def row(job: Job, path: Path) -> Row:
+def make_row(job: Job, path: Path) -> JobRow:
     """What became of a job, for sweep.jsonl."""
     status = run_status(path)
     try:
@@ -271,7 +272,7 @@ def row(job: Job, path: Path) -> Row:
     return {
         "job": job.name,
         "identity": job.identity,
-        "words": job.words,
+        "overrides": job.overrides,
         "status": status,
         "reason": summary.get("reason"),
         "step": summary.get("step"),
@@ -281,9 +282,9 @@ def row(job: Job, path: Path) -> Row:
     }
 
 
-def ended_row(job: Job, path: Path, reason: str | None, seconds: float) -> Row:
+def ended_row(job: Job, path: Path, reason: str | None, seconds: float) -> JobRow:
     """What became of a job that ran for so many seconds; `reason` is why it failed, which it may not have said."""
-    result = {**row(job, path), "seconds": seconds}
+    result = {**make_row(job, path), "seconds": seconds}
     if reason and result["status"] not in FAILED:
         result |= {"status": "failed", "reason": reason}
     return result
@@ -297,36 +298,24 @@ def set_aside(path: Path) -> None:
     path.rename(old / f"{path.name}-{number}")
 
 
-@contextlib.contextmanager
-def little_garbage() -> Iterator[None]:
-    """Let the collections between jobs look at the jobs alone: at all that PyTorch imports, each would take 0.1 s."""
-    gc.collect()
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
-
-
-def free_memory() -> None:
-    """Let go of what a job leaves behind."""
+def empty_cache() -> None:
+    """Give the GPU memory that a job has left to the driver, and let the next job have a peak of its own."""
     import torch
 
-    gc.collect()
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
 
 
 class DataCache:
-    """The dataset of the last job, for the next one if it has the same."""
+    """Keeps the dataset of the last job for the next one, if that has the same."""
 
     def __init__(self, load: Callable[[dict[str, Any]], Any]):
         self.load = load
         self.key, self.value = "", None
 
     def of(self, config: dict[str, Any]) -> Any:
-        """The dataset of a config."""
+        """The dataset that a config names."""
         if (key := data_key(config)) != self.key:
             self.key, self.value = "", None  # two at once may be too much
             self.value = self.load(config["dataset"])
@@ -335,12 +324,12 @@ class DataCache:
 
 
 def data_key(config: dict[str, Any]) -> str:
-    """Equal for configs of the same dataset."""
+    """A text that is equal for configs of the same dataset."""
     return json.dumps(config.get("dataset"), sort_keys=True)
 
 
-def finish(sweep: Sweep) -> None:
-    """Write the report, and print its table. What hinders that is no reason to lose the sweep's own end."""
+def print_sweep_report(sweep: Sweep) -> None:
+    """Write the report of a sweep and print its table. An error there is only printed: the sweep itself is done."""
     try:
         from gan_runner.reporting.writer import print_report
 

@@ -5,7 +5,6 @@ and whatever reduces over weights must leave it alone: `run_axes` says how many 
 """
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,15 +13,6 @@ from torch import Tensor, nn
 def run_axes(network: nn.Module) -> int:
     """The number of leading axes of every parameter that count runs."""
     return int(getattr(network, "run_axes", 0))
-
-
-def over_copies(samples: Tensor | None, network: nn.Module) -> Any:
-    """The same samples (N, ...) for each copy of one run's network, (M, N, ...); as they are for a network itself.
-
-    Stacked runs are no copies: each has samples of its own.
-    """
-    copies = getattr(network, "copies", None)
-    return samples if samples is None or copies is None else samples.expand(copies, *samples.shape)
 
 
 def is_normalization(module: nn.Module) -> bool:
@@ -56,6 +46,11 @@ def kernels(network: nn.Module) -> Iterator[Tensor]:
 def per_run(parameter: Tensor, network: nn.Module) -> Tensor:
     """A parameter as (..., entries): one row per run."""
     return parameter.reshape(*parameter.shape[: run_axes(network)], -1)  # `flatten` refuses a scalar per run
+
+
+def as_matrix(kernel: Tensor, network: nn.Module) -> Tensor:
+    """A kernel of the network as a matrix of its first axis and all others: (..., rows, columns)."""
+    return kernel.flatten(run_axes(network) + 1)
 
 
 def gradient_norm(network: nn.Module) -> Tensor:

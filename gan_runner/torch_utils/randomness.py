@@ -31,16 +31,11 @@ class Randomness:
     `Generator.manual_seed` costs 1 us where `torch.manual_seed`, which also visits every other device, costs 120.
     """
 
-    def __init__(self, seed: int, device: torch.device, generator: torch.Generator | None = None, shared_axes: int = 0):
-        self.seed, self.device, self.shared_axes = seed, device, shared_axes
+    leading_shape: tuple[int, ...] = ()  # of all that is drawn in training: axes for the runs of a sweep, if any
+
+    def __init__(self, seed: int, device: torch.device, generator: torch.Generator | None = None):
+        self.seed, self.device = seed, device
         self.generator = generator or default_generator(device)
-
-    def shared(self, axes: int) -> "Randomness":
-        """The same numbers, but whatever has so many leading axes is drawn once without them, and is equal along them.
-
-        Copies of a network can so be compared under the noise that the network itself sees.
-        """
-        return Randomness(self.seed, self.device, self.generator, axes) if axes else self
 
     def start_step(self, step: int) -> None:
         """Seed all draws of training step `step`."""
@@ -48,11 +43,11 @@ class Randomness:
 
     def normal(self, *shape: int) -> Tensor:
         """N(0, 1), of the given shape."""
-        return torch.randn(shape[self.shared_axes :], generator=self.generator, device=self.device).expand(shape)
+        return torch.randn(shape, generator=self.generator, device=self.device)
 
     def uniform(self, *shape: int) -> Tensor:
         """U[0, 1), of the given shape."""
-        return torch.rand(shape[self.shared_axes :], generator=self.generator, device=self.device).expand(shape)
+        return torch.rand(shape, generator=self.generator, device=self.device)
 
 
 def fixed_randomness(seed: int, purpose: str, device: torch.device) -> Randomness:

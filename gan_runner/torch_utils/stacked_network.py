@@ -1,7 +1,7 @@
-"""Several networks of one structure, evaluated as one program: copies of one run's, and those of many runs."""
+"""The networks of several runs, of one structure, evaluated as one program."""
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -9,38 +9,35 @@ import torch
 from torch import Tensor, nn
 
 
-class Stacked(nn.Module):
+class StackedNetwork(nn.Module):
     """M networks of one structure: (M, N, ...) -> (M, N, ...), the m-th network for the m-th batch.
 
     `parameters()` and `modules()` are those of one network, each parameter with a leading axis for the M, as the
-    functions of `parameters` expect. Every network has buffers of its own.
+    functions of `parameters` expect. The parameters and buffers of the single networks become views of the stacked
+    ones: no second copy remains.
     """
 
     run_axes = 1
 
-    def __init__(self, network: nn.Module, runs: int, tensors: Mapping[int, Tensor], shared: set[int]):
-        """Of a network, and for each of its parameters and buffers (by `id`) their values in all networks, (M, *shape).
-
-        Those `shared` are the same in all.
-        """
+    def __init__(self, networks: Sequence[nn.Module]):
         super().__init__()
-        self.runs = runs
-        own = [*network.parameters(), *network.buffers()]
-        is_shared = [id(tensor) in shared for tensor in own]
+        tensors: dict[int, Tensor] = {}
+        for parts in zip(*(network.parameters() for network in networks), strict=True):
+            stacked = stack(parts)
+            tensors[id(parts[0])] = nn.Parameter(stacked, requires_grad=parts[0].requires_grad)
+            for part, view in zip(parts, stacked, strict=True):
+                part.data = view
+        for parts in zip(*(network.buffers() for network in networks), strict=True):
+            tensors[id(parts[0])] = stacked = stack(parts)
+            for part, view in zip(parts, stacked, strict=True):
+                part.data = view
         # deepcopy takes these for copies that it has made already, wherever it meets the originals.
-        self.network = copy.deepcopy(network, dict(tensors))
+        self.network = copy.deepcopy(networks[0], tensors)
         slots = [*places(self.network, "_parameters"), *places(self.network, "_buffers")]
         self.slots = [(place, name) for place, name in slots if place[name] is not None]
-        self.axes = self.shared_axes(is_shared)
-
-    def shared_axes(self, is_shared: list[bool]) -> tuple[int | None, ...]:
-        """Which axis of each slot's tensor counts the networks; None for those that are the same in all."""
-        first = {id(tensor): flag for tensor, flag in zip(self.tensors(), is_shared, strict=True)}
-        return tuple(None if first[id(place[name])] else 0 for place, name in self.slots)
-
-    def tensors(self) -> list[Tensor]:
-        """The parameters and the buffers, each once."""
-        return [*self.network.parameters(), *self.network.buffers()]
+        self.is_dense = all(is_dense(module) for module in networks[0].modules())
+        if self.is_dense:
+            self.network = dense(self.network)
 
     def forward(self, samples: Tensor, labels: Tensor | None = None) -> Tensor:
         """(M, N, ...) -> (M, N, ...); labels (M, N)."""
@@ -55,17 +52,21 @@ class Stacked(nn.Module):
         return self.call("encode", samples, labels)
 
     def call(self, method: str, *arguments: Tensor | None) -> Any:
-        """A method of each network."""
+        """A method of each network.
+
+        What is made of linear layers alone takes the leading axis as it is: that is twice as quick as vmap, on a CPU.
+        """
         called = getattr(self.network, method)
-        found = [place[name] for place, name in self.slots]
-        tensors = [value if axis is not None else value[0] for value, axis in zip(found, self.axes, strict=True)]
+        if self.is_dense:
+            return called(*arguments)
 
         def call_one(tensors: Sequence[Tensor], *arguments: Tensor | None) -> Any:
             with self.holding(tensors):
                 return called(*arguments)
 
         argument_axes = (None if argument is None else 0 for argument in arguments)
-        return torch.vmap(call_one, (list(self.axes), *argument_axes), randomness="same")(tensors, *arguments)
+        tensors = [place[name] for place, name in self.slots]
+        return torch.vmap(call_one, (0, *argument_axes), randomness="same")(tensors, *arguments)
 
     @contextmanager
     def holding(self, tensors: Sequence[Tensor]) -> Iterator[None]:
@@ -83,62 +84,9 @@ class Stacked(nn.Module):
                 place[name] = tensor
 
 
-class Copies(Stacked):
-    """M copies of a network that differ in some of their weights.
-
-    `weights` maps parameters of the network to their values in the copies, (M, *shape); the others are the same in all.
-    Every copy has buffers of its own, so that what the copies do to BatchNorm's statistics or to the vectors of
-    spectral normalization reaches neither each other nor the network. All copies see the same dropout, the one that the
-    network itself would see.
-    """
-
-    def __init__(self, network: nn.Module, runs: int, weights: Mapping[nn.Parameter, Tensor]):
-        own = {id(weight): weights.get(weight) for weight in network.parameters()}
-        tensors = {
-            id(weight): weight.detach().expand(runs, *weight.shape) if values is None else values
-            for weight, values in zip(network.parameters(), own.values(), strict=True)
-        }
-        tensors |= {id(buffer): buffer.expand(runs, *buffer.shape).clone() for buffer in network.buffers()}
-        super().__init__(network, runs, tensors, {key for key, values in own.items() if values is None})
-        self.copies = runs
-
-
-class Runs(Stacked):
-    """The networks of M runs, whose parameters and buffers become views of the stacked ones: no second copy remains."""
-
-    def __init__(self, networks: Sequence[nn.Module]):
-        tensors: dict[int, Tensor] = {}
-        for parts in zip(*(network.parameters() for network in networks), strict=True):
-            stacked = stack([part.detach() for part in parts])
-            tensors[id(parts[0])] = nn.Parameter(stacked, requires_grad=parts[0].requires_grad)
-            for part, view in zip(parts, stacked, strict=True):
-                part.data = view
-        for parts in zip(*(network.buffers() for network in networks), strict=True):
-            tensors[id(parts[0])] = stacked = stack(parts)
-            for part, view in zip(parts, stacked, strict=True):
-                part.data = view
-        super().__init__(networks[0], len(networks), tensors, set())
-        self.is_dense = all(is_dense(module) for module in networks[0].modules())
-        if self.is_dense:
-            self.network = dense(self.network)
-
-    def call(self, method: str, *arguments: Tensor | None) -> Any:
-        """A method of each network. What is made of linear layers alone takes the leading axis as it is: that is
-        twice as quick as vmap, on a CPU."""
-        return getattr(self.network, method)(*arguments) if self.is_dense else super().call(method, *arguments)
-
-
 def stack(tensors: Sequence[Tensor]) -> Tensor:
     """(M, *shape), contiguous."""
     return torch.stack([tensor.detach() for tensor in tensors])
-
-
-def alongside(network: nn.Module, learner: nn.Module) -> nn.Module:
-    """The network as the learner's opponent: itself, or beside stacked copies of a learner one equal copy for each.
-
-    One long batch of all that the copies make would do for most networks, but BatchNorm would mix the copies in it.
-    """
-    return Copies(network, learner.runs, {}) if isinstance(learner, Copies) else network
 
 
 def places(network: nn.Module, kind: str) -> Iterator[tuple[dict[str, Any], str]]:

@@ -48,13 +48,13 @@ def endurance(steps: int, words: list[str]) -> Flatness:
     last = [0.0, 0.0]
     own_step = Game.step
 
-    def step(self: Game, number: int) -> Any:
+    def step(self: Game, number: int, **options: Any) -> Any:
         if number % size == 0:
             now = [time.perf_counter(), time.process_time()]
             if number:
                 parts.append(Part(resident(), now[0] - last[0], now[1] - last[1]))
             last[:] = now
-        return own_step(self, number)
+        return own_step(self, number, **options)
 
     with tempfile.TemporaryDirectory() as folder, mock.patch.object(Game, "step", step):
         command = [

@@ -31,7 +31,7 @@ def train(options: argparse.Namespace) -> None:
             evaluator.prepare(game.data, print)
             start = time.perf_counter()
             for step in range(1, options.steps + 1):
-                game.step(step - 1)
+                values = game.step(step - 1, is_logged=True)
                 if step % options.every == 0:
                     row = {
                         "regularizer": regularizer,
@@ -40,7 +40,7 @@ def train(options: argparse.Namespace) -> None:
                         "frechet": evaluator.evaluate(game)["metrics"]["frechet"]["values"]["distance"],
                         "seconds": time.perf_counter() - start,
                     }
-                    row |= {tag: float(value) for tag, value in game.statistics().items() if "gradient_penalty" in tag}
+                    row |= {tag: float(value) for tag, value in values.items() if "gradient_penalty" in tag}
                     with options.out.open("a") as file:
                         print(json.dumps(row), file=file)
 

@@ -31,7 +31,7 @@ def results(name: str) -> dict[float, dict[str, list[float]]]:
     found: dict[float, dict[str, list[float]]] = {}
     rows = [json.loads(line) for line in Path(f"outputs/sweeps/{name}/sweep.jsonl").read_text().splitlines()]
     for row in {row["job"]: row for row in rows}.values():  # a job that was gone on with has several
-        weight = next(float(word.partition("=")[2]) for word in row["words"] if ".weight=" in word)
+        weight = next(float(word.partition("=")[2]) for word in row["overrides"] if ".weight=" in word)
         for value in VALUES[name]:
             its = found.setdefault(weight, {}).setdefault(value, [])
             its.append(float(row["metrics"][f"metric/{METRICS[name]}/{value}"]))

@@ -148,6 +148,8 @@ def test_a_preset_gives_way_to_the_command_line(run_cli, tmp_path):
 
     stored, _ = config()
     assert stored["regularizer"]["r1"]["weight"] == 3
+    stored, _ = config("dataset=ring", "dataset.modes=3")  # a key that the preset's dataset does not have
+    assert stored["dataset"]["modes"] == 3
     assert stored["optimizer"]["betas"] == [0.5, 0.9]
     stored, log = config("optimizer=rmsprop", "optimizer.lr=0.5", "model=mlp", "regularizer=r1")
     assert "betas" not in stored["optimizer"]
@@ -263,6 +265,21 @@ def test_a_signal_saves_and_marks_the_run(number, code, tmp_path):
     assert re.search(rf"interrupted .*{summary['step']:,}", out)
 
 
+@pytest.mark.parametrize("library", ["hydra", "torch"])
+def test_ctrl_c_during_an_import_is_quiet(library, tmp_path):
+    Path("early").mkdir()
+    Path(f"early/{library}.py").write_text("raise KeyboardInterrupt\n")
+    done = subprocess.run(
+        command("dataset=ring", *FAST),
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": "early"},
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+    assert not Path("outputs").exists()
+
+
 def test_no_file_can_trust_what_the_command_line_does_not(run_cli, monkeypatch):
     """Not by `trust`, and not by adding to what Hydra notes as the words of the command line."""
     Path("evil.py").write_text("from pathlib import Path\nPath('ran').touch()\nclass Loss: pass\n")
@@ -300,6 +317,14 @@ def test_a_reader_that_goes_away_does_not_end_the_training(tmp_path):
     words = shlex.join(command("dataset=ring", *FAST, "hydra.run.dir=run"))
     subprocess.run(f"{words} | true", shell=True, check=False, capture_output=True, timeout=120)
     assert '"status": "completed"' in (tmp_path / "run/summary.json").read_text()
+
+
+def test_a_reader_that_goes_away_ends_other_output_quietly():
+    process = subprocess.Popen(command("--cfg=job"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout
+    process.stdout.close()
+    process.stdout = None
+    assert (process.communicate(timeout=60)[1], process.returncode) == ("", 1)
 
 
 def test_a_network_of_the_wrong_shape_is_refused_before_the_first_step(run_cli, monkeypatch):

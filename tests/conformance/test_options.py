@@ -13,7 +13,7 @@ from gan_runner.games.cuda_graph import WARM_UP, put_schedules_on_device
 from gan_runner.games.stacked_game import why_not_stackable
 from tests.conformance.cases import CASES, assert_trains, words_of
 from tests.helpers import README, compose
-from tests.helpers.games import build_game, logged, restore, save, step_without_sync, take_steps
+from tests.helpers.games import build_game, floats, restore, save, step_without_sync, take_steps
 from tests.helpers.runs import differences
 from tests.helpers.stacked import default_dtype, largest_difference, variants
 from tests.helpers.taped import taped, tensors
@@ -63,14 +63,13 @@ def test_captured_steps_are_eager_ones(config: dict[str, Any]) -> None:
     last = WARM_UP + 4
     for number in range(last):
         for schedule in schedules:
-            schedule.hold(number)
-        eager.step(number)
-        step(number)
-        assert logged(eager) == logged(step.game), number
+            schedule.fill(number)
+        expected, found = eager.step(number, is_logged=True), step(number, is_logged=True)
+        assert floats(expected) == floats(found), number
     for one, other in zip(tensors(eager.state_dict()), tensors(step.game.state_dict()), strict=True):
         assert torch.equal(one, other)
-    assert len(step.recordings) == len({step.game.due(number) for number in range(WARM_UP, last)})
-    assert not step.game.remarks
+    assert len(step.recordings) == len({step.game.active_terms(number) for number in range(WARM_UP, last)})
+    assert not step.said
 
 
 # --- stacked runs -----------------------------------------------------------------------------------------------------

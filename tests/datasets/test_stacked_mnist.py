@@ -18,6 +18,7 @@ from gan_runner.datasets.stacked_mnist import Stacked, stacked_mnist
 from gan_runner.runs.build import build
 from gan_runner.torch_utils.randomness import fixed_randomness
 from tests.helpers import CONF, compose
+from tests.helpers.games import take_steps
 
 TRAINING, HELD_OUT = 60, 40
 
@@ -260,9 +261,7 @@ def test_a_conditional_game_of_1000_classes(root, normalization):
     assert labels is not None
     assert labels.max() >= 100
     assert all(given is not None and given.equal(labels) for given in seen)
-    for step in range(1, 4):
-        game.step(step)
-    assert all(math.isfinite(float(value)) for value in game.statistics().values())
+    assert all(math.isfinite(value) for value in take_steps(game, 3, start=1).values())
     latents = game.draw_latents(fixed_randomness(0, "test", game.randomness.device), 2)
     assert game.sample(latents, torch.tensor([0, 999])).shape == (2, 3, 28, 28)
 
@@ -278,8 +277,7 @@ def test_the_preset_on_its_own_data(root):
     game, settings = built.game, built.settings
     assert isinstance(game.data, Stacked)
     assert set(game.players["discriminator"].terms) == {"loss", "r1", "r2"}
-    game.step(0)
-    assert all(math.isfinite(float(value)) for value in game.statistics().values())
+    assert all(math.isfinite(value) for value in take_steps(game).values())
     assert settings.steps
     assert settings.epochs is None
 

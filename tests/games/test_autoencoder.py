@@ -16,6 +16,7 @@ from gan_runner.losses import Elbo
 from gan_runner.regularizers.penalties import kl
 from gan_runner.runs.build import build
 from tests.helpers import compose
+from tests.helpers.games import take_steps
 
 VAE = [
     "model=vae", "loss=elbo", "dataset.normalization=unit", "model.latent_size=4", "batch_size=16", "device=cpu",
@@ -53,7 +54,7 @@ def test_codes_are_drawn_around_their_mean():
     game: Any = build(compose(*VAE), []).game
     game.randomness.start_step(0)
     real, labels = game.batch(0)
-    seen = game.view(game.sampler, real, labels)
+    seen = game.view(real, labels)
     noise = (seen.outputs - seen.mean) / (seen.log_variance / 2).exp()
     game.randomness.start_step(0)
     torch.testing.assert_close(noise, game.randomness.normal(16, 4))
@@ -61,11 +62,7 @@ def test_codes_are_drawn_around_their_mean():
 
 def test_it_learns_and_its_terms_are_there():
     game = build(compose(*VAE, "regularizer=l1", "regularizer.l1.on=[autoencoder]", "optimizer.lr=3e-3"), []).game
-    values = []
-    for step in range(200):
-        game.step(step)
-        if step % 199 == 0:
-            values.append({tag: float(value) for tag, value in game.statistics().items()})
+    values = [take_steps(game), take_steps(game, 199, start=1)]
     assert values[1]["loss/autoencoder"] < 0.8 * values[0]["loss/autoencoder"]
     assert values[1]["penalty/kl"] > 0.5  # nats: the code is in use
     weights = sum(float(p.detach().abs().sum()) for p in game.sampler.parameters() if p.ndim > 1)
@@ -76,10 +73,7 @@ def test_it_learns_and_its_terms_are_there():
 def test_the_weight_of_kl_can_be_scheduled():
     words = ["lr_schedule@regularizer.kl.schedule=linear", "regularizer.kl.schedule.end=3.0", "steps=4"]
     game = build(compose(*VAE, *words), []).game
-    found = []
-    for step in range(4):
-        game.step(step)
-        found.append(game.statistics()["weight/kl"])
+    found = [take_steps(game, start=step)["weight/kl"] for step in range(4)]
     assert found == pytest.approx([1, 1.5, 2, 2.5])
 
 
@@ -113,8 +107,7 @@ def test_a_run_draws_samples_and_reconstructions(run_cli):
 def test_gaussian_likelihood_and_points(dataset):
     words = [word for word in VAE if "normalization" not in word]
     game = build(compose(*words, *dataset, "loss.likelihood=gaussian"), []).game
-    game.step(0)
-    assert math.isfinite(game.statistics()["loss/autoencoder"])
+    assert math.isfinite(take_steps(game)["loss/autoencoder"])
     real, labels = game.data.fixed(6)
     pictures = game.pictures(torch.zeros(6, 4), None, real, labels)
     assert pictures["samples"].shape == (6, *game.data.shape)

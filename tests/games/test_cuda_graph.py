@@ -9,6 +9,7 @@ from gan_runner.config.errors import ConfigError
 from gan_runner.games.cuda_graph import MOST_GRAPHS, WARM_UP, CapturedStep, put_schedules_on_device, why_not_capturable
 from gan_runner.runs.build import build
 from tests.helpers import compose
+from tests.helpers.games import floats
 from tests.helpers.taped import TapedGraph, taped, tensors
 
 MLP = ["model=mlp", "dataset=ring"]
@@ -39,20 +40,16 @@ def make(words):
     return build(compose(*common, *network, *words), []).game
 
 
-def trace(game):
-    return {tag: float(value) for tag, value in game.statistics().items()}
-
-
 def agree(words):
-    """The captured steps of a game, after each of which all was as in eager ones."""
+    """The captured steps of a game, each of which did what an eager one does."""
     eager, step = make(words), taped(make(words))
     schedules = put_schedules_on_device(eager)
     for number in range(STEPS):
         for schedule in schedules:
-            schedule.hold(number)
-        eager.step(number)
-        step(number)
-        assert trace(eager) == trace(step.game), number
+            schedule.fill(number)
+        expected, found = eager.step(number, is_logged=True), step(number, is_logged=True)
+        assert floats(expected) == floats(found), number
+        assert floats(eager.judge_held_out()) == floats(step.game.judge_held_out()), number
     for one, other in zip(tensors(eager.state_dict()), tensors(step.game.state_dict()), strict=True):
         assert torch.equal(one, other)
     return step
@@ -61,8 +58,8 @@ def agree(words):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_replayed_steps_are_those_taken_one_operator_after_another(name):
     step = agree(CONFIGS[name])
-    assert len(step.recordings) == len({step.game.due(number) for number in range(WARM_UP, STEPS)})
-    assert not step.game.remarks
+    assert len(step.recordings) == len({step.game.active_terms(number) for number in range(WARM_UP, STEPS)})
+    assert not step.said
 
 
 def test_graphs_and_single_operators_in_turn(monkeypatch):
@@ -70,7 +67,7 @@ def test_graphs_and_single_operators_in_turn(monkeypatch):
     monkeypatch.setattr("gan_runner.games.cuda_graph.MOST_GRAPHS", 1)
     step = agree(IN_TURN)
     assert len(step.recordings) == 1
-    assert "in more than 1 combinations" in step.game.remarks[0]
+    assert "in more than 1 combinations" in step.said[0]
 
 
 @pytest.mark.parametrize("name", ["schedules", "noise"])
@@ -80,10 +77,9 @@ def test_a_schedule_on_the_device_is_the_schedule(name):
     assert len(schedules) >= 2
     for number in range(2):
         for schedule in schedules:
-            schedule.hold(number)
-        plain.step(number)
-        held.step(number)
-        assert trace(held) == pytest.approx(trace(plain), rel=1e-3)
+            schedule.fill(number)
+        expected, found = plain.step(number, is_logged=True), held.step(number, is_logged=True)
+        assert floats(found) == pytest.approx(floats(expected), rel=1e-3)
 
 
 def test_what_cannot_be_recorded_goes_on_without(monkeypatch):
@@ -96,7 +92,7 @@ def test_what_cannot_be_recorded_goes_on_without(monkeypatch):
     for number in range(WARM_UP + 3):
         step(number)
     assert not step.recordings
-    assert step.game.remarks == [
+    assert step.said == [
         "capture: operation not permitted when stream is capturing; steps without a CUDA graph from here on"
     ]
 
@@ -117,7 +113,7 @@ def test_a_later_recording_that_fails(monkeypatch):
     monkeypatch.setattr(TapedGraph, "record", fail_later)
     step = agree(CONFIGS["lazy"])
     assert not step.recordings
-    assert step.game.remarks == ["capture: the host waits; steps without a CUDA graph from here on"]
+    assert step.said == ["capture: the host waits; steps without a CUDA graph from here on"]
 
 
 @pytest.mark.parametrize("is_recorded", [True, False])
@@ -127,7 +123,7 @@ def test_each_batch_is_fetched_once(is_recorded, monkeypatch):
     original = game.data.batch
     monkeypatch.setattr(game.data, "batch", lambda index, *rest: asked.append(index) or original(index, *rest))  # type: ignore[func-returns-value]
     make_nothing: Any = lambda: None  # noqa: E731
-    step = taped(game) if is_recorded else CapturedStep(game, make_nothing)
+    step = taped(game) if is_recorded else CapturedStep(game, print, make_nothing)
     for number in range(8):
         step(number)
     assert asked == list(range(8))
@@ -142,7 +138,7 @@ def test_many_sets_of_due_terms(monkeypatch):
     for number in range(20):
         step(number)
     assert len(step.recordings) == 2 < MOST_GRAPHS
-    assert "in more than 2 combinations" in game.remarks[0]
+    assert "in more than 2 combinations" in step.said[0]
 
 
 def test_capture_on_the_cpu():
@@ -184,12 +180,12 @@ def test_graphs_on_a_gpu(name, most, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
     eager, captured = make([*ON_A_GPU[name], "device=cuda"]), make([*ON_A_GPU[name], "device=cuda"])
     schedules = put_schedules_on_device(eager)
-    step = CapturedStep(captured)
+    said: list[str] = []
+    step = CapturedStep(captured, said.append)
     for number in range(100):
         for schedule in schedules:
-            schedule.hold(number)
-        eager.step(number)
-        step(number)
+            schedule.fill(number)
+        expected, found = eager.step(number, is_logged=True), step(number, is_logged=True)
     assert step.recordings
-    assert all("combinations" in remark for remark in captured.remarks)
-    assert trace(captured) == pytest.approx(trace(eager), rel=1e-3, abs=1e-5)
+    assert all("combinations" in line for line in said)
+    assert floats(found) == pytest.approx(floats(expected), rel=1e-3, abs=1e-5)

@@ -19,16 +19,16 @@ def test_term():
     assert not term.value.requires_grad
     (gradient,) = torch.autograd.grad(result, values)
     assert gradient.tolist() == pytest.approx([6 / 2, 6 / 2])
-    assert [update for update in range(10) if term.is_due(update)] == [0, 4, 8]
+    assert [update for update in range(10) if term.is_active(update)] == [0, 4, 8]
 
 
 def test_term_by_default_is_the_mean():
     term = Term(lambda values: values)
     assert term(torch.tensor([1.0, 3.0]), step=7).item() == 2
-    assert all(term.is_due(update) for update in range(3))
+    assert all(term.is_active(update) for update in range(3))
     assert term(torch.tensor([[1.0, 3.0], [5.0, 7.0]]), step=0).tolist() == [2, 6]  # one per run
     assert term.value.tolist() == [2, 6]
-    assert term.state() == {}
+    assert term.memory() == {}
 
 
 def test_lazy_term_adds_up_to_the_eager_one():
@@ -36,7 +36,7 @@ def test_lazy_term_adds_up_to_the_eager_one():
     lazy, eager = (Term(lambda values: values, weight=2.0, every=every) for every in (3, 1))
     values = torch.tensor([5.0])
     assert sum(term(values, 0) for term in [eager] for _ in range(6)) == sum(
-        lazy(values, 0) for update in range(6) if lazy.is_due(update)
+        lazy(values, 0) for update in range(6) if lazy.is_active(update)
     )
 
 
@@ -45,9 +45,9 @@ def test_term_saves_its_value_and_its_penalty_s_state():
     term(view_of(Logits(), torch.ones(2, 1), torch.zeros(2, 1)), 0)
     assert {name: value.item() for name, value in term.state_dict().items()} == {
         "value": 2.0,  # (1 - 0)² + (0 - 1)²
-        "of.real_mean": 1.0,
-        "of.fake_mean": 0.0,
-        "of.updates": 1.0,
+        "fn.real_mean": 1.0,
+        "fn.fake_mean": 0.0,
+        "fn.updates": 1.0,
     }
 
 

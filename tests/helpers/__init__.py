@@ -4,9 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-import hydra
-
-from gan_runner.config.compose import to_plain
+from gan_runner.config.compose import compose_packaged, to_plain
 from gan_runner.config.schema import conf_directory
 
 CONF = conf_directory()
@@ -33,8 +31,7 @@ def options(group: str) -> list[str]:
 
 def compose(*overrides: str) -> dict[str, Any]:
     """The plain config of some words of the command line."""
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return to_plain(hydra.compose("config", list(overrides)))
+    return to_plain(compose_packaged(list(overrides)))
 
 
 def naming(*names: str) -> str:

@@ -79,15 +79,15 @@ def path(
 ) -> np.ndarray:
     """(ψ, θ) after each step of the game, the start first: (steps + 1, 2), in float64."""
 
-    def player(network: nn.Module, terms: dict[str, Term]) -> Player:
-        return Player(network, terms, torch.optim.SGD(network.parameters(), lr=h), lr_schedule=lambda step: 1.0)
+    def player(name: str, network: nn.Module, terms: dict[str, Term]) -> Player:
+        return Player(name, network, terms, torch.optim.SGD(network.parameters(), lr=h), lr_schedule=lambda step: 1.0)
 
     regularizer = {"penalty": Term(penalty, weight=weight, every=every)} if weight else {}
     discriminator, generator = Discriminator(start[0]), Generator(start[1])
     game = Adversarial(
         players={
-            "generator": player(generator, {LOSS: Term(loss.generator)}),
-            "discriminator": player(discriminator, {LOSS: Term(loss.discriminator), **regularizer}),
+            "generator": player("generator", generator, {LOSS: Term(loss.generator)}),
+            "discriminator": player("discriminator", discriminator, {LOSS: Term(loss.discriminator), **regularizer}),
         },
         data=Origin(),
         draw_latents=lambda randomness, count: torch.zeros(count, 1),

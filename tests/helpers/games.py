@@ -11,6 +11,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from gan_runner.games.adversarial import Adversarial
+from gan_runner.games.player import Values
 from gan_runner.games.stacked_game import StackedGame
 from gan_runner.runs.build import build
 from tests.helpers import TINY, TINY_MODEL, compose
@@ -30,16 +31,15 @@ def build_game(config: dict[str, Any]) -> Any:
     return build(config, []).game
 
 
-def take_steps(game: Any, count: int, start: int = 0) -> dict[str, float]:
+def take_steps(game: Any, count: int = 1, start: int = 0) -> dict[str, float]:
     """What is logged of the last of some steps."""
-    for step in range(start, start + count):
+    for step in range(start, start + count - 1):
         game.step(step)
-    return logged(game)
+    return floats(game.step(start + count - 1, is_logged=True) | game.judge_held_out())
 
 
-def logged(game: Any) -> dict[str, float]:
-    """What is logged of a game's last step."""
-    return {tag: float(value) for tag, value in game.statistics().items()}
+def floats(values: Values) -> dict[str, float]:
+    return {tag: float(value) for tag, value in values.items()}
 
 
 def save(game: Any) -> bytes:
@@ -57,10 +57,11 @@ def restore(game: Any, saved: bytes) -> None:
 def take_steps_together(games: Sequence[Any], count: int) -> list[dict[str, float]]:
     """The same, of the runs of a sweep as one program."""
     stacked = StackedGame(games)
-    for step in range(count):
+    for step in range(count - 1):
         stacked.step(step)
-    stacked.show()
-    return [logged(game) for game in games]
+    values = stacked.step(count - 1, is_logged=True)
+    stacked.hand_out(count - 1)
+    return [floats(stacked.values_of(run, values) | game.judge_held_out()) for run, game in enumerate(games)]
 
 
 @contextmanager
@@ -89,13 +90,16 @@ class NoHostSync(TorchDispatchMode):
 
 def step_without_sync(game: Adversarial, monkeypatch: pytest.MonkeyPatch) -> None:
     for _, player in game.players.items():
-        monkeypatch.setattr(player.optimizer, "step", partial(outside_modes, player.optimizer.step))
+        monkeypatch.setattr(player.optimizer, "step", partial(without_closure, player.optimizer.step))
     with NoHostSync():
         for step in range(2):
-            game.step(step)
-        game.statistics()
+            game.step(step, is_logged=True)
+        game.judge_held_out()
 
 
-def outside_modes(function):
+def without_closure(update, closure):
+    """An optimizer's step after its closure, which alone is watched."""
+    with torch.enable_grad():
+        closure()
     with _disable_current_modes():
-        return function()
+        update()

@@ -62,6 +62,7 @@ class Unlabelled(nn.Module):
 
 def a_view(learner: nn.Module, discriminator: Any, real: Tensor, fake: Tensor, **others: Any) -> AdversarialView:
     parts = {"augment": lambda samples: samples, "loss": None, "labels": None, "randomness": a_randomness()} | others
+    parts.setdefault("batch_shape", tuple(real.shape[: getattr(learner, "run_axes", 0) + 1]))
     return AdversarialView(learner=learner, discriminator=discriminator, real=real, fake=fake, **parts)
 
 
@@ -139,6 +140,12 @@ def unstacked(stacked: Stacked, run: int) -> Stacked:
     alone.run_axes = 0
     alone.all = nn.ParameterList(parameter[run].clone() for parameter in stacked.all)
     return alone
+
+
+def take_turn(penalty: Any, view: AdversarialView, *step: int) -> Tensor:
+    """What a term, or a penalty that remembers, gives in a turn of its own."""
+    penalty.update(view)
+    return penalty(view, *step)
 
 
 def an_iterative(**others: float) -> penalties.IterativeGradientPenalty:

@@ -11,6 +11,7 @@ import torch
 from gan_runner.runs.build import build, load_data
 from gan_runner.sweeps.batched_launcher import structure
 from gan_runner.sweeps.sweep import DataCache
+from gan_runner.torch_utils.parameters import gradient_norm
 from tests.helpers.games import take_steps, take_steps_together
 
 
@@ -69,7 +70,7 @@ def idle_weights(game: Any) -> list[str]:
     """The paths of weights whose gradient is rounding, and what goes with them."""
     found = []
     for name, player in game.players.items():
-        norm = player.gradient_norm()
+        norm = gradient_norm(player.network)
         for number, (weight_name, weight) in enumerate(player.network.named_parameters()):
             assert weight.grad is not None
             if weight.grad.abs().max() < 1e-6 * norm:

@@ -85,8 +85,7 @@ class TapedGraph:
     def kept(self) -> set[int]:
         """The memory that the recording of this graph keeps."""
         its = [each for each in self.step.recordings.values() if each.graph is self]
-        found = [[*each.gradients.values(), *(value for _, _, value in each.others)] for each in its]
-        return memory(tensors(found))
+        return memory(tensors([each.values for each in its]))
 
     def replay(self) -> None:
         self.tape.repeat()
@@ -99,8 +98,14 @@ class TapedGraph:
                     torch.as_strided(tensor, (whole,), (1,), 0).fill_(float("nan"))
 
 
-def taped(game: Game) -> CapturedStep:
-    """A game's step, captured on tapes."""
-    graphs: list[TapedGraph] = []
-    step = CapturedStep(game, lambda: TapedGraph(step, graphs))
-    return step
+class TapedStep(CapturedStep):
+    """A game's step, captured on tapes; `said` is what the log would be told."""
+
+    def __init__(self, game: Game):
+        self.said: list[str] = []
+        graphs: list[TapedGraph] = []
+        super().__init__(game, self.said.append, lambda: TapedGraph(self, graphs))
+
+
+def taped(game: Game) -> TapedStep:
+    return TapedStep(game)

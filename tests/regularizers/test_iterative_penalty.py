@@ -11,7 +11,7 @@ from gan_runner.games.term import Term
 from gan_runner.games.view import AdversarialView
 from gan_runner.regularizers import penalties
 from tests.helpers import CONF
-from tests.helpers.games import make_game
+from tests.helpers.games import make_game, take_steps
 from tests.helpers.penalties import (
     Curved,
     Linear,
@@ -20,6 +20,7 @@ from tests.helpers.penalties import (
     Seeded,
     an_iterative,
     some,
+    take_turn,
     view_of,
 )
 
@@ -43,7 +44,7 @@ def test_iterated_recurrences_by_hand():
     term = Term(penalty, weight=10.0, schedule=lambda step: 1 / (1 + step))
     for step, (gap, distance, peak, rho, alpha) in enumerate(sequence):
         view = with_gap(gap)
-        result = term(view, step)
+        result = take_turn(term, view, step)
         assert penalty.distance.item() == pytest.approx(distance)
         assert penalty.peak.item() == pytest.approx(peak)
         assert penalty.rho.item() == pytest.approx(rho)
@@ -52,7 +53,7 @@ def test_iterated_recurrences_by_hand():
         assert float(term.weight_at(step)) == pytest.approx(weight)  # lambda, what is logged as weight/NAME
         assert term.value.item() == pytest.approx(0.25)  # (1 - 1.5)², unweighted
         assert result.item() == pytest.approx(weight * 0.25)
-    assert set(term.state()) == {"distance", "peak", "rho", "alpha", "updates"}
+    assert set(term.memory()) == {"distance", "peak", "rho", "alpha", "updates"}
 
 
 def test_iterated_with_smoothing_and_rate_of_the_project():
@@ -67,7 +68,7 @@ def test_iterated_with_smoothing_and_rate_of_the_project():
     distance, peak, alpha = 0.0, 0.0, 0.0
     for update in range(200):
         gap = 3 * math.exp(-update / 20)
-        penalty(with_gap(gap))
+        penalty.update(with_gap(gap))
         distance = gap if update == 0 else 0.99 * distance + 0.01 * gap
         peak = max(peak, distance)
         alpha += 0.01 * ((1 - distance / peak) - alpha)
@@ -80,14 +81,14 @@ def test_iterated_with_smoothing_and_rate_of_the_project():
 def test_iterated_where_the_peak_is_zero():
     penalty = an_iterative()
     for alpha in (0.5, 0.75):
-        result = penalty(with_gap(0.0))
+        result = take_turn(penalty, with_gap(0.0))
         assert penalty.peak.item() == 0
         assert penalty.rho.item() == 0
         assert penalty.alpha.item() == pytest.approx(alpha)
         assert result.isfinite().all()
     term = Term(penalty, weight=10.0)
-    assert term(with_gap(0.0), 0).item() == 0
-    penalty(with_gap(1.0))  # no longer the first: smoothed, and the peak by itself
+    assert take_turn(term, with_gap(0.0), 0).item() == 0
+    penalty.update(with_gap(1.0))  # no longer the first: smoothed, and the peak by itself
     assert penalty.distance.item() == pytest.approx(0.1)
     assert penalty.rho.item() == 1
 
@@ -96,8 +97,8 @@ def test_iterated_point_and_value():
     """At fake + alpha (real - fake), with the alpha that this very batch leads to."""
     network, real, fake = Quadratic(some(3, 3)), some(6, 3, seed=1), some(6, 3, seed=2)
     penalty = an_iterative().double()
-    penalty(view_of(network, real, 3 * fake))
-    result = penalty(view_of(network, real, fake))
+    penalty.update(view_of(network, real, 3 * fake))
+    result = take_turn(penalty, view_of(network, real, fake))
     assert 0 < penalty.alpha < 1
     points = fake + penalty.alpha * (real - fake)
     expected = (points @ network.matrix.detach()).norm(dim=-1).sub(1.5).square()
@@ -111,7 +112,7 @@ def test_iterated_point_and_value():
 
 def test_iterated_draws_nothing_and_is_marked():
     randomness = Seeded()
-    an_iterative().double()(view_of(Linear(some(3)), some(4, 3), some(4, 3, seed=1), randomness))
+    take_turn(an_iterative().double(), view_of(Linear(some(3)), some(4, 3), some(4, 3, seed=1), randomness))
     assert not randomness.drawn
     assert penalties.IterativeGradientPenalty.of_each_sample
 
@@ -120,14 +121,14 @@ def test_iterated_stacked_runs_equal_the_loop():
     weights, real, fake = some(3, 8), some(2, 3, 5, 2, 4), 3 * some(2, 3, 5, 2, 4, seed=1)  # updates, runs, samples
     stacked, alone = Term(an_iterative().double(), 2.0), [Term(an_iterative().double(), 2.0) for _ in range(3)]
     for update in range(2):
-        together = stacked(view_of(Curved(weights), real[update], fake[update]), 0)
+        together = take_turn(stacked, view_of(Curved(weights), real[update], fake[update]), 0)
         assert together.shape == (3,)
         for run, term in enumerate(alone):
-            single = term(view_of(Curved(weights[run]), real[update, run], fake[update, run]), 0)
+            single = take_turn(term, view_of(Curved(weights[run]), real[update, run], fake[update, run]), 0)
             torch.testing.assert_close(together[run], single)
-            for name, value in term.state().items():
-                torch.testing.assert_close(stacked.state()[name].expand(3)[run], value)
-    assert not stacked.state()["alpha"][0].isclose(stacked.state()["alpha"][1])
+            for name, value in term.memory().items():
+                torch.testing.assert_close(stacked.memory()[name].expand(3)[run], value)
+    assert not stacked.memory()["alpha"][0].isclose(stacked.memory()["alpha"][1])
 
 
 def test_iterated_state_is_saved_and_restored():
@@ -135,14 +136,11 @@ def test_iterated_state_is_saved_and_restored():
     for step in range(2):
         game.step(step)
     state = copy.deepcopy(game.state_dict())
-    assert state["discriminator"]["terms"]["iterative_gradient_penalty"]["of.updates"] == 4
+    assert state["discriminator"]["terms"]["iterative_gradient_penalty"]["fn.updates"] == 4
     resumed = make_game("loss=wasserstein", "regularizer=iterative_gradient_penalty", "discriminator_steps=2")
     resumed.load_state_dict(state)
-    for step in (2, 3):
-        game.step(step)
-        resumed.step(step)
-    tags, others = game.statistics(), resumed.statistics()
-    assert {tag: float(value) for tag, value in tags.items()} == {tag: float(value) for tag, value in others.items()}
+    tags = take_steps(game, 2, start=2)
+    assert tags == take_steps(resumed, 2, start=2)
     name = "iterative_gradient_penalty"
     assert float(tags[f"weight/{name}"]) == pytest.approx(10 * float(tags[f"state/{name}/rho"]))
     assert 0 < float(tags[f"state/{name}/rho"]) <= 1
@@ -157,4 +155,4 @@ def test_iterated_lazily_only_when_evaluated():
     )
     game.step(0)
     game.step(1)
-    assert game.discriminator.terms["iterative_gradient_penalty"].state()["updates"] == 3  # of updates 0 to 5
+    assert game.discriminator.terms["iterative_gradient_penalty"].memory()["updates"] == 3  # of updates 0 to 5

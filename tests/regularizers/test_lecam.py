@@ -6,7 +6,7 @@ from torch.func import functional_call
 
 from gan_runner.games.term import Term
 from gan_runner.regularizers import penalties
-from tests.helpers.penalties import Logits, Probe, smooth_network, some, view_of
+from tests.helpers.penalties import Logits, Probe, smooth_network, some, take_turn, view_of
 
 
 def a_lecam() -> penalties.LeCam:
@@ -27,7 +27,7 @@ def test_lecam_by_hand():
     ]
     for update, (real, fake, real_mean, fake_mean) in enumerate(sequence):
         assert lecam.updates == update
-        result = lecam(view_of(Logits(), torch.tensor(real)[:, None], torch.tensor(fake)[:, None]))
+        result = take_turn(lecam, view_of(Logits(), torch.tensor(real)[:, None], torch.tensor(fake)[:, None]))
         assert lecam.real_mean.item() == pytest.approx(real_mean)
         assert lecam.fake_mean.item() == pytest.approx(fake_mean)
         expected = [(r - fake_mean) ** 2 + (f - real_mean) ** 2 for r, f in zip(real, fake, strict=True)]
@@ -37,8 +37,8 @@ def test_lecam_by_hand():
 def test_lecam_differentiates_the_logits_and_not_the_means():
     """Also where it is the first to look at them."""
     network, lecam = Logits(), penalties.LeCam(decay=0.9)
-    lecam(view_of(network, torch.tensor([[1.0]]), torch.tensor([[-1.0]])))
-    lecam(view_of(network, torch.tensor([[2.0]]), torch.tensor([[3.0]]))).sum().backward()
+    lecam.update(view_of(network, torch.tensor([[1.0]]), torch.tensor([[-1.0]])))
+    take_turn(lecam, view_of(network, torch.tensor([[2.0]]), torch.tensor([[3.0]]))).sum().backward()
     assert network.weight.grad is not None  # α: 1.1 and -0.6
     assert network.weight.grad.item() == pytest.approx(2 * (2 + 0.6) * 2 + 2 * (3 - 1.1) * 3)
 
@@ -55,11 +55,12 @@ def test_lecam_of_stacked_runs_and_its_state():
     real, fake = some(2, 3, 4).float(), some(2, 3, 4, seed=1).float()  # updates, runs, samples
     stacked, alone = penalties.LeCam(decay=0.9), [penalties.LeCam(decay=0.9) for _ in range(3)]
     for r, f in zip(real, fake, strict=True):
-        together = stacked(view_of(Logits(), r[..., None], f[..., None]))
+        together = take_turn(stacked, view_of(Logits(), r[..., None], f[..., None]))
         for run, lecam in enumerate(alone):
-            torch.testing.assert_close(together[run], lecam(view_of(Logits(), r[run, :, None], f[run, :, None])))
+            single = take_turn(lecam, view_of(Logits(), r[run, :, None], f[run, :, None]))
+            torch.testing.assert_close(together[run], single)
     resumed = penalties.LeCam(decay=0.9)
     resumed.load_state_dict(alone[0].state_dict())
     view = view_of(Logits(), real[0, 0, :, None], fake[0, 0, :, None])
-    assert resumed(view).equal(alone[0](view))
-    assert set(Term(resumed).state()) == {"real_mean", "fake_mean", "updates"}
+    assert take_turn(resumed, view).equal(take_turn(alone[0], view))
+    assert set(Term(resumed).memory()) == {"real_mean", "fake_mean", "updates"}

@@ -16,7 +16,7 @@ from gan_runner.losses import BinaryCrossEntropy
 from gan_runner.regularizers import penalties
 from gan_runner.runs.build import build
 from tests.helpers import CONF, compose, options
-from tests.helpers.games import POINTS, make_game, step_without_sync
+from tests.helpers.games import POINTS, make_game, step_without_sync, take_steps
 from tests.helpers.penalties import (
     Curved,
     Given,
@@ -329,9 +329,7 @@ def test_a_step_with_all_of_it_never_waits_for_the_device(monkeypatch: pytest.Mo
                                   "feature_matching", "reconstruction"])  # fmt: skip
 def test_on_points(name: str) -> None:
     game = build(compose(*POINTS, f"regularizer={name}", "discriminator_steps=1"), [])[0]
-    for step in range(2):
-        game.step(step)
-    assert math.isfinite(float(game.statistics()[f"penalty/{name}"]))
+    assert math.isfinite(take_steps(game, 2)[f"penalty/{name}"])
 
 
 def test_bf16() -> None:
@@ -341,6 +339,5 @@ def test_bf16() -> None:
         "balanced_consistency]",
         "augmentation=input_noise",
     )
-    game.step(0)
-    assert all(math.isfinite(float(value)) for value in game.statistics().values())
+    assert all(math.isfinite(value) for value in take_steps(game).values())
     assert game.discriminator.terms["iterative_gradient_penalty"].value.dtype == torch.float32

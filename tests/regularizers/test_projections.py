@@ -58,12 +58,12 @@ def test_value_range_holds_after_every_update(bounds, role):
     for name, player in game.players.items():
         update = player.optimizer.step
 
-        def looking(update=update, player=player, name=name):
-            update()
+        def looking(closure, update=update, player=player, name=name):
+            update(closure)
             outside = [((p < low) | (p > high)).any() for p in player.parameters]
             seen.append((name, any(outside)))
 
-        player.optimizer.step = looking  # type: ignore[method-assign]
+        player.optimizer.step = looking  # type: ignore[method-assign,assignment]
     for step in range(4):
         game.step(step)
         for name, player in game.players.items():

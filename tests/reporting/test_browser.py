@@ -66,7 +66,7 @@ def test_the_page_of_a_sweep(sweep, browser):
     table = page.locator("table").first
     best: dict[str, list[float]] = {}
     for row in rows_of(sweep):
-        loss = next(word.removeprefix("loss=") for word in row["words"] if word.startswith("loss="))
+        loss = next(word.removeprefix("loss=") for word in row["overrides"] if word.startswith("loss="))
         best.setdefault(loss, []).append(row["best"]["value"])
     expected = sorted((statistics.fmean(values), loss) for loss, values in best.items())
     found = [row.locator("td").all_inner_texts() for row in table.locator("tbody tr").all()]
@@ -135,7 +135,7 @@ def test_tensorboard_shows_every_run_with_its_hyperparameters_and_metrics(sweep,
     assert set(table) == {job["job"] for job in jobs}
     for job in jobs:
         shown = table[job["job"]]
-        words = dict(word.split("=", 1) for word in job["words"])
+        words = dict(word.split("=", 1) for word in job["overrides"])
         assert float(shown["seed"]) == float(words["seed"])
         assert {"bce": "BinaryCrossEntropy", "hinge": "Hinge"}[words["loss"]] in shown["loss._target_"]
         assert float(shown[OBJECTIVE]) == pytest.approx(job["metrics"][OBJECTIVE], rel=1e-3)

@@ -24,10 +24,10 @@ from gan_runner.config.errors import ConfigError
 from gan_runner.reporting import plots
 from gan_runner.reporting.settings import Spread, Study, make_study
 from gan_runner.reporting.stored_runs import Curve, Run, find_runs, read_run
-from gan_runner.reporting.tables import rows, show_spread
+from gan_runner.reporting.tables import rows, spread_text
 from gan_runner.reporting.writer import write_report
 from gan_runner.storage.atomic_files import json_safe
-from gan_runner.storage.status import run_status
+from gan_runner.storage.status import host_name, run_status
 
 SWEEP = Path("sweep")
 NAN = float("nan")
@@ -63,7 +63,7 @@ def write_run(
     (path / "evaluations.jsonl").write_text(json.dumps(record) + "\n" if distances else "")
     finite = [value for value in distances if not math.isnan(value)]
     best = {"best": {"objective": objective, "value": min(finite), "step": 10}} if objective and finite else {}
-    facts = {"status": status, "reason": None, "step": 10 * len(distances), "wall_time": 6.0, "host": "elsewhere"}
+    facts = {"status": status, "reason": None, "step": 10 * len(distances), "wall_time": 6.0, "host": host_name()}
     (path / "summary.json").write_text(json.dumps(json_safe({**facts, "pid": 1, **best, **summary})))
     Image.new("RGB", (600, 600), "red").save(path / "samples" / "step_00000010.png")
     return path
@@ -97,6 +97,33 @@ def test_seeds_are_grouped_by_mean_deviation_and_count():
     assert second[:4] == ["2", "2", "3 ± 1", "4 ± 1"]
 
 
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [
+        ("prune", [None, [[10, 3.0]], [[10, 2.5]]]),  # a search sets it from the trials before
+        ("workers", [2, 0, 4]),
+        ("stream", ["auto", True, False]),
+        ("monitor", [{"diversity": 0.2}, {"diversity": 0.3}, {"diversity": None}]),
+    ],
+)
+def test_what_says_only_how_a_run_is_executed_splits_no_setting(key, values):
+    for seed, value in enumerate(values):
+        for weight in (1.0, 2.0):
+            config = {"seed": seed, key: value, "regularizer": {"r1": {"weight": weight}}}
+            words = [f"seed={seed}", f"regularizer.r1.weight={weight}", f"{key}={value}"]
+            write_run(f"{weight}-{seed}", config, [weight + seed], words=words)
+    study = read_study()
+    assert [len(setting.runs) for setting in study.settings] == [3, 3]
+    assert list(study.columns.values()) == ["weight"]
+    assert study.settings[0].spread(study.quantities[0]) == Spread(2.0, 1.0, 3)
+
+
+def test_what_it_is_measured_by_makes_another_setting():
+    for samples in (100, 200):
+        write_run(str(samples), {"seed": samples, "metric": {"modes": {"samples": samples}}}, [1.0])
+    assert [setting.label for setting in read_study().settings] == ["samples=100", "samples=200"]
+
+
 def test_one_seed_has_no_deviation():
     weights(2, 1)
     assert [row[2] for row in rows(read_study())] == ["1", "2"]
@@ -117,7 +144,7 @@ def test_one_seed_has_no_deviation():
     ],
 )
 def test_a_mean_has_the_digits_of_its_deviation(found, text):
-    assert show_spread(found) == text
+    assert spread_text(found) == text
 
 
 @pytest.mark.parametrize(("objective", "first"), [(DISTANCE, "1"), (COVERED, "2")])
@@ -548,7 +575,7 @@ def test_csv_has_a_row_per_job():
         "best modes/covered": "7.0", "wall_time": "6.0", "directory": "weight-2-1",
     }  # fmt: skip
     assert found[0]["objective"] == ""
-    assert found[0]["reason"] == "'=cmd()"  # for a spreadsheet no formula
+    assert found[0]["reason"] == "=cmd()"
 
 
 def test_csv_has_a_row_per_setting():
@@ -636,7 +663,7 @@ def test_nothing_but_damage():
 
 
 def test_a_report_needs_no_torch():
-    code = "import sys, gan_runner.reporting.verb; assert not {'torch', 'matplotlib.pyplot'} & set(sys.modules)"
+    code = "import sys, gan_runner.cli.report; assert not {'torch', 'matplotlib.pyplot'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -7,6 +7,8 @@ import torch
 from PIL import Image
 
 from gan_runner.config.errors import ConfigError
+from gan_runner.features import network
+from gan_runner.runs import evaluation
 from gan_runner.runs.build import build
 from gan_runner.runs.evaluation import Objective
 from tests.helpers import TINY, TINY_MODEL, compose, refusal
@@ -82,6 +84,31 @@ def test_evaluating_disturbs_nothing(run_cli, words):
     torch.testing.assert_close(one, other, rtol=0, atol=0)
 
 
+def test_an_evaluation_asks_before_every_batch_whether_to_stop(monkeypatch):
+    """4 are generated, a metric begins, one is looked at, and those of the training images."""
+    monkeypatch.setattr(evaluation, "BATCH", 10)
+    monkeypatch.setattr(network, "BATCH", 100)
+    built = build(compose(*DIGITS, "metric=frechet", "metric.frechet.samples=40"), [])
+    built.evaluator.prepare(built.game.data, lambda line: None)
+    asked: list[bool] = []
+
+    def stop_at(number):
+        def should_stop():
+            asked.append(len(asked) + 1 == number)
+            return asked[-1]
+
+        asked.clear()
+        return should_stop
+
+    for number in (1, 4, 5, 6, 7, 20):
+        with pytest.raises(evaluation.BrokenOff):
+            built.evaluator.evaluate(built.game, stop_at(number))
+        assert len(asked) == number
+    found = built.evaluator.evaluate(built.game, stop_at(None))["metrics"]
+    assert len(asked) == 4 + 1 + 1 + -(-found["frechet"]["real"] // 100)
+    assert built.evaluator.evaluate(built.game)["metrics"] == found
+
+
 def test_the_best_checkpoint_is_that_of_the_best_value(run_cli):
     words = [*RING, *EVERY_TWO, "steps=20", "optimizer.lr=0.02", "ema_half_life=null", "objective=modes.wasserstein"]
     code, out, err = run_cli(*words, f"hydra.run.dir={RUN}")
@@ -106,7 +133,7 @@ def test_a_run_returns_its_best_value(monkeypatch):
     from gan_runner.runs.run import prepare
 
     train = prepare(compose(*RING, *EVERY_TWO), [])
-    best = train(RUN.absolute(), documents={}, title="", notes=[])
+    best = train(RUN.absolute(), hydra_files={}, title="", notes=[])
     values = [record["metrics"]["modes"]["values"]["wasserstein"] for record in rows(RUN / "evaluations.jsonl")]
     assert best == min(values)
 

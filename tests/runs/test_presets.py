@@ -11,6 +11,7 @@ import torch
 from gan_runner.runs.budgets import count_parameters
 from gan_runner.runs.build import build
 from tests.helpers import compose, naming
+from tests.helpers.games import take_steps
 
 MNIST = (28, 28)
 
@@ -69,8 +70,7 @@ def test_l1_gan(preset):
         for name, player in game.players.items()
     }
     term = game.discriminator.terms["l1"]
-    game.step(0)
-    tags = game.statistics()
+    tags = take_steps(game)
     assert float(tags["penalty/l1/discriminator"]) == pytest.approx(before["discriminator"], rel=1e-5)
     assert float(tags["penalty/l1/generator"]) == pytest.approx(before["generator"], rel=1e-5)
     assert term.weight_at(0) == 1e-4
@@ -82,8 +82,7 @@ def test_l1_vae(preset):
     encoder, decoder = dense(784, 128, 256, 2 * 32), dense(32, 256, 128, 784)
     assert parameters(game) == {"autoencoder": encoder + decoder}
     weights = sum(float(p.detach().double().abs().sum()) for p in game.sampler.parameters() if p.ndim > 1)
-    game.step(0)
-    tags = game.statistics()
+    tags = take_steps(game)
     assert float(tags["penalty/l1"]) == pytest.approx(weights, rel=1e-5)
     assert tags["weight/l1"] == 1e-3
     assert float(tags["penalty/kl"]) > 0
@@ -121,22 +120,20 @@ def test_iterative_penalty(preset, name, shape):
     distance = peak = alpha = 0.0
     for step in range(3):
         gaps: list[float] = []
-        learn = game.discriminator.learn
+        objective = game.discriminator.objective
 
-        def spy(objective, step, learn=learn, gaps=gaps):
-            learn(objective, step)
-            logits = game.last_logits
-            gaps.append(float((logits["real"].mean() - logits["fake"].mean()).abs()))
+        def spy(view, *rest, objective=objective, gaps=gaps):
+            gaps.append(float((view.real_logits.detach().mean() - view.fake_logits.detach().mean()).abs()))
+            return objective(view, *rest)
 
-        game.discriminator.learn = spy
-        game.step(step)
-        game.discriminator.learn = learn
+        game.discriminator.objective = spy
+        tags = take_steps(game, start=step)
+        game.discriminator.objective = objective
         for number, gap in enumerate(gaps):
             distance = gap if step == number == 0 else 0.99 * distance + 0.01 * gap
             peak = max(peak, distance)
             rho = distance / peak if peak else 0.0
             alpha += 0.01 * ((1 - rho) - alpha)
-        tags = game.statistics()
         state = {key: float(tags[f"state/iterative_gradient_penalty/{key}"]) for key in ("distance", "rho", "alpha")}
         assert state == pytest.approx({"distance": distance, "rho": rho, "alpha": alpha}, rel=1e-4, abs=1e-7)
         assert float(tags["weight/iterative_gradient_penalty"]) == pytest.approx(10 * rho, rel=1e-5)

@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 
-from gan_runner.games.stacked_game import StackedGame, difference
+from gan_runner.games.stacked_game import StackedGame, why_different
 from gan_runner.storage.checkpoint import load
 from gan_runner.storage.status import run_status
 from gan_runner.sweeps.batched_launcher import chunks, own_bytes, structure
@@ -46,11 +46,11 @@ def test_a_penalty_that_mixes_the_runs_is_seen():
         return sum(parameter.abs().sum() for parameter in view.learner.parameters()).expand(view.real.shape[:-3])
 
     pair = [games_of(configs) for _ in range(2)]
-    assert difference(pair[0], StackedGame(pair[1])) is None
+    assert why_different(pair[0], StackedGame(pair[1])) is None
     pair = [games_of(configs) for _ in range(2)]
     for game in [*pair[0], *pair[1]]:
-        game.players["discriminator"].terms["l1"].of = unaware
-    assert "l1 of the discriminator" in str(difference(pair[0], StackedGame(pair[1])))
+        game.players["discriminator"].terms["l1"].fn = unaware
+    assert "stacked, penalty/l1 would be" in str(why_different(pair[0], StackedGame(pair[1])))
 
 
 @pytest.mark.parametrize("words", [MLP, ["model=dcgan", *TINY_MODEL]], ids=" ".join)
@@ -63,7 +63,7 @@ def test_memory(words):
     alone.step(0)
     together = StackedGame(games)
     together.step(0)
-    together.show()
+    together.hand_out(0)
 
     def storages(things: list[Any]) -> int:
         found: dict[int, int] = {}
@@ -110,6 +110,26 @@ def test_structure():
     }  # fmt: skip
     assert [path for path, value in same.items() if not changed(path, value)] == []
     assert [path for path, value in other.items() if changed(path, value)] == []
+
+
+@pytest.mark.parametrize("role", ["projection", "gradient", "parametrization"])
+def test_what_is_no_penalty_has_no_weight(role):
+    """Nor a schedule: keys of that name are the component's, and one component acts on all runs."""
+
+    def config(weight, end):
+        node = {"role": role, "weight": weight, "schedule": {"_target_": "x", "end": end}}
+        return compose() | {"regularizer": {"mine": node}}
+
+    assert structure(config(1, 2)) == structure(config(1, 2))
+    assert structure(config(1, 2)) != structure(config(3, 2))
+    assert structure(config(1, 2)) != structure(config(1, 3))
+
+
+def test_schedules_may_differ_in_any_argument():
+    """Each run's is called by itself."""
+    first, second = (compose() for _ in range(2))
+    first["lr_schedule"]["shape"], second["lr_schedule"]["shape"] = "round", [1, 2]
+    assert structure(first) == structure(second)
 
 
 def test_chunks():
@@ -197,9 +217,11 @@ def test_an_interrupted_group_goes_on(run_cli, monkeypatch, during_evaluation):
             os.kill(os.getpid(), signal.SIGINT)
 
     if during_evaluation:
-        monkeypatch.setattr(Evaluator, "evaluate", lambda self, game: (interrupt(0), evaluate(self, game))[1])
+        monkeypatch.setattr(Evaluator, "evaluate", lambda self, *rest: (interrupt(0), evaluate(self, *rest))[1])
     else:
-        monkeypatch.setattr(StackedGame, "step", lambda self, number: (interrupt(number), step(self, number))[1])
+        monkeypatch.setattr(
+            StackedGame, "step", lambda self, number, **to: (interrupt(number), step(self, number, **to))[1]
+        )
     code, _, error = run_cli(*SWEEP, *words)
     assert code == 130, error
     assert "resume outputs/sweeps/s --batched" in error
@@ -218,25 +240,25 @@ def test_an_interrupted_group_goes_on(run_cli, monkeypatch, during_evaluation):
 
 
 def test_skipping_extending_and_retrying(run_cli, monkeypatch):
-    from gan_runner.runs import recorder as report
+    from gan_runner.runs.recorder import Recorder
 
     assert run_cli(*SWEEP, f"{WEIGHT}=1,2")[0] == 0
     before = {name: (ROOT / name / "summary.json").read_bytes() for name in statuses()}
-    read = report.Report.read
+    read = Recorder.read
 
-    def fail(self, number):
+    def fail(self, number, values):
         if self.settings.seed == 1 and number == 4:
             raise RuntimeError("the sky fell")
-        return read(self, number)
+        return read(self, number, values)
 
-    monkeypatch.setattr(report.Report, "read", fail)
+    monkeypatch.setattr(Recorder, "read", fail)
     words = [*SWEEP, f"{WEIGHT}=1,2", "seed=0,1,2"]
     outcome = run_cli(*words)
     refusal(outcome, "4 completed, 2 failed")
     assert "4 jobs as one program" in outcome[1]
     assert "Traceback" in (ROOT / "weight-1_seed-1/gan_runner.log").read_text()
     assert {name: (ROOT / name / "summary.json").read_bytes() for name in before} == before
-    monkeypatch.setattr(report.Report, "read", read)
+    monkeypatch.setattr(Recorder, "read", read)
     code, out, error = run_cli(*words, "retry_failed=true")
     assert code == 0, error
     assert "2 jobs as one program" in out
@@ -259,7 +281,7 @@ def test_a_structural_sweep(run_cli):
 def test_a_job_that_cannot_be_built(run_cli, monkeypatch):
     from gan_runner.sweeps import grid
 
-    monkeypatch.setattr(grid, "check", lambda *_, **__: [])
+    monkeypatch.setattr(grid, "check_jobs", lambda *_, **__: [])
     outcome = run_cli(*SWEEP, f"{WEIGHT}=-1,1,2")
     refusal(outcome, "2 completed, 1 failed")
     assert statuses() == {"weight--1": "failed", "weight-1": "completed", "weight-2": "completed"}
@@ -269,10 +291,10 @@ def test_a_job_that_cannot_be_built(run_cli, monkeypatch):
 def test_too_little_memory_for_all(run_cli, monkeypatch):
     step = StackedGame.step
 
-    def want(self, number):
+    def want(self, number, **options):
         if len(self.games) > 3 and number == 4:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        step(self, number)
+        return step(self, number, **options)
 
     monkeypatch.setattr(StackedGame, "step", want)
     code, out, error = run_cli(*SWEEP, "seed=range(5)")
@@ -290,10 +312,10 @@ def test_too_little_memory_for_all(run_cli, monkeypatch):
 def test_what_fails_together_is_done_one_by_one(run_cli, monkeypatch):
     step = StackedGame.step
 
-    def fail(self, number):
+    def fail(self, number, **options):
         if number == 4:
             raise RuntimeError("vmap: not that")
-        step(self, number)
+        return step(self, number, **options)
 
     monkeypatch.setattr(StackedGame, "step", fail)
     code, out, error = run_cli(*SWEEP, "seed=range(2)")

@@ -15,11 +15,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 optuna = pytest.importorskip("optuna")
 
 from gan_runner.config.errors import ConfigError  # noqa: E402
+from gan_runner.runs.evaluation import Objective  # noqa: E402
 from gan_runner.storage.status import run_status  # noqa: E402
 from gan_runner.sweeps import search  # noqa: E402
 from gan_runner.sweeps.jobs import Composer  # noqa: E402
 from gan_runner.sweeps.launchers import Launch  # noqa: E402
-from gan_runner.sweeps.search import Settings, Space, distribution, values  # noqa: E402
+from gan_runner.sweeps.search import SearchSettings, Space, all_values, distribution  # noqa: E402
 from tests.helpers import refusal  # noqa: E402
 from tests.helpers.runs import summary  # noqa: E402
 
@@ -51,7 +52,7 @@ def space(*words, **changes):
         "batch": None,
     }
     overrides = [override(word) for word in words]
-    return Space({each.get_key_element(): each for each in overrides}, Settings(**plain | changes))
+    return Space({each.get_key_element(): each for each in overrides}, SearchSettings(**plain | changes))
 
 
 def trials(name="s"):
@@ -72,7 +73,7 @@ class Stub:
     def __init__(self, monkeypatch, course, *, at_once=1):
         self.course, self.batches, self.limits = course, [], []
         monkeypatch.setattr(search, "launch_of", lambda launcher: Launch(self, processes=at_once))
-        monkeypatch.setattr(search, "finish", lambda sweep: None)
+        monkeypatch.setattr(search, "print_sweep_report", lambda sweep: None)
 
     def __call__(self, sweep, jobs, trust, processes):
         self.batches.append([job.name for job in jobs])
@@ -128,8 +129,8 @@ def test_ranges_that_are_none(word):
 
 
 def test_all_values_of_a_range():
-    assert values(distribution(override("a=range(0.5,2,0.5)"))) == [0.5, 1.0, 1.5]
-    assert values(distribution(override("a=int(interval(1,3))"))) == [1, 2, 3]
+    assert all_values(distribution(override("a=range(0.5,2,0.5)"))) == [0.5, 1.0, 1.5]
+    assert all_values(distribution(override("a=int(interval(1,3))"))) == [1, 2, 3]
 
 
 def search_bowl(sampler, seed):
@@ -290,7 +291,7 @@ def test_a_pruned_run(run_cli):
 
 def test_a_search_that_prunes(run_cli, monkeypatch):
     monkeypatch.setattr(search.Search, "limits", lambda self: [[2, 0.001]] if self.study.trials[1:] else None)
-    monkeypatch.setattr(search, "finish", lambda sweep: None)
+    monkeypatch.setattr(search, "print_sweep_report", lambda sweep: None)
     code, out, error = run_cli(*line(LEARNING_RATE, trials=2))
     assert (code, error) == (0, "")
     assert ", pruned\n" in out
@@ -332,9 +333,23 @@ def test_without_a_metric(run_cli):
 
 def test_a_sweep_that_is_no_search(run_cli, monkeypatch):
     Path("outputs/sweeps/s").mkdir(parents=True)
-    job = {"name": "a", "identity": "a", "words": [], "config": {}, "title": "", "notes": []}
+    job = {"name": "a", "identity": "a", "overrides": [], "config": {}, "title": "", "notes": []}
     Path("outputs/sweeps/s/jobs.jsonl").write_text(json.dumps(job) + "\n")
     refusal(run_cli(*line(LEARNING_RATE, trials=2)), "outputs/sweeps/s", "no search")
+
+
+def test_a_search_that_counted_other_keys_goes_on(tmp_path):
+    """Version 0.1 took sample_count for what makes a search another one."""
+    path, objective = tmp_path / "search.db", Objective(TAG, False)
+    with search.open_study(path, objective, {"steps": "3"}) as study:
+        study.set_user_attr("line", {"steps": "3", "sample_count": "9", "objective": TAG})
+    with search.open_study(path, objective, {"steps": "3"}):
+        pass
+    with (
+        pytest.raises(ConfigError, match=r"another search: steps was 3 and is to be 4; choose"),
+        search.open_study(path, objective, {"steps": "4"}),
+    ):
+        pass
 
 
 def test_a_damaged_study(run_cli, monkeypatch):

@@ -24,18 +24,18 @@ class GridSweeper(Sweeper):
         self.params = params or {}
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Hydra's."""
+        """What Hydra calls first."""
         self.loader, self.master = hydra_context.config_loader, config
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
 
     def sweep(self, arguments: list[str]) -> None:
-        """Run the jobs that the words of the command line, and of the config, expand to."""
+        """Run the jobs that the overrides of the command line, and of the config, expand to."""
         from gan_runner.sweeps.grid import run_grid
 
-        words = [f"{key}={value}" for key, value in self.params.items()] + arguments
-        run_grid(self.master, self.loader, self.launcher, words)
+        overrides = [f"{key}={value}" for key, value in self.params.items()] + arguments
+        run_grid(self.master, self.loader, self.launcher, overrides)
 
 
 class SearchSweeper(GridSweeper):
@@ -48,24 +48,22 @@ class SearchSweeper(GridSweeper):
     def sweep(self, arguments: list[str]) -> None:
         """Run the trials of a search. Raises ConfigError where Optuna is not installed."""
         from gan_runner.config.errors import ConfigError
-        from gan_runner.runs.signals import interruptible_imports
 
         try:
-            with interruptible_imports():
-                from gan_runner.sweeps.search import run_search
+            from gan_runner.sweeps.search import run_search
         except ModuleNotFoundError as error:
             if error.name not in ("optuna", "sqlalchemy"):
                 raise
             raise ConfigError("hydra/sweeper=search needs Optuna: pip install 'gan-runner[search]'") from error
-        words = [f"{key}={value}" for key, value in self.params.items()] + arguments
-        run_search(self.master, self.loader, self.launcher, words, self.settings)
+        overrides = [f"{key}={value}" for key, value in self.params.items()] + arguments
+        run_search(self.master, self.loader, self.launcher, overrides, self.settings)
 
 
 class ComposedLauncher(Launcher):
     """A launcher for the sweepers of this package alone, which compose the jobs."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Hydra's."""
+        """What Hydra calls first."""
 
     @abstractmethod
     def of_composed_jobs(self) -> Any:
@@ -85,7 +83,7 @@ class PoolLauncher(ComposedLauncher):
         self.processes, self.threads = processes, threads
 
     def of_composed_jobs(self) -> Any:
-        """In processes."""
+        """A launch in processes."""
         from gan_runner.sweeps.launchers import Launch, run_in_processes
 
         return Launch(run_in_processes, processes=self.processes, threads=self.threads)
@@ -98,7 +96,7 @@ class BatchedLauncher(ComposedLauncher):
         self.max_group = max_group
 
     def of_composed_jobs(self) -> Any:
-        """Stacked. Raises ConfigError."""
+        """A launch of stacked jobs. Raises ConfigError for a group size that is no whole number from 1."""
         from gan_runner.config.errors import ConfigError
         from gan_runner.sweeps.batched_launcher import MAX_GROUP, run_batched
         from gan_runner.sweeps.launchers import Launch
