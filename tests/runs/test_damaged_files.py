@@ -3,39 +3,15 @@
 import pytest
 
 from tests.helpers import METRIC, SMALL, refusal
-from tests.helpers.runs import rows, summary
+from tests.helpers.runs import rows
 
 
-@pytest.mark.parametrize("verb", ["sample", "evaluate"])
-def test_a_truncated_checkpoint_is_one_line(run_cli, small_run, verb):
-    last = small_run / "checkpoints" / "last.pt"
-    last.write_bytes(last.read_bytes()[:5000])
-    refusal(run_cli(verb, str(small_run)), "last.pt")
-
-
-def test_resume_goes_on_from_the_checkpoint_before(run_cli, small_run):
-    last = small_run / "checkpoints" / "last.pt"
-    last.write_bytes(last.read_bytes()[:5000])
-    code, out, error = run_cli("resume", str(small_run), "steps=5")
-    assert code == 0, error
-    assert "warning" in out
-    assert "previous.pt" in out
-    assert (small_run / "checkpoints" / "last.pt.damaged").exists()
-    assert summary()["status"] == "completed"
-
-
-@pytest.mark.parametrize("name", ["summary.json", ".hydra/config.yaml"])
-@pytest.mark.parametrize("content", ["", "{", "[1, 2]", "null", "\x00\x01"])
-def test_a_malformed_directory_is_one_line(run_cli, small_run, name, content):
-    (small_run / name).write_text(content)
-    refusal(run_cli("resume", str(small_run)))
-
-
-def test_a_changed_byte_and_the_verbs(small_run, run_cli):
+@pytest.mark.parametrize("is_cut", [True, False])
+def test_a_damaged_checkpoint_and_the_verbs(is_cut, small_run, run_cli):
     path = small_run / "checkpoints/last.pt"
     whole = bytearray(path.read_bytes())
     whole[len(whole) // 2] ^= 1
-    path.write_bytes(whole)
+    path.write_bytes(whole[:5000] if is_cut else whole)
     for words in (["sample", "run"], ["evaluate", "run", *METRIC]):
         refusal(run_cli(*words), "run/checkpoints/last.pt", "SHA-256")
     refusal(run_cli(*SMALL, "init_from=run", "hydra.run.dir=next"), "init_from=run", "last.pt")
@@ -48,11 +24,10 @@ FILES = [
     ("metrics.jsonl", b"\xff\x00", "resume", None),
     ("evaluations.jsonl", CUT, "evaluate", None),
     ("evaluations.jsonl", CUT, "resume", None),
-    ("summary.json", b"", "resume", "run/summary.json"),
-    ("summary.json", b"[]", "resume", "run/summary.json"),
-    ("summary.json", b'"status"', "resume", "run/summary.json"),
-    ("summary.json", b"{", "resume", "run/summary.json"),
-    ("summary.json", b"\xff", "resume", "run/summary.json"),
+    *(
+        ("summary.json", content, "resume", "run/summary.json")
+        for content in (b"", b"[]", b"null", b'"status"', b"{", b"\xff", b"\x00\x01")
+    ),
     ("summary.json", b"{", "sample", None),
     ("summary.json", b"{", "evaluate", None),
     *(
@@ -61,8 +36,11 @@ FILES = [
             b"",
             b"[]",
             b"3",
+            b"null",
+            b"{",
             b"a: [",
             b"\xff",
+            b"\x00\x01",
             b"model: {}",
             b"seed: &a [1]\nx: *a",
             b"[" * 5000,

@@ -408,6 +408,7 @@ def test_a_damaged_checkpoint_falls_back(start, resume, straight, killed, damage
     out, _ = resume()
     assert re.search(r"warning: .*last\.pt.*previous\.pt", out)
     assert summary()["resumed"][-1]["step"] == 6
+    assert (RUN / "checkpoints/last.pt.damaged").exists()
     assert not list(differences(straight, contents(RUN)))
 
 

@@ -215,16 +215,6 @@ def test_sample_refuses(run, run_cli):
     refuses("config.yaml")
 
 
-def test_a_received_directory_runs_no_code(run, run_cli):
-    path = RUN / ".hydra/config.yaml"
-    for target in ("torch.load", "torch.hub.load", "os.system", "torch.nn.functional.importlib.import_module"):
-        config = yaml.safe_load(path.read_text())
-        config["model"]["generator"]["_target_"] = target
-        config["trust"] = ["os", "torch"]
-        path.write_text(yaml.safe_dump(config))
-        refusal(run_cli("sample", str(RUN)), target, "not allowed")
-
-
 def test_sample_needs_none_of_what_only_trains(run_cli, monkeypatch):
     """A penalty of a package that is not at hand, or not trusted, is no part of the generator."""
     Path("mine.py").write_text("def drift(view): return view.real_logits.square()\n")
