@@ -20,13 +20,9 @@ Fraction = Annotated[float, Ge(0), Le(1)]
 class Randomness(Protocol):
     """Where the random numbers come from: tensors of the given shape on the device of the images."""
 
-    def uniform(self, *shape: int) -> Tensor:
-        """U[0, 1)."""
-        ...
+    def uniform(self, *shape: int) -> Tensor: ...
 
-    def normal(self, *shape: int) -> Tensor:
-        """N(0, 1)."""
-        ...
+    def normal(self, *shape: int) -> Tensor: ...
 
 
 def diffaugment(

@@ -51,13 +51,11 @@ class BinaryCrossEntropy:
         self.real_label, self.fake_label = real_label, fake_label
 
     def discriminator(self, view: Logits) -> Tensor:
-        """(..., N)."""
         # softplus(x) - t x, in the form that is exact where t is 1 and where it is 0.
         real = F.softplus(-view.real_logits) + (1 - self.real_label) * view.real_logits
         return real + (F.softplus(view.fake_logits) - self.fake_label * view.fake_logits)
 
     def generator(self, view: Logits) -> Tensor:
-        """(..., N)."""
         return F.softplus(-view.fake_logits)
 
 
@@ -68,7 +66,6 @@ class SaturatingBinaryCrossEntropy(BinaryCrossEntropy):
     """
 
     def generator(self, view: Logits) -> Tensor:
-        """(..., N)."""
         return -F.softplus(view.fake_logits)
 
 
@@ -79,11 +76,9 @@ class Wasserstein:
     """
 
     def discriminator(self, view: Logits) -> Tensor:
-        """(..., N)."""
         return view.fake_logits - view.real_logits
 
     def generator(self, view: Logits) -> Tensor:
-        """(..., N)."""
         return -view.fake_logits
 
 
@@ -94,7 +89,6 @@ class Hinge(Wasserstein):
     """
 
     def discriminator(self, view: Logits) -> Tensor:
-        """(..., N)."""
         return F.relu(1 - view.real_logits) + F.relu(1 + view.fake_logits)
 
 
@@ -105,11 +99,9 @@ class LeastSquares:
     """
 
     def discriminator(self, view: Logits) -> Tensor:
-        """(..., N)."""
         return ((view.real_logits - 1).square() + view.fake_logits.square()) / 2
 
     def generator(self, view: Logits) -> Tensor:
-        """(..., N)."""
         return (view.fake_logits - 1).square() / 2
 
 
@@ -120,11 +112,9 @@ class Relativistic:
     """
 
     def discriminator(self, view: Logits) -> Tensor:
-        """(..., N)."""
         return F.softplus(view.fake_logits - view.real_logits)
 
     def generator(self, view: Logits) -> Tensor:
-        """(..., N)."""
         return F.softplus(view.real_logits - view.fake_logits)
 
 
@@ -135,11 +125,9 @@ class RelativisticAverage:
     """
 
     def discriminator(self, view: Logits) -> Tensor:
-        """(..., N)."""
         return average_pairing(view.real_logits, view.fake_logits)
 
     def generator(self, view: Logits) -> Tensor:
-        """(..., N)."""
         return average_pairing(view.fake_logits, view.real_logits)
 
 
@@ -159,7 +147,6 @@ class Elbo:
         self.likelihood, self.sd = likelihood, sd
 
     def autoencoder(self, view: Decoded) -> Tensor:
-        """(..., N)."""
         if self.likelihood == "bernoulli":
             entries = F.binary_cross_entropy_with_logits(view.decoded, view.real, reduction="none")
         else:

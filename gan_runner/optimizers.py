@@ -74,7 +74,6 @@ class FiniteDifference(optim.Optimizer):
         self.param_groups, self.state, self.defaults = self.rule.param_groups, self.rule.state, self.rule.defaults
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """The inverse of `state_dict`."""
         self.rule.load_state_dict(state_dict)
         self.share()
 
@@ -130,7 +129,7 @@ class FiniteDifference(optim.Optimizer):
         return gradient
 
     def by_directions(self, start: Tensor, at: Callable[[Tensor], Tensor]) -> Tensor:
-        """Likewise, the mean over random directions, each a draw of its own."""
+        """The same as the mean over random directions, each a draw of its own."""
         assert self.directions is not None
         gradient = torch.zeros_like(start)
         here = None if self.method == "central" else at(start)

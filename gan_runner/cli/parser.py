@@ -11,20 +11,19 @@ CHECKPOINTS = ("last", "previous", "best")  # those with a name of their own
 
 
 class VerbParser(argparse.ArgumentParser):
-    """Of a verb and its directory. Raises ConfigError where argparse would print a page of usage and exit with 2."""
+    """The flags of a verb and its directory. Raises ConfigError where argparse would print its usage and exit."""
 
     def __init__(self, verb: str, description: str, directory: str = "a run directory"):
         super().__init__(prog=f"gan-runner {verb}", description=description)
         self.add_argument("directory", metavar="DIR", type=Path, help=directory)
 
     def error(self, message: str) -> NoReturn:
-        """One line."""
         verb = self.prog.rpartition(" ")[2]
         raise ConfigError(f"{verb}: {message}; {self.prog} --help says more")
 
 
 class RunParser(VerbParser):
-    """Of a verb that builds the networks of a run: its config may be changed."""
+    """The flags of a verb that builds the networks of a run: its config may be changed."""
 
     def __init__(self, verb: str, description: str):
         super().__init__(verb, description)

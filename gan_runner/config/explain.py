@@ -63,7 +63,7 @@ def one_line(message: str) -> str:
 
 
 def explain_unknown(key: str, arguments: list[str]) -> str:
-    """Of a key that the composed config does not have."""
+    """One message about a key that the composed config does not have."""
     group, _, name = key.partition("@")[2].partition(".") if "@" in key else key.partition(".")
     name = name.partition(".")[0]
     known = keys_near(arguments)

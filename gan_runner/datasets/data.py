@@ -32,7 +32,7 @@ class Data(ABC):
     """
 
     shape: tuple[int, ...]
-    """Of one sample: (C, H, W) or (D,)."""
+    """The shape of one sample: (C, H, W) or (D,)."""
     num_classes: int
     """0 = no labels."""
     size: int | None
@@ -216,7 +216,7 @@ class Samples(Data):
         return self._normalised(self._samples.index_select(0, rows).to(self.device)), labels
 
     def training(self, count: int | None) -> Labelled:
-        """Those of `fixed`, not normalised; all of them without a copy, where they are in memory."""
+        """The samples of `fixed`, not normalised; all of them without a copy, where they are in memory."""
         labels = None if self._labels is None else self._labels.cpu()
         if count is None or count >= self.size:
             return self._samples.to("cpu"), labels
@@ -305,7 +305,7 @@ class Endless(Data):
         return self.draw(seeded(derive(self.seed, "fixed"), self.device), count)
 
     def training(self, count: int | None) -> Labelled:
-        """Those of `fixed`. Raises ValueError for all of them, as there is no end to them."""
+        """The samples of `fixed`. Raises ValueError for all of them, as there is no end to them."""
         if count is None:
             raise ValueError("this dataset is endless: say how many samples")
         samples, labels = self.fixed(count)
@@ -322,18 +322,15 @@ class Recorded(Data):
         vars(self).update(record)
 
     def batch(self, index: int, batch_size: int, seed: int) -> Labelled:
-        """Raises ValueError."""
         raise ValueError("a checkpoint holds no real samples")
 
     def held_out(self, count: int) -> None:
         """None."""
 
     def fixed(self, count: int) -> Labelled:
-        """Raises ValueError."""
         return self.batch(0, count, 0)
 
     def training(self, count: int | None) -> Labelled:
-        """Raises ValueError."""
         return self.batch(0, 0, 0)
 
 

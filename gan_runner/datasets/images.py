@@ -45,7 +45,6 @@ class Member(NamedTuple):
     name: str
 
     def open(self, mode: Literal["rb"]) -> IO[bytes]:
-        """Open it to be read."""
         return opened_archive(self.archive, os.getpid()).open(self.name)
 
     def __str__(self) -> str:

@@ -40,7 +40,6 @@ class OnDisk(ABC):
 
     @property
     def shape(self) -> torch.Size:
-        """Of all samples."""
         return torch.Size([len(self._rows), *self._sample_shape])
 
     def __len__(self) -> int:
@@ -50,7 +49,6 @@ class OnDisk(ABC):
         return self._read(self._rows[part])
 
     def dim(self) -> int:
-        """The number of axes."""
         return len(self.shape)
 
     @property
@@ -59,7 +57,7 @@ class OnDisk(ABC):
         return math.prod(self.shape) * self.dtype.itemsize
 
     def among(self, rows: Tensor) -> Self:
-        """Those of the samples, in this order."""
+        """Read some of the samples, in this order."""
         some = copy.copy(self)
         some._rows = self._rows[rows]
         return some

@@ -77,7 +77,7 @@ class Stacked(Data):
         return samples * self.scale + self.shift, labels
 
     def training(self, count: int | None) -> Labelled:
-        """Those of `fixed`, not normalised. Raises ValueError for all of them, as there is no end to them."""
+        """The samples of `fixed`, not normalised. Raises ValueError for all of them, as there is no end to them."""
         if count is None:
             raise ValueError("this dataset is endless: say how many samples")
         samples, labels = self._fixed(count)

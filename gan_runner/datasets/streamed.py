@@ -66,7 +66,6 @@ class Streamed(Samples):
         return self.finished(samples, index, seed), labels
 
     def close(self) -> None:
-        """End the workers."""
         feed: Any = self._feed
         self._feed = self._next = None
         if feed is None:
@@ -78,7 +77,7 @@ class Streamed(Samples):
                 worker.join()
 
     def training(self, count: int | None) -> Labelled:
-        """Those of `Samples`. Raises ValueError if these are all and exceed the host's memory."""
+        """Training samples, as from `Samples`. Raises ValueError if all are wanted and exceed the host's memory."""
         are_all = count is None or count >= self.size
         available = free_memory(torch.device("cpu")) if self.is_on_disk and are_all else None
         if available is not None and self.nbytes > available:
@@ -163,7 +162,7 @@ def deaf_children() -> Iterator[None]:
 
 
 def end_with_parent(parent: int, worker: int) -> None:
-    """In a worker: obey its parent's SIGTERM and no one else's, and end at once when the parent is gone."""
+    """Make a worker obey its parent's SIGTERM and no one else's, and end at once when the parent is gone."""
     if hasattr(signal, "sigwaitinfo"):
         threading.Thread(target=_obey, args=(parent,), daemon=True).start()
     else:
@@ -182,7 +181,7 @@ def _obey(parent: int) -> None:
 
 
 def place(data: Data, device: torch.device, stream: Place, workers: int) -> tuple[Data, list[str]]:
-    """The data, resident on the device or streaming to it, and what is to be said of that.
+    """Put the data on the device, or let it stream there; the data, and lines for the log.
 
     On the CPU, samples in host memory are resident as they are, and those in files are if they fit it.
     Raises ValueError where `stream` cannot be had.

@@ -170,7 +170,7 @@ def _fitted(part: tuple[Tensor, Tensor], image_size: ImageSize, channels: Channe
 def _samples(
     training: Part, held_out: Part, *, num_classes: int, normalization: Normalization, flip: bool, seed: int
 ) -> Data:
-    """Of the training part and the held-out one."""
+    """The names of the training part and of the held-out one."""
     return Samples(
         *training,
         held_out=held_out[0],

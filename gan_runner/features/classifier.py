@@ -101,7 +101,7 @@ class Classifier(FeatureNetwork):
         self.network.eval().requires_grad_(False)
 
     def _build(self) -> "ConvolutionalNetwork":
-        """With initial weights that depend on `seed` alone; the global random numbers stay as they are."""
+        """A network whose initial weights depend on `seed` alone; the global random numbers stay as they are."""
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(derive(self.seed, "weights"))
             network = ConvolutionalNetwork(self.shape, self.num_classes, self.width)

@@ -79,7 +79,6 @@ class LeNet5(nn.Module):
         self.fc = nn.ModuleDict({"f6": nn.Linear(120, 84), "f7": nn.Linear(84, 10)})
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Features and logits."""
         x = F.max_pool2d(self.convnet["c1"](images).tanh(), 2)
         x = F.max_pool2d(self.convnet["c3"](x).tanh(), 2)
         x = self.convnet["c5"](x).tanh().flatten(1)

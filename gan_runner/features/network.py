@@ -21,17 +21,17 @@ class FeatureNetwork(ABC):
     """
 
     name: str
-    """As the config calls it."""
+    """The name that the config has for it."""
     resize: str
     """What happens to images of another size, for the record: such as 'bilinear, antialiased, to 32x32', or 'none'."""
     dimension: int
     """Features of an image."""
     sha256: str
-    """Of the weights; known after `prepare`."""
+    """The SHA-256 of the weights; known after `prepare`."""
     device: torch.device = torch.device("cpu")
     """Where it looks: the dataset's device, after `prepare`."""
     accuracy: float | None = None
-    """On held-out samples of the dataset, where the network knows its classes."""
+    """The accuracy on held-out samples, where the network knows the dataset's classes."""
 
     @abstractmethod
     def prepare(self, data: Data, say: Callable[[str], None]) -> None:

@@ -29,17 +29,14 @@ class Adversarial(Game):
 
     @property
     def generator(self) -> Player:
-        """The player that makes samples."""
         return self.players["generator"]
 
     @property
     def discriminator(self) -> Player:
-        """The player that judges them."""
         return self.players["discriminator"]
 
     @property
     def sampler(self) -> nn.Module:
-        """The generator's network."""
         return self.generator.network
 
     @property
@@ -56,7 +53,7 @@ class Adversarial(Game):
         return [self.batch(update) for update in self.updates(step)]
 
     def active_terms(self, step: int) -> tuple[tuple[str, ...], ...]:
-        """Those of the discriminator's turns, then those of the generator's."""
+        """The names of the terms of the discriminator's turns, then of the generator's."""
         of_discriminator = (self.discriminator.active_terms(update) for update in self.updates(step))
         return (*of_discriminator, self.generator.active_terms(step))
 

@@ -19,7 +19,6 @@ class Autoencoder(Game):
 
     @property
     def autoencoder(self) -> Player:
-        """The one player."""
         return self.players["autoencoder"]
 
     @property
@@ -33,11 +32,9 @@ class Autoencoder(Game):
         return self.batch_size
 
     def batches(self, step: int) -> list[Batch]:
-        """One."""
         return [self.batch(step)]
 
     def active_terms(self, step: int) -> tuple[tuple[str, ...], ...]:
-        """Those of the one turn."""
         return (self.autoencoder.active_terms(step),)
 
     def take_turns(self, step: int, batches: list[Batch], *, is_logged: bool) -> Values:

@@ -55,7 +55,6 @@ class CudaGraph:
             raise
 
     def replay(self) -> None:
-        """One launch."""
         self.graph.replay()
 
 
@@ -157,7 +156,6 @@ class CapturedStep:
         self.recordings[active] = Recording(graph, values)
 
     def refuse(self, reason: str) -> None:
-        """Make no more recordings."""
         self.is_refused = True
         self.say(f"capture: {reason}; steps without a CUDA graph from here on")
 

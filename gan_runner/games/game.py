@@ -45,7 +45,7 @@ class Game(ABC):
         return self.step_on(step, self.batches(step), is_logged=is_logged)
 
     def step_on(self, step: int, batches: list[Batch], *, is_logged: bool = False) -> Values:
-        """The same, of the step's batches."""
+        """Take a training step on batches that are there already."""
         self.randomness.start_step(step)
         return self.work(step, batches, is_logged=is_logged)
 
@@ -62,7 +62,7 @@ class Game(ABC):
 
     @abstractmethod
     def batches(self, step: int) -> list[Batch]:
-        """Those of a step, which follow from its number."""
+        """The batches of a step, which follow from its number."""
 
     @abstractmethod
     def active_terms(self, step: int) -> tuple[tuple[str, ...], ...]:
@@ -132,14 +132,13 @@ class Game(ABC):
         return state
 
     def load_networks(self, state: dict[str, Any]) -> None:
-        """Of a `state_dict`, the networks alone: enough to draw samples, or to start another run from."""
+        """Load only the networks of a `state_dict`: enough to draw samples, or to start another run from."""
         for name, player in self.players.items():
             player.network.load_state_dict(state[name]["network"])
             if self.moving_average and player.network is self.sampler:
                 self.moving_average.network.load_state_dict(state.get("moving_average", state[name]["network"]))
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of `state_dict`."""
         for name, player in self.players.items():
             player.load_state_dict(state[name])
         if self.moving_average:

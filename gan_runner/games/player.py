@@ -90,7 +90,6 @@ class Player:
         return {"network": self.network.state_dict(), "terms": terms, "optimizer": self.optimizer.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of `state_dict`."""
         self.network.load_state_dict(state["network"])
         # How it computes is for this device to say, and where a tensor's entries lie for the weights.
         saved, own = state["optimizer"], self.optimizer.param_groups

@@ -192,7 +192,6 @@ class StackedOptimizer(optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
-        """One update of all runs."""
         value = None
         if closure is not None:
             with torch.enable_grad():
@@ -251,15 +250,12 @@ class StackedRandomness(Randomness):
             generator.manual_seed(derive(seed, "step", step))
 
     def normal(self, *shape: int) -> Tensor:
-        """N(0, 1)."""
         return self.draw(torch.randn, shape)
 
     def uniform(self, *shape: int) -> Tensor:
-        """U[0, 1)."""
         return self.draw(torch.rand, shape)
 
     def draw(self, make: Callable[..., Tensor], shape: tuple[int, ...]) -> Tensor:
-        """(M, ...)."""
         assert shape[:1] == self.leading_shape, "all runs draw at once"
         return self.runs.spread([make(shape[1:], generator=each, device=self.device) for each in self.generators])
 
@@ -292,15 +288,12 @@ class StackedData(Data):
         return self.runs.spread([samples for samples, _ in batches]), self.runs.spread(labels) if labels else None
 
     def held_out(self, count: int) -> Labelled | None:
-        """The data's."""
         return self.data.held_out(count)
 
     def fixed(self, count: int) -> Labelled:
-        """The data's."""
         return self.data.fixed(count)
 
     def training(self, count: int | None) -> Labelled:
-        """The data's."""
         return self.data.training(count)
 
 

@@ -82,7 +82,6 @@ class AutoencoderView:
     batch_shape: tuple[int, ...]  # (..., N)
 
     def logged(self) -> dict[str, Tensor]:
-        """Nothing beside the terms."""
         return {}
 
 

@@ -26,7 +26,6 @@ class FeatureMetric(Metric):
     name: ClassVar[str]
 
     def needs_features(self, data: Data) -> bool:
-        """Always."""
         return True
 
     def check(self, data: Data, network: FeatureNetwork | None) -> list[str]:
@@ -76,7 +75,6 @@ class Frechet(FeatureMetric):
         ]
 
     def __call__(self, view: EvaluationView) -> dict[str, float]:
-        """distance."""
         ours = moments(view.seen[0][: self.samples])
         return {"distance": frechet(ours, view.moments_of_real(self.real_samples))}
 
@@ -129,7 +127,6 @@ class KernelDistance(FeatureMetric):
         return []
 
     def __call__(self, view: EvaluationView) -> dict[str, float]:
-        """distance."""
         from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
 
         found = kid_features_to_metric(
@@ -237,7 +234,6 @@ class InceptionScore(FeatureMetric):
         return []
 
     def __call__(self, view: EvaluationView) -> dict[str, float]:
-        """score."""
         from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, isc_features_to_metric
 
         logits = view.seen[1][: self.samples].double()

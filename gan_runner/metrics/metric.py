@@ -50,7 +50,7 @@ class Metric(ABC):
     """
 
     higher_is_better: Mapping[str, bool]
-    """Of every value that a call may return; the first named is what `objective=METRIC` means."""
+    """Whether higher is better, for every value that a call may return; `objective=METRIC` means the first."""
     samples: int
     """Generated samples that it takes."""
     real_samples: int | None = 0
@@ -90,7 +90,7 @@ def points_only(name: str, data: Data) -> None:
 
 
 def real_count(name: str, wanted: int | None, data: Data) -> int:
-    """Of `wanted` training samples (None = all) those that there are. Raises ValueError for all of an endless set."""
+    """How many training samples there are of `wanted` (None = all). Raises ValueError for all of an endless set."""
     counts = [count for count in (wanted, data.size) if count is not None]
     if not counts:
         raise ValueError(

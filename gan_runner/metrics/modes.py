@@ -59,7 +59,6 @@ class Modes(Metric):
             self.higher_is_better = {"covered": True, "reverse_kl": False}
 
     def needs_features(self, data: Data) -> bool:
-        """Of stacked images."""
         return data.parts is not None
 
     def check(self, data: Data, network: FeatureNetwork | None) -> list[str]:

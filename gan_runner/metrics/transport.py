@@ -44,12 +44,10 @@ class Wasserstein(Metric):
         return []
 
     def counts(self, data: Data) -> dict[str, int | None]:
-        """As many generated ones as real ones."""
         count = super().counts(data)["real"]
         return {"generated": count, "real": count}
 
     def __call__(self, view: EvaluationView) -> dict[str, float]:
-        """distance."""
         return {"distance": wasserstein(view.generated, view.real(self.samples))}
 
 
@@ -108,12 +106,10 @@ class SlicedWasserstein(Metric):
         return []
 
     def counts(self, data: Data) -> dict[str, int | None]:
-        """As many generated ones as real ones."""
         count = super().counts(data)["real"]
         return {"generated": count, "real": count}
 
     def __call__(self, view: EvaluationView) -> dict[str, float]:
-        """distance."""
         real = view.real(self.samples)
         generated = view.generated[: min(self.samples, len(real))]
         seed = derive(view.seed, "patches")

@@ -55,7 +55,6 @@ class Layers(nn.Sequential, Labelled):
     takes_leading_axes = True
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Apply the layers in order."""
         for layer in self:
             x = layer(x, labels) if isinstance(layer, Labelled) else layer(x)
         return x
@@ -106,7 +105,6 @@ class LatentInput(Labelled):
         self.embedding = nn.Embedding(num_classes, latent_size) if num_classes else None
 
     def forward(self, latents: Tensor, labels: Tensor | None) -> Tensor:
-        """Concatenate."""
         if self.embedding is None:
             return latents
         return torch.cat([latents, self.embedding(required(labels))], dim=-1)
@@ -132,7 +130,6 @@ class Head(Labelled):
         self.projection = nn.Linear(features, num_classes, bias=False) if num_classes else None
 
     def forward(self, features: Tensor, labels: Tensor | None) -> Tensor:
-        """Logits."""
         logits = self.linear(features).squeeze(-1)
         if self.projection is None:
             return logits
@@ -237,7 +234,6 @@ class Crop(nn.Module):
         self.height, self.width = height, width
 
     def forward(self, x: Tensor) -> Tensor:
-        """Crop."""
         return x[..., : self.height, : self.width]
 
 

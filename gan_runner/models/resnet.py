@@ -60,7 +60,6 @@ class Block(Labelled):
         self.residual, self.shortcut = residual, shortcut
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
-        """The sum."""
         return self.shortcut(x) + self.residual(x, labels)
 
 

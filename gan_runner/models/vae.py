@@ -88,5 +88,4 @@ class Autoencoder(nn.Module):
         return self.unflatten(self.decoder(self.with_label(latents, labels)))
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
-        """The same as `decode`."""
         return self.decode(latents, labels)

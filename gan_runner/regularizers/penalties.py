@@ -316,7 +316,6 @@ class LeCam(nn.Module):
         self.updates = self.updates + 1
 
     def forward(self, view: View) -> Tensor:
-        """(..., N)."""
         from_fake = (view.real_logits - self.fake_mean.unsqueeze(-1)).square()
         return from_fake + (view.fake_logits - self.real_mean.unsqueeze(-1)).square()
 
@@ -367,7 +366,6 @@ class IterativeGradientPenalty(nn.Module):
         self.iterate(view.real_logits.detach(), view.fake_logits.detach())
 
     def forward(self, view: View) -> Tensor:
-        """(..., N)."""
         alpha = like_samples(self.alpha, view.real)
         return (slope(view, view.fake + alpha * (view.real - view.fake)) - self.target).square()
 

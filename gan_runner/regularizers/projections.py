@@ -31,7 +31,6 @@ class ValueRange:
 
     @torch.no_grad()
     def __call__(self, network: nn.Module) -> None:
-        """Clamp in place."""
         for weight in network.parameters() if self.biases else kernels(network):
             weight.clamp_(self.min, self.max)
 

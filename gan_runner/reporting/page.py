@@ -36,14 +36,14 @@ UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Im
 
 
 class Link(NamedTuple):
-    """To a run directory beside the page."""
+    """A link to a run directory beside the page."""
 
     text: str
     href: str
 
 
 class Row(NamedTuple):
-    """Of a table."""
+    """A row of a table."""
 
     cells: list[str]
     key: Key | None = None  # the line that stands for it in the plots
@@ -61,7 +61,7 @@ class Sheet(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """Of samples."""
+    """A picture of samples."""
 
     source: str  # a data URI
     caption: str

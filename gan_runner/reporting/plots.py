@@ -80,7 +80,7 @@ def drawing(width: float = 4.6, height: float = 3.0) -> Iterator[Figure]:
 
 
 def svg(figure: Figure) -> str:
-    """To stand within a page: numbers of a tenth of a pixel, no header, no metadata."""
+    """A figure as SVG for use within a page: numbers of a tenth of a pixel, no header, no metadata."""
     buffer = io.StringIO()
     FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})  # savefig would draw everything twice
     text = re.sub(r"<metadata>.*?</metadata>", "", buffer.getvalue(), count=1, flags=re.DOTALL)

@@ -36,7 +36,6 @@ class Quantity:
 
     @property
     def name(self) -> str:
-        """The tag as people read it."""
         return self.tag.removeprefix("metric/")
 
 
@@ -50,12 +49,10 @@ class Setting:
     runs: list[Run]
 
     def spread(self, quantity: Quantity) -> Spread:
-        """Over the completed runs."""
         return spread(quantity.of(run) for run in self.completed)
 
     @property
     def completed(self) -> list[Run]:
-        """The runs that count."""
         return [run for run in self.runs if run.status == "completed"]
 
     def not_counted(self, quantity: Quantity | None) -> str:

@@ -87,7 +87,7 @@ def missing_jobs(directory: Path, found: list[Path]) -> int:
 
 
 def read_run(path: Path, prefixes: tuple[str, ...] = COMPARED) -> Run:
-    """Of a run directory, with the curves of the tags that begin with one of the prefixes."""
+    """Read a run directory, with the curves of the tags that begin with one of the prefixes."""
     status, reason, summary = "damaged", "", {}
     try:
         summary = json.loads((path / "summary.json").read_bytes())

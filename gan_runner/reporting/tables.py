@@ -64,12 +64,12 @@ def meaning_of_numbers(study: Study) -> str:
 
 
 def headings(study: Study) -> list[str]:
-    """Of the full table."""
+    """The headings of the full table."""
     return ["#", *study.columns.values(), *map(heading, study.quantities), "n", "time", "not counted"]
 
 
 def heading(quantity: Quantity) -> str:
-    """Of a quantity's column."""
+    """The heading of a quantity's column."""
     return f"{quantity.name}{', best' if quantity.is_best else ''}{ARROWS[quantity.higher_is_better]}"
 
 
@@ -224,7 +224,7 @@ def number_text(value: float | None) -> str:
 
 
 def step_text(step: int | None) -> str:
-    """With thousands apart."""
+    """A step with its thousands apart."""
     return MISSING if step is None else f"{step:,}"
 
 

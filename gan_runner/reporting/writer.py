@@ -40,7 +40,7 @@ def write_report(directory: Path) -> Report:
 
 
 def report_run(directory: Path) -> Report:
-    """Of a single run."""
+    """Write the report of a single run."""
     run = read_run(directory, prefixes=("",))
     title = printable(directory.resolve().name)
     write(directory, {"report.md": tables.markdown_of_run(title, run), "report.html": page.of_run(title, run)})
@@ -48,7 +48,7 @@ def report_run(directory: Path) -> Report:
 
 
 def report_sweep(directory: Path, found: list[Path]) -> Report:
-    """Of a sweep of some runs."""
+    """Write the report of a sweep."""
     study = make_study([read_run(path) for path in found], missing_jobs(directory, found))
     title = printable(directory.resolve().name)
     documents = {

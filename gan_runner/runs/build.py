@@ -273,7 +273,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def load_data(node: dict[str, Any], trust: list[str]) -> Data:
-    """The dataset, loaded."""
+    """Load the dataset."""
     try:
         return component(node, "dataset", trust)()
     except ConfigError:
@@ -283,7 +283,7 @@ def load_data(node: dict[str, Any], trust: list[str]) -> Data:
 
 
 def place_data(data: Data, device: torch.device, settings: Settings) -> tuple[Data, list[str]]:
-    """The data, where they are trained from, and what is to be said of that."""
+    """Put the data where they are trained from; the data, and lines for the log."""
     try:
         return place(data, device, settings.stream, settings.workers)
     except ValueError as error:
@@ -425,7 +425,8 @@ def refuse_batch_statistics(discriminator: nn.Module, regularizer: str) -> None:
 
 
 def refuse_wrong_gradients(discriminator: nn.Module, regularizer: str) -> None:
-    """On the CPU, oneDNN's bf16 convolutions with kernels of 8 or 16 are wrong (pytorch#163347, torch 2.11 to 2.15).
+    """Refuse a penalty whose gradient would be wrong: oneDNN's bf16 convolutions with kernels of 8 or 16 are
+    (pytorch#163347, torch 2.11 to 2.15).
 
     PyTorch's double backward pass of a convolution of stride 1 has such kernels, and a penalty at the samples that the
     loss has seen goes through it (any other: see `double_backward`); the penalty's gradient is off by 40 to 100 %.

@@ -32,7 +32,7 @@ class Objective(NamedTuple):
     """The value that runs are ranked by."""
 
     tag: str
-    """Of metrics.jsonl: metric/NAME/VALUE."""
+    """The tag in metrics.jsonl: metric/NAME/VALUE."""
     higher_is_better: bool
 
     def is_better(self, value: float, than: float | None) -> bool:
@@ -170,7 +170,7 @@ def record_of_network(network: FeatureNetwork) -> dict[str, Any]:
 
 
 def no_network(count: int | None) -> Any:
-    """In the place of a feature network's view."""
+    """Stand in for the features of a metric that needs none."""
     raise AssertionError("this metric has no needs_features")
 
 

@@ -45,11 +45,9 @@ class Guard:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Its memory."""
         return {"dead_since": dict(self.dead_since)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse."""
         self.dead_since = dict(state["dead_since"])
 
 

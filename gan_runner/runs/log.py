@@ -97,7 +97,6 @@ class RunLog:
         self.progress.update(self.bar, completed=step)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """A log point."""
         self.metrics.write(json.dumps(json_safe({"step": step, **values})) + "\n")
         self.events.add(step, [{"tag": tag, "simple_value": value} for tag, value in values.items()])
         losses = "  ".join(f"{tag.removeprefix('loss/')} {values[tag]:.4g}" for tag in SHOWN if tag in values)
@@ -116,7 +115,7 @@ class RunLog:
         self.events.add(step, [{"tag": tag, "image": {"encoded_image_string": png}}])
 
     def write_hyperparameters(self, hyperparameters: Mapping[str, Any]) -> None:
-        """For TensorBoard's HPARAMS tab, in the run's one event file (SummaryWriter.add_hparams starts another)."""
+        """Write what TensorBoard's HPARAMS tab shows, to the run's event file (add_hparams starts another)."""
         from torch.utils.tensorboard.summary import hparams
 
         _, *of_the_run = hparams(dict(hyperparameters), {})  # the first would stand for the columns of all other runs
@@ -152,7 +151,6 @@ class EventFile:
             opened.pop_all()
 
     def write(self, **fields: Any) -> None:
-        """One event."""
         from tensorboard.compat.proto.event_pb2 import Event
 
         self.records.write(Event(wall_time=time.time(), **fields).SerializeToString())

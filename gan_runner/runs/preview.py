@@ -34,11 +34,9 @@ class Preview:
         self.real_distance = mean_distance(self.real[:DIVERSITY_OF])
 
     def draw_real(self) -> None:
-        """samples/real.png."""
         self.save("real", 0, self.picture(self.real) if self.is_images else self.scatter(self.real[:0]))
 
     def draw(self, step: int) -> None:
-        """samples/step_N.png."""
         pictures = self.game.pictures(self.latents, self.labels, self.real, self.real_labels)
         for name, samples in pictures.items():
             self.save(f"{'step' if name == 'samples' else name}_{step:08d}", step, self.picture(samples))
@@ -55,7 +53,6 @@ class Preview:
         return self.scatter(samples)
 
     def scatter(self, samples: Tensor) -> bytes:
-        """Points over the real ones."""
         assert self.data.limits is not None, "points have limits"
         return pictures.png(pictures.scatter(self.real.cpu(), samples.cpu(), self.data.limits))
 

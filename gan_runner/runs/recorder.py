@@ -107,7 +107,6 @@ class Recorder:
         self.directory.summary |= self.clock.totals()  # with the time that this took
 
     def content(self, step: int) -> dict[str, Any]:
-        """A checkpoint's."""
         game = self.game
         return checkpoint.content(step, game.state_dict(), game.data.record(), self.state_dict(), versions())
 
@@ -156,7 +155,6 @@ class Best:
         return True
 
     def record(self) -> dict[str, Any] | None:
-        """For summary.json and checkpoints."""
         if self.objective is None or self.value is None:
             return None
         return {"objective": self.objective.tag, "value": self.value, "step": self.step}
@@ -179,7 +177,6 @@ class Clock:
         self.start, self.last_images = self.start - seconds, images
 
     def seconds(self) -> float:
-        """Since the start."""
         return time.perf_counter() - self.start
 
     def read(self, images: int) -> dict[str, float]:

@@ -309,7 +309,7 @@ def metadata(built: Built) -> dict[str, Any]:
 
 
 def count_parameters(game: Game, player: str) -> int:
-    """Of a player's network."""
+    """The number of parameters of a player's network."""
     return sum(parameter.numel() for parameter in game.players[player].network.parameters())
 
 

@@ -87,12 +87,10 @@ class Hashing:
         self.file, self.sha256 = file, hashlib.sha256()
 
     def write(self, content: bytes) -> int:
-        """Write, and hash."""
         self.sha256.update(content)
         return self.file.write(content)
 
     def flush(self) -> None:
-        """Pass what is buffered on."""
         self.file.flush()
 
 

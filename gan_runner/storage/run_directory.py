@@ -113,7 +113,6 @@ class RunDirectory:
         self.update(status="running", reason=None, step=step, **this_process(), **metadata)
 
     def write(self, documents: dict[str, str]) -> None:
-        """Text files, name -> content."""
         for name, text in documents.items():
             write_bytes(self.path / name, text.encode())
 
@@ -124,16 +123,13 @@ class RunDirectory:
 
     @property
     def checkpoints(self) -> Path:
-        """Where checkpoints are."""
         return self.path / "checkpoints"
 
     @property
     def samples(self) -> Path:
-        """Where sample grids are."""
         return self.path / "samples"
 
     def update(self, **entries: Any) -> None:
-        """Set entries of summary.json."""
         self.summary |= entries
         write_bytes(self.path / "summary.json", (json.dumps(json_safe(self.summary), indent=2) + "\n").encode())
 
@@ -184,7 +180,7 @@ def is_of(line: bytes, done: int) -> bool:
 
 
 def versions() -> dict[str, str]:
-    """Of all that numbers depend on."""
+    """The versions of all that numbers depend on."""
     own = {"gan_runner": __version__, "python": platform.python_version(), "torch": str(torch.__version__)}
     return own | installed()
 

@@ -10,7 +10,7 @@ from filelock import FileLock, Timeout
 
 
 def run_status(path: Path) -> str:
-    """That of the run in a directory; "new" where there is none, "damaged" where its summary.json cannot be read."""
+    """The status of the run in a directory; "new" where there is none, "damaged" where summary.json cannot be read."""
     try:
         return status_of(path, json.loads((path / "summary.json").read_text()))
     except FileNotFoundError:
@@ -20,7 +20,7 @@ def run_status(path: Path) -> str:
 
 
 def status_of(path: Path, summary: dict[str, Any]) -> str:
-    """That of a run's summary.json, "killed" if it says running, and the process that wrote that is known to be gone.
+    """The status in a run's summary.json; "killed" if it says running and the process is known to be gone.
 
     An interrupted run that says so was pruned. Raises KeyError where the summary has no status.
     """

@@ -355,7 +355,6 @@ class Search:
         self.say(trial, f"failed: {reason}")
 
     def say(self, trial: Trial, outcome: str) -> None:
-        """A line for people."""
         print(f"{self.space.name(trial)}: {outcome}", flush=True)
 
     def raise_unless_done(self) -> None:

@@ -115,7 +115,6 @@ class Convolution(Function):
 
     @staticmethod
     def forward(x: Tensor, weight: Tensor, bias: Tensor | None, grid: Grid) -> Tensor:
-        """The convolution itself."""
         with torch.autocast(x.device.type, enabled=False):
             return F.conv2d(x, weight, bias, *grid)
 
@@ -129,7 +128,7 @@ class Convolution(Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor | None) -> tuple[Any, ...]:
-        """Those that are wanted; that of the input alone as a transposed convolution, to be differentiated as any."""
+        """The gradients that are wanted; that of the input alone is a transposed convolution, which has derivatives."""
         if gradient is None:
             return None, None, None, None
         x, weight = ctx.saved_tensors

@@ -21,7 +21,7 @@ class MovingAverage:
 
     @classmethod
     def of(cls, source: nn.Module, half_life: float, images_per_update: int) -> Self:
-        """That of a network, starting at its weights."""
+        """The moving average of a network, starting at its weights."""
         network = copy.deepcopy(source).requires_grad_(False).eval()
         return cls(source, network, rate=1 - 0.5 ** (images_per_update / half_life))
 

@@ -107,7 +107,6 @@ class StackedLinear(nn.Module):
         self.weight, self.bias = stacked.weight, stacked.bias  # (M, outputs, inputs), (M, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Multiply and add."""
         if self.bias is None:
             return torch.bmm(x, self.weight.mT)
         return torch.baddbmm(self.bias.unsqueeze(-2), x, self.weight.mT)
@@ -124,7 +123,6 @@ class StackedLayerNorm(nn.Module):
         self.shape, self.eps = stacked.normalized_shape, stacked.eps
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalize, scale, shift."""
         normalized = nn.functional.layer_norm(x, self.shape, eps=self.eps)
         return torch.addcmul(self.bias.unsqueeze(-2), normalized, self.weight.unsqueeze(-2))
 

@@ -24,7 +24,6 @@ class GridSweeper(Sweeper):
         self.params = params or {}
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """What Hydra calls first."""
         self.loader, self.master = hydra_context.config_loader, config
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
@@ -83,7 +82,6 @@ class PoolLauncher(ComposedLauncher):
         self.processes, self.threads = processes, threads
 
     def of_composed_jobs(self) -> Any:
-        """A launch in processes."""
         from gan_runner.sweeps.launchers import Launch, run_in_processes
 
         return Launch(run_in_processes, processes=self.processes, threads=self.threads)
