@@ -12,7 +12,7 @@ from gan_runner.cli.parser import RunParser, checkpoint_path, positive, refuse_l
 from gan_runner.config.errors import ConfigError
 from gan_runner.config.stored import stored_config
 from gan_runner.games.game import Game
-from gan_runner.runs import image_grid as pictures
+from gan_runner.runs import image_grid
 from gan_runner.runs.evaluation import Evaluator, generate
 from gan_runner.runs.load import load_trained
 from gan_runner.storage.atomic_files import json_safe, write_bytes
@@ -92,7 +92,7 @@ def draw_neighbors(game: Game, count: int, console: Console) -> bytes:
         line += f"; of held-out images {of_held_out[:, 0].median():.1f}"
     console.print(line, markup=False)
     shown = torch.cat([samples[:, None], training[rows]], dim=1)  # (count, 1 + NEAREST, C, H, W)
-    return pictures.png(pictures.grid(shown.flatten(0, 1), columns=1 + NEAREST))
+    return image_grid.png(image_grid.tile(shown.flatten(0, 1), columns=1 + NEAREST))
 
 
 def nearest(images: Tensor, training: Tensor, count: int) -> tuple[Tensor, Tensor]:

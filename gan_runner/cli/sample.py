@@ -11,7 +11,7 @@ from gan_runner.cli.parser import RunParser, checkpoint_path, positive, refuse_l
 from gan_runner.config.errors import ConfigError
 from gan_runner.config.stored import stored_config
 from gan_runner.games.game import Game
-from gan_runner.runs import image_grid as pictures
+from gan_runner.runs import image_grid
 from gan_runner.runs.load import load_trained
 from gan_runner.storage.atomic_files import write_atomically, write_bytes
 from gan_runner.torch_utils.randomness import fixed_randomness
@@ -59,7 +59,7 @@ def main(arguments: list[str]) -> None:
     labels = choose_labels(game, options.labels, options.count).to(latents.device)
     chunks = zip(latents.split(BATCH), labels.split(BATCH), strict=True)
     samples = torch.cat([game.sample(some, their_labels) for some, their_labels in chunks])
-    for path in save(game, samples, options):
+    for path in save_samples(game, samples, options):
         print(path)
 
 
@@ -89,7 +89,7 @@ def choose_labels(game: Game, wanted: list[int] | None, count: int) -> Tensor:
     return cycle.repeat(-(-count // len(cycle)))[:count]
 
 
-def save(game: Game, samples: Tensor, options: argparse.Namespace) -> list[Path]:
+def save_samples(game: Game, samples: Tensor, options: argparse.Namespace) -> list[Path]:
     """Write what was asked for, and return where."""
     is_images = len(game.data.shape) == 3
     content = (game.data.to_pixels(samples) if is_images else samples).cpu()
@@ -99,17 +99,17 @@ def save(game: Game, samples: Tensor, options: argparse.Namespace) -> list[Path]
         return [options.out]
     stem = f"seed_{options.seed}{'_interpolation' if options.interpolate else ''}{'_raw' if options.raw else ''}"
     if is_images and options.images:
-        drawn = {f"{stem}_{number:05d}": pictures.image(single) for number, single in enumerate(content)}
+        drawn = {f"{stem}_{number:05d}": image_grid.image(single) for number, single in enumerate(content)}
     elif is_images:
-        drawn = {stem: pictures.grid(content, columns=8 if options.interpolate else None)}
+        drawn = {stem: image_grid.tile(content, columns=8 if options.interpolate else None)}
     elif options.images:
         raise ConfigError(
             "--images: this run generates points; without it they are plotted, with --out FILE.npz written"
         )
     else:
         limits = game.data.limits or (float(content.min()), float(content.max()))
-        drawn = {stem: pictures.scatter(content[:0], content, limits)}
+        drawn = {stem: image_grid.scatter(content[:0], content, limits)}
     paths = {options.directory / "generated" / f"{name}.png": picture for name, picture in drawn.items()}
     for path, picture in paths.items():
-        write_bytes(path, pictures.png(picture))
+        write_bytes(path, image_grid.png(picture))
     return list(paths)

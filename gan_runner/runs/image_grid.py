@@ -14,7 +14,7 @@ CELL = 32  # pixels that a cell measures at least
 REAL, FAKE = "#0072B2", "#D55E00"  # blue and vermilion of Okabe and Ito: distinct with any colour vision
 
 
-def grid(pixels: Tensor, columns: int | None = None) -> Image.Image:
+def tile(pixels: Tensor, columns: int | None = None) -> Image.Image:
     """A grid of images, row by row, with 2 grey pixels between them; as near to a square as it gets without `columns`.
 
     Images whose shorter side has fewer than 32 pixels are enlarged by the smallest whole factor that brings it there,

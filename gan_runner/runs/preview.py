@@ -5,7 +5,7 @@ from torch import Tensor
 
 from gan_runner.config.schema import Settings
 from gan_runner.games.game import Game
-from gan_runner.runs import image_grid as pictures
+from gan_runner.runs import image_grid
 from gan_runner.runs.health import mean_distance
 from gan_runner.runs.log import RunLog
 from gan_runner.storage.atomic_files import write_bytes
@@ -49,12 +49,12 @@ class Preview:
     def picture(self, samples: Tensor) -> bytes:
         """A grid of images, or a scatter plot of points over the real ones."""
         if self.is_images:
-            return pictures.png(pictures.grid(self.data.to_pixels(samples).cpu(), self.columns))
+            return image_grid.png(image_grid.tile(self.data.to_pixels(samples).cpu(), self.columns))
         return self.scatter(samples)
 
     def scatter(self, samples: Tensor) -> bytes:
         assert self.data.limits is not None, "points have limits"
-        return pictures.png(pictures.scatter(self.real.cpu(), samples.cpu(), self.data.limits))
+        return image_grid.png(image_grid.scatter(self.real.cpu(), samples.cpu(), self.data.limits))
 
     def save(self, name: str, step: int, png: bytes) -> None:
         """Write the picture to its file and to TensorBoard."""

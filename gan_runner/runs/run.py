@@ -19,6 +19,7 @@ from gan_runner.datasets.on_disk import UnreadableError
 from gan_runner.games.cuda_graph import CapturedStep, why_not_capturable
 from gan_runner.games.game import Game
 from gan_runner.games.player import Values
+from gan_runner.runs.budgets import count_parameters
 from gan_runner.runs.build import Built, build
 from gan_runner.runs.log import RunLog, Terminal
 from gan_runner.runs.loop import TrainingLoop, run_loop, training_loop
@@ -52,14 +53,14 @@ def prepare(config: dict[str, Any], trust: list[str], data: Data | None = None) 
 
     `data` is the config's dataset, where it has been loaded before.
     """
-    return partial(run, build_run(config, trust, data), flatten(config))
+    return partial(train_new_run, build_run(config, trust, data), flatten(config))
 
 
 def build_run(config: dict[str, Any], trust: list[str], data: Data | None = None) -> Built:
     """All that a config describes, with the weights that it starts from. Raises ConfigError."""
     built = build(config, trust, data)
     if built.settings.init_from:
-        load_weights(built.game, Path(built.settings.init_from))
+        load_initial_weights(built.game, Path(built.settings.init_from))
     return built
 
 
@@ -76,7 +77,7 @@ def prepare_evaluation(built: Built) -> list[str]:
     return said
 
 
-def run(built: Built, hyperparameters: dict[str, Any], path: Path, **options: Any) -> float | None:
+def train_new_run(built: Built, hyperparameters: dict[str, Any], path: Path, **options: Any) -> float | None:
     """Train in a directory of its own, and return the best objective. Raises as `create_run` and `train`."""
     return train(create_run(built, hyperparameters, path, **options))
 
@@ -136,7 +137,7 @@ def restore_run(
         done, memory = load_state(built, saved, path) if saved else (0, None)
         saved = None  # or the run would keep a second copy of its weights
         if built.settings.init_from and not memory:
-            load_weights(built.game, Path(built.settings.init_from))
+            load_initial_weights(built.game, Path(built.settings.init_from))
         is_pending = memory is not None and memory["pending"] is not None
         if done > built.steps or (done == built.steps and not is_pending):
             if directory.summary["status"] in ("running", "interrupted"):  # killed on its last lines
@@ -292,7 +293,7 @@ def check_versions(recorded: dict[str, str]) -> None:
 def outline(built: Built) -> list[str]:
     """What a run is about to do."""
     game, settings = built.game, built.settings
-    counts = ", ".join(f"{name} {count_parameters(game, name):,} parameters" for name in game.players)
+    counts = ", ".join(f"{name} {count_parameters(game.players[name].network):,} parameters" for name in game.players)
     device = describe_device(game.randomness.device)
     return [f"{built.steps:,} steps on {device}, {settings.precision}", counts, *(f"note: {n}" for n in built.notes)]
 
@@ -301,16 +302,11 @@ def metadata(built: Built) -> dict[str, Any]:
     """What summary.json says of a run from the prepared."""
     game, device = built.game, built.game.randomness.device
     return {
-        "parameters": {name: count_parameters(game, name) for name in game.players},
+        "parameters": {name: count_parameters(game.players[name].network) for name in game.players},
         "device": describe_device(device),
         "threads": torch.get_num_threads(),
         "deterministic": built.settings.deterministic or device.type == "cpu",
     }
-
-
-def count_parameters(game: Game, player: str) -> int:
-    """The number of parameters of a player's network."""
-    return sum(parameter.numel() for parameter in game.players[player].network.parameters())
 
 
 def not_deterministic(directory: RunDirectory, log: RunLog, line: str) -> None:
@@ -329,7 +325,7 @@ def describe_evaluation(summary: dict[str, Any]) -> list[str]:
     return lines
 
 
-def load_weights(game: Game, source: Path) -> None:
+def load_initial_weights(game: Game, source: Path) -> None:
     """Start from the networks of another run's last checkpoint; everything else starts afresh."""
     try:
         game.load_networks(checkpoint.load(source / "checkpoints" / "last.pt")["game"])

@@ -33,7 +33,7 @@ class StackedNetwork(nn.Module):
                 part.data = view
         # deepcopy takes these for copies that it has made already, wherever it meets the originals.
         self.network = copy.deepcopy(networks[0], tensors)
-        slots = [*places(self.network, "_parameters"), *places(self.network, "_buffers")]
+        slots = [*tensor_slots(self.network, "_parameters"), *tensor_slots(self.network, "_buffers")]
         self.slots = [(place, name) for place, name in slots if place[name] is not None]
         self.is_dense = all(is_dense(module) for module in networks[0].modules())
         if self.is_dense:
@@ -89,7 +89,7 @@ def stack(tensors: Sequence[Tensor]) -> Tensor:
     return torch.stack([tensor.detach() for tensor in tensors])
 
 
-def places(network: nn.Module, kind: str) -> Iterator[tuple[dict[str, Any], str]]:
+def tensor_slots(network: nn.Module, kind: str) -> Iterator[tuple[dict[str, Any], str]]:
     """Where the network's tensors stand: every module's own dict, and the name there."""
     for module in network.modules():
         own = getattr(module, kind)

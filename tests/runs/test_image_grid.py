@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image, ImageColor
 
-from gan_runner.runs.image_grid import FAKE, REAL, grid, png, scatter
+from gan_runner.runs.image_grid import FAKE, REAL, png, scatter, tile
 
 
 def array(image):
@@ -19,7 +19,7 @@ def array(image):
 
 def test_grid_to_the_pixel():
     pixels = torch.arange(3, dtype=torch.uint8).reshape(3, 1, 1, 1).expand(3, 1, 32, 33)
-    image = grid(pixels)
+    image = tile(pixels)
     expected = np.full((32 + 2 + 32, 33 + 2 + 33), 128)
     expected[:32, :33], expected[:32, 35:], expected[34:, :33] = 0, 1, 2
     assert image.mode == "L"
@@ -28,7 +28,7 @@ def test_grid_to_the_pixel():
 
 def test_grid_enlarges_small_images_by_whole_pixels():
     pixels = torch.arange(2 * 8 * 10, dtype=torch.uint8).reshape(2, 1, 8, 10)
-    result = array(grid(pixels))
+    result = array(tile(pixels))
     assert result.shape == (32, 40 + 2 + 40)
     for n, left in (0, 0), (1, 42):
         for i in range(32):
@@ -40,7 +40,7 @@ def test_grid_enlarges_small_images_by_whole_pixels():
     ("size", "cell"), [((1, 1), 32), ((28, 28), 56), ((31, 40), 62), ((32, 32), 32), ((64, 33), 64)], ids=str
 )
 def test_cells_have_32_pixels_at_least(size, cell):
-    assert grid(torch.zeros(1, 1, *size, dtype=torch.uint8)).size[1] == cell
+    assert tile(torch.zeros(1, 1, *size, dtype=torch.uint8)).size[1] == cell
 
 
 @pytest.mark.parametrize(
@@ -48,13 +48,13 @@ def test_cells_have_32_pixels_at_least(size, cell):
     [(1, None, (1, 1)), (2, None, (1, 2)), (10, None, (3, 4)), (64, None, (8, 8)), (5, 5, (1, 5)), (5, 2, (3, 2))],
 )
 def test_rows_and_columns(count, columns, shape):
-    image = grid(torch.zeros(count, 1, 32, 32, dtype=torch.uint8), columns)
+    image = tile(torch.zeros(count, 1, 32, 32, dtype=torch.uint8), columns)
     assert array(image).shape == tuple(34 * cells - 2 for cells in shape)
 
 
 def test_grid_in_colour():
     pixels = torch.randint(256, (4, 3, 32, 40), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    image = grid(pixels)
+    image = tile(pixels)
     assert image.mode == "RGB"
     result = array(image)
     assert result.shape == (66, 82, 3)
@@ -66,7 +66,7 @@ def test_grid_in_colour():
 @pytest.mark.parametrize(("channels", "shown"), [(2, 1), (5, 3)])
 def test_other_numbers_of_channels_show_the_first(channels, shown):
     pixels = torch.arange(channels, dtype=torch.uint8).reshape(1, channels, 1, 1).expand(1, channels, 32, 32)
-    assert array(grid(pixels)).reshape(32, 32, shown)[7, 7].tolist() == list(range(shown))
+    assert array(tile(pixels)).reshape(32, 32, shown)[7, 7].tolist() == list(range(shown))
 
 
 @pytest.mark.parametrize(
@@ -74,12 +74,12 @@ def test_other_numbers_of_channels_show_the_first(channels, shown):
 )
 def test_grid_refuses(pixels):
     with pytest.raises(ValueError, match="uint8"):
-        grid(pixels)
+        tile(pixels)
 
 
 def test_grid_refuses_no_columns():
     with pytest.raises(ValueError, match="columns=0"):
-        grid(torch.zeros(1, 1, 8, 8, dtype=torch.uint8), columns=0)
+        tile(torch.zeros(1, 1, 8, 8, dtype=torch.uint8), columns=0)
 
 
 def cluster(x, y, count=50):
@@ -169,7 +169,7 @@ def test_png_is_deterministic_and_lossless():
 def test_no_global_state_and_no_slow_imports():
     code = """
 import sys, torch
-from gan_runner.runs.image_grid import grid, scatter
+from gan_runner.runs.image_grid import tile, scatter
 assert "matplotlib" not in sys.modules
 scatter(torch.zeros(2, 2), torch.zeros(2, 2), (-1, 1))
 assert not {"matplotlib.pyplot", "torchvision"} & set(sys.modules)
