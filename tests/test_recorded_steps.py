@@ -21,6 +21,8 @@ import pytest
 import torch
 from hydra.core.global_hydra import GlobalHydra
 
+from gan_runner.config.schema import conf_directory
+
 RECORD = Path(__file__).with_name("recorded_steps.json")
 CONFIGS: dict[str, dict[str, Any]] = json.loads(RECORD.read_text())
 DEFAULTS = [  # where a config's own words do not say otherwise
@@ -84,7 +86,11 @@ def margin(words: list[str]) -> dict[str, Any] | None:
     return {"rel": 1e-3, "abs": 1e-5}  # another processor has other kernels
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+# Most of the presets' networks are wide, and the conformance suite trains them all.
+PRESETS = {path.stem for path in (conf_directory() / "experiment").glob("*.yaml")}
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in PRESETS)) for n in CONFIGS])
 def test_steps_are_as_recorded(name, tmp_path):
     words, recorded = CONFIGS[name]["words"], CONFIGS[name]["steps"]
     found, allowed = train(words, tmp_path), margin(words)

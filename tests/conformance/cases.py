@@ -119,8 +119,8 @@ def words_of(words: list[str]) -> list[str]:
     return [*tiny, "metric=none", *words]
 
 
-def assert_trains(config: dict[str, Any]) -> None:
-    """Three steps with finite values, and all that it has switched on is there."""
+def assert_trains(config: dict[str, Any]) -> Any:
+    """Three steps with finite values, and all that it has switched on is there; the game after them."""
     game = build_game(config)
     values = take_steps(game, 3)
     assert all(math.isfinite(value) for value in values.values()), values
@@ -130,3 +130,4 @@ def assert_trains(config: dict[str, Any]) -> None:
     for player_name, player in game.players.items():
         expected = [name for name in on["projection"] if player_name in nodes[name]["on"]]
         assert len(player.projections) == len(expected)
+    return game

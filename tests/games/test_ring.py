@@ -3,6 +3,7 @@
 import gc
 import os
 
+import pytest
 import torch
 
 from gan_runner.runs.build import build
@@ -10,6 +11,7 @@ from gan_runner.torch_utils.randomness import fixed_randomness
 from tests.helpers import compose
 
 
+@pytest.mark.slow
 def test_the_ring_is_covered():
     """At least 20 of 2,500 samples within three standard deviations of each of the eight modes."""
     game, _, steps, *_ = build(compose("experiment=ring", "device=cpu"), [])
