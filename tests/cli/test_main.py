@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.helpers import refusal
+from tests.helpers import METRIC, refusal
 
 FAST = ["model=mlp", "steps=2", "batch_size=8", "device=cpu", "sample_count=4", "metric=none"]
 
@@ -215,8 +215,7 @@ def test_from_another_directory_into_a_pipe(tmp_path):
     """As a user: a subprocess, a path with a space, output to a pipe, two runs at once."""
     place = tmp_path / "a place"
     place.mkdir()
-    words = command("model=mlp", "steps=3", "batch_size=8", "log_every=1", "sample_every=2", "dataset=ring")
-    words += ["metric.modes.samples=50", "metric.modes.pairs=20"]
+    words = command("model=mlp", "steps=3", "batch_size=8", "log_every=1", "sample_every=2", *METRIC)
     runs = [
         subprocess.Popen(words, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)
     ]
@@ -241,7 +240,9 @@ def test_from_another_directory_into_a_pipe(tmp_path):
         }  # fmt: skip
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow), (signal.SIGTERM, 143)]
+)
 def test_a_signal_saves_and_marks_the_run(number, code, tmp_path):
     import json
 

@@ -398,7 +398,9 @@ def list_children(number: int) -> list[str]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "expected"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_a_signal_to_the_whole_group_saves_and_ends_all(streaming_run, number, expected):
     """As Ctrl-C sends it, and a scheduler."""
     os.killpg(streaming_run.pid, number)
