@@ -105,13 +105,11 @@ def test_stacked_runs_are_those_alone(name: str, config: dict[str, Any]) -> None
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("dtype", "steps", "limit"),
-    [(torch.float64, 50, 1e-8), (torch.float32, 3, 1e-2)],  # later, some value lies on another side of a ReLU
+    [(torch.float64, 50, 1e-8), (torch.float32, 50, 1e-2)],
     ids=["double", "single"],
 )
 def test_many_stacked_steps(name: str, config: dict[str, Any], dtype: torch.dtype, steps: int, limit: float) -> None:
     configs = stackable(name, config)
-    if dtype == torch.float32 and "regularizer=[lecam,iterative_gradient_penalty,r1]" in name:
-        pytest.skip("the critic's last bias has no gradient but rounding, of which Adam makes whole steps")
     with default_dtype(dtype):
         error, where = largest_difference(configs, steps=steps)
     assert error < limit, where

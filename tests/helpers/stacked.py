@@ -84,8 +84,6 @@ def largest_difference(configs: list[dict[str, Any]], steps: int) -> tuple[float
 
     Relative to the largest entry of the whole network, and of one kind of an optimizer's memory; without weights that
     have no gradient but rounding, of which Adam makes steps: biases before a normalization that takes out the mean.
-    What is logged, and the value of a term, count relative to themselves, or to 0.01 if they are smaller: a mean of
-    logits may be near 0.
     """
     alone, single = games_of(configs), games_of(configs)
     of_single = take_steps_together(single, steps)
@@ -97,8 +95,7 @@ def largest_difference(configs: list[dict[str, Any]], steps: int) -> tuple[float
         scales: dict[str, float] = {}
         for key, value in expected.items():
             if value.numel():
-                least = 1e-2 if "/terms/" in key else 1e-6
-                scales[kind(key)] = max(scales.get(kind(key), least), float(value.abs().max()))
+                scales[kind(key)] = max(scales.get(kind(key), 1e-6), float(value.abs().max()))
         idle = idle_weights(one)
         found += [
             (float((got[key] - value).abs().max()) / scales[kind(key)], key)
@@ -107,6 +104,6 @@ def largest_difference(configs: list[dict[str, Any]], steps: int) -> tuple[float
         ]
         for tag, wanted in expected_values.items():
             if tag.startswith(("loss", "penalty", "gradient_norm", "weight", "learning_rate", "state", "logits/real")):
-                found.append((abs(values[tag] - wanted) / max(abs(wanted), 1e-2), tag))
+                found.append((abs(values[tag] - wanted) / max(abs(wanted), 1e-6), tag))
     assert all(math.isfinite(error) for error, _ in found), found
     return max(found)
