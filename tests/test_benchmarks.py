@@ -39,6 +39,7 @@ def test_all_contestants_do_the_same_work(name, loss, tmp_path):
     assert all(seconds > 0 for seconds in found.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"channels_last": True}, {"joined": True}, {"fused": False}])
 @pytest.mark.parametrize("loss", LOSSES)
 def test_the_options_of_the_bare_loop_change_no_loss(options, loss, tmp_path):

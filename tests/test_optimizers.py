@@ -128,6 +128,7 @@ def agrees(*words: str, tolerance: float = 1e-5) -> None:
         assert values[tag].ndim == 0
 
 
+@pytest.mark.slow
 @exact
 @pytest.mark.parametrize("loss", LOSSES)
 def test_every_loss(loss: str) -> None:
@@ -135,7 +136,10 @@ def test_every_loss(loss: str) -> None:
 
 
 @exact
-@pytest.mark.parametrize("regularizer", PENALTIES)
+@pytest.mark.parametrize(
+    "regularizer",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name not in ("r1", "lecam"))) for name in PENALTIES],
+)
 def test_every_penalty(regularizer: str) -> None:
     agrees(*IMAGES, "loss=relativistic", f"regularizer={regularizer}", "batch_size=4")
 
@@ -144,10 +148,10 @@ def test_every_penalty(regularizer: str) -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        ["augmentation=diffaugment"],
-        ["augmentation=input_noise"],
+        pytest.param(["augmentation=diffaugment"], marks=pytest.mark.slow),
+        pytest.param(["augmentation=input_noise"], marks=pytest.mark.slow),
         ["model.generator.normalization=batch", "model.discriminator.normalization=batch"],
-        ["model.generator.dropout=0.3", "model.discriminator.dropout=0.3"],
+        pytest.param(["model.generator.dropout=0.3", "model.discriminator.dropout=0.3"], marks=pytest.mark.slow),
         [
             "regularizer=[gradient_penalty,dragan,lecam,l2]",
             "augmentation=diffaugment",
@@ -228,6 +232,7 @@ def test_random_directions_are_unbiased(method: str) -> None:
     assert ((found - expected).abs() > 0.01 * deviation).any()
 
 
+@pytest.mark.slow
 def test_the_variance_falls_with_the_number_of_directions() -> None:
     torch.manual_seed(0)
     network = Parabola(6)

@@ -145,7 +145,7 @@ OVERRIDE = st.one_of(SETTING, SETTING, PREFIXED, LONGER, STRANGE).map("".join)
 WORDS = st.lists(OVERRIDE, min_size=1, max_size=2) | st.lists(OVERRIDE | st.sampled_from(FLAGS) | VALUES, max_size=4)
 
 
-@few_and_many(40, 5000)
+@few_and_many(20, 5000)
 def test_words(run_cli, place, count):
     standing = place()
 

@@ -19,7 +19,8 @@ from tests.helpers.stacked import default_dtype, largest_difference, variants
 from tests.helpers.taped import taped, tensors
 
 # By default every option once: combinations take as long again.
-PARAMS = [pytest.param(name, marks=[pytest.mark.slow] * (name not in every_option())) for name in CASES]
+DEFAULT = every_option()
+PARAMS = [pytest.param(name, marks=[pytest.mark.slow] * (name not in DEFAULT)) for name in CASES]
 
 
 @pytest.fixture(scope="module", params=PARAMS, ids=list(CASES))

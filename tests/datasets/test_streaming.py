@@ -415,6 +415,7 @@ def test_a_signal_to_the_whole_group_saves_and_ends_all(streaming_run, number, e
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.slow
 def test_workers_die_with_a_run_that_is_killed(streaming_run):
     os.kill(streaming_run.pid, signal.SIGKILL)
     streaming_run.wait()

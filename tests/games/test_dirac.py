@@ -38,6 +38,7 @@ def test_wasserstein_is_a_closed_orbit():
     assert len(upward_crossings) == pytest.approx(1500 / period, abs=1)
 
 
+@pytest.mark.slow
 def test_cross_entropy_decays_slower_than_any_rate():
     """Non-saturating: d(ψ² + θ²)/dt = -2 ψθ tanh(ψθ/2) ≈ -(ψθ)², in the mean over a turn -r⁴/8.
 
@@ -57,6 +58,7 @@ def test_cross_entropy_decays_slower_than_any_rate():
     assert growth == pytest.approx(1 / 8, rel=0.05)
 
 
+@pytest.mark.slow
 def test_saturating_cross_entropy_does_not_arrive():
     """The minimax game: its flow conserves ψ² + θ², to which the alternating steps keep close."""
     points = path(losses.SaturatingBinaryCrossEntropy(), (0.6, 0.8), h=0.2, steps=1500)
@@ -89,6 +91,7 @@ def test_each_step_is_the_alternating_map(gamma):
     np.testing.assert_allclose(fitted_map(points), alternating_map(h, gamma), atol=1e-3)
 
 
+@pytest.mark.slow
 def test_lazy_regularization_decays_as_fast_in_the_mean():
     """Every 4th update with 4 times the weight: Karras et al. 2019, arXiv:1912.04958, appendix B."""
     h, gamma = 0.05, 0.3

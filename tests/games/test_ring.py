@@ -31,6 +31,7 @@ def resident_bytes() -> int:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_steps():
     words = ["dataset=ring", "model=mlp", "batch_size=64", "regularizer=lecam", "device=cpu"]
     words += ["model.generator.width=32", "model.discriminator.width=32"]

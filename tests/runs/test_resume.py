@@ -161,7 +161,8 @@ AFTER = {
     "the best checkpoint": (checkpoint, "save", 3),
     "the last checkpoint": (checkpoint, "save_last", 4),
 }
-MOMENTS = [(*moment, False) for moment in BEFORE.values()] + [(*moment, True) for moment in AFTER.values()]
+MOMENTS = [(*moment, False) for moment in BEFORE.values()]
+MOMENTS += [pytest.param((*moment, True), marks=pytest.mark.slow) for moment in AFTER.values()]
 
 
 def finish(resume, straight, without=()):
@@ -186,7 +187,9 @@ CALLS = {"last.pt": 4, "best.pt": 1}  # at which to kill; 3 for the others
 FILES = ["last.pt", "last.pt.sha256", "previous.pt", "previous.pt.sha256", "best.pt", "best.pt.sha256", "summary.json"]
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * name.endswith("sha256")) for name in FILES]
+)
 def test_killed_at_a_file(start, resume, straight, monkeypatch, name):
     """While it is exchanged: what was there stays whole."""
     original, calls = Path.replace, itertools.count(1)
@@ -212,6 +215,7 @@ AGAIN = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", AGAIN, ids=[f"{name}-{call}" for _, name, call in AGAIN])
 def test_killed_again_while_it_resumes(start, resume, straight, killed, where):
     killed(start, Adversarial, "step", 2)

@@ -204,7 +204,7 @@ def test_one_that_diverges_leaves_the_others_alone(run_cli):
         assert metrics(ROOT / name) == approximately(metrics(Path("alone") / lr))
 
 
-@pytest.mark.parametrize("during_evaluation", [False, True])
+@pytest.mark.parametrize("during_evaluation", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_an_interrupted_group_goes_on(run_cli, monkeypatch, during_evaluation):
     from gan_runner.runs.evaluation import Evaluator
 
@@ -265,6 +265,7 @@ def test_skipping_extending_and_retrying(run_cli, monkeypatch):
     assert set(statuses().values()) == {"completed"}
 
 
+@pytest.mark.slow
 def test_a_structural_sweep(run_cli):
     words = ["loss=hinge,bce", "seed=0,1", "optimizer=adam,finite_difference"]
     code, out, error = run_cli(*SWEEP, *words)

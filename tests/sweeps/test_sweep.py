@@ -411,6 +411,7 @@ def test_a_pool_of_processes(run_cli):
     assert run_status(ROOT / "seed-0") == "killed"
 
 
+@pytest.mark.slow
 def test_the_children_end_with_their_parent(run_cli):
     words = [*SWEEP, "seed=range(2)", "steps=1000000", "log_every=1", "checkpoint_every=5"]
     process = cli(*words, "hydra/launcher=pool", "hydra.launcher.processes=1", "hydra.launcher.threads=1")
@@ -477,6 +478,7 @@ def test_a_swept_preset_loses_no_axis(run_cli):
     refusal(outcome, "experiment=mine", "hydra.sweeper.params", "seed")
 
 
+@pytest.mark.slow
 def test_a_sweep_whose_reader_goes_away_can_go_on(run_cli):
     process = cli(*SWEEP, "seed=range(3)")
     wait_for(ROOT / "seed-0/summary.json", process)
