@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -161,7 +162,7 @@ AFTER = {
     "the best checkpoint": (checkpoint, "save", 3),
     "the last checkpoint": (checkpoint, "save_last", 4),
 }
-MOMENTS = [(*moment, False) for moment in BEFORE.values()]
+MOMENTS: list[Any] = [(*moment, False) for moment in BEFORE.values()]
 MOMENTS += [pytest.param((*moment, True), marks=pytest.mark.slow) for moment in AFTER.values()]
 
 
