@@ -3,6 +3,7 @@
 The fixture `config` is of the module, so that all that is asked of a case follows on composing it once.
 """
 
+import copy
 import re
 from typing import Any
 
@@ -104,13 +105,21 @@ def test_stacked_runs_are_those_alone(name: str, config: dict[str, Any]) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("dtype", "steps", "limit"),
-    [(torch.float64, 50, 1e-8), (torch.float32, 50, 1e-2)],
-    ids=["double", "single"],
-)
-def test_many_stacked_steps(name: str, config: dict[str, Any], dtype: torch.dtype, steps: int, limit: float) -> None:
+@pytest.mark.parametrize(("dtype", "limit"), [(torch.float64, 1e-8), (torch.float32, 1e-2)], ids=["double", "single"])
+def test_many_stacked_steps(name: str, config: dict[str, Any], dtype: torch.dtype, limit: float) -> None:
     configs = stackable(name, config)
+    if dtype == torch.float32:
+        configs = [without_kinks(config) for config in configs]
     with default_dtype(dtype):
-        error, where = largest_difference(configs, steps=steps)
+        error, where = largest_difference(configs, steps=50)
     assert error < limit, where
+
+
+def without_kinks(config: dict[str, Any]) -> dict[str, Any]:
+    """A config with SiLU for its activations: in float32, rounding puts a value on the other side of a ReLU's kink
+    within 50 steps of many a seed, and from there on the runs go apart."""
+    changed = copy.deepcopy(config)
+    for node in changed["model"].values():
+        if isinstance(node, dict) and "activation" in node:
+            node["activation"] = "silu"
+    return changed
