@@ -26,10 +26,11 @@ CONFIGS: dict[str, dict[str, Any]] = json.loads(RECORD.read_text())
 DEFAULTS = [  # where a config's own words do not say otherwise
     "steps=12", "epochs=null", "batch_size=8", "device=cpu", "metric=none",
     "log_every=1", "sample_every=null", "evaluate_every=null", "checkpoint_every=null",
+    "ema_ramp=null", "ema_statistics=0",  # as when the record was made
 ]  # fmt: skip
 IMAGES = {"grey28": (28, 28), "colour28": (28, 28, 3), "colour32": (32, 32, 3), "colour64": (64, 64, 3)}
 OF_EVERY_STEP = ("loss/", "gradient_norm/", "penalty/", "state/", "metric/")
-OF_THE_LAST = (*OF_EVERY_STEP, "weight/", "learning_rate/", "logits/", "diversity")
+OF_THE_LAST = (*OF_EVERY_STEP, "weight/", "learning_rate/", "logits/")
 
 Steps = list[tuple[int, dict[str, float]]]
 

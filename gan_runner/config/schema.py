@@ -71,12 +71,13 @@ class Budget:
 
 @dataclass(frozen=True)
 class Monitor:
-    """The key `monitor`: thresholds at which a run warns, once each; None never warns."""
+    """The key `monitor`: thresholds at which a run warns; None never warns."""
 
     vanishing_gradient: Annotated[float, Gt(0)] | None = None
     exploding_gradient: Annotated[float, Gt(0)] | None = None
     saturation: Annotated[float, Gt(0.5), Le(1)] | None = None
     diversity: Annotated[float, Gt(0)] | None = None
+    warm_up: Annotated[int, Ge(0)] = 0
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,9 @@ class Settings:
     stream: Annotated[Literal["auto"] | bool, EXECUTION] = False
     workers: Annotated[int, Ge(0), EXECUTION] = 2
     capture: Annotated[Literal["auto"] | bool, EXECUTION] = False
+    ema_ramp: Annotated[float, Gt(0)] | None = None
+    ema_start: Annotated[int, Ge(0)] = 0
+    ema_statistics: Annotated[Annotated[int, Ge(0)], MEASUREMENT] = 0
     trust: Annotated[list[str], replace(EXECUTION, may_differ=True)] = field(default_factory=list)
     sweep: Annotated[str | None, replace(EXECUTION, may_differ=True, is_of_sweep=True)] = None
     retry_failed: Annotated[bool, replace(EXECUTION, may_differ=True, is_of_sweep=True)] = False

@@ -65,9 +65,9 @@ class Autoencoder(Game):
         )
 
     @torch.no_grad()
-    def sample(self, latents: Tensor, labels: Tensor | None) -> Tensor:
+    def sample(self, latents: Tensor, labels: Tensor | None, network: nn.Module | None = None) -> Tensor:
         """The expected samples of latents from the prior: (count, *sample)."""
-        return self.loss.expected(super().sample(latents, labels))
+        return self.loss.expected(super().sample(latents, labels, network))
 
     @torch.no_grad()
     def pictures(

@@ -117,6 +117,7 @@ class CapturedStep:
         if active not in self.recordings:
             return self.warm_up(step, batches, is_logged)
         self.game.randomness.start_step(step)
+        self.game.average_has_moved()
         recording = self.recordings[active]
         recording.graph.replay()
         return recording.values
@@ -202,6 +203,7 @@ def put_schedules_on_device(game: Game) -> list[DeviceSchedule]:
     owners: list[tuple[Any, str]] = [(player, "lr_schedule") for player in game.players.values()]
     owners += [(term, "schedule") for player in game.players.values() for term in player.terms.values()]
     owners += [(augment, "schedule") for augment in getattr(game, "augmentations", ())]
+    owners += [(game.moving_average, "rate")]
     held = []
     for owner, name in owners:
         if schedule := getattr(owner, name, None):

@@ -4,6 +4,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import repeat
 from typing import Any
 
 import torch
@@ -12,8 +14,8 @@ from torch import Tensor, nn
 from gan_runner.datasets.data import Data
 from gan_runner.games.player import LOSS, Player, Values
 from gan_runner.games.term import Term
-from gan_runner.torch_utils.ema import MovingAverage
-from gan_runner.torch_utils.randomness import Randomness
+from gan_runner.torch_utils.ema import MovingAverage, estimate_statistics, has_batch_statistics
+from gan_runner.torch_utils.randomness import Randomness, fixed_randomness
 
 Batch = tuple[Tensor, Tensor | None]
 """Real samples (N, *sample), and their labels (N,) where the networks are told them."""
@@ -31,6 +33,10 @@ class Game(ABC):
     autocast: torch.autocast
     moving_average: MovingAverage | None
     is_conditional: bool
+    average_batches: int = 0
+    """On so many batches the moving average's statistics of batch normalization are estimated; 0 = as in training."""
+    is_average_fresh: bool = False
+    """Whether they belong to its present weights. Whoever changes these says so by `average_has_moved`."""
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
@@ -53,7 +59,8 @@ class Game(ABC):
         """The step itself, of batches that are there and noise that is seeded: no more than the device's work."""
         values = self.take_turns(step, batches, is_logged=is_logged)
         if self.moving_average:
-            self.moving_average.update()
+            self.moving_average.update(step)
+            self.average_has_moved()
         return self.logged_terms(step) | values if is_logged else {}
 
     @abstractmethod
@@ -88,13 +95,49 @@ class Game(ABC):
     @property
     def shown(self) -> nn.Module:
         """The network that samples are drawn from: the sampler's moving average, where there is one."""
-        return self.moving_average.network if self.moving_average else self.sampler
+        if not self.moving_average:
+            return self.sampler
+        if not self.is_average_fresh:
+            self.estimate_statistics()
+        return self.moving_average.network
+
+    def average_has_moved(self) -> None:
+        """The moving average has other weights than when it was last shown."""
+        self.is_average_fresh = False
+
+    def estimate_statistics(self) -> None:
+        """Estimate the moving average's statistics of batch normalization from samples of its own.
+
+        Those in training are the statistics of other weights, and averaged weights do not match them. The latents are
+        the same at all times, and training does not see them.
+        """
+        assert self.moving_average is not None
+        network = self.moving_average.network
+        if self.average_batches and has_batch_statistics(network):
+            randomness = fixed_randomness(self.randomness.seed, "statistics", self.randomness.device)
+            latents = self.draw_latents(randomness, self.average_batches * self.batch_size)
+            labels = self.labels_of_real.split(self.batch_size) if self.is_conditional else repeat(None)
+            with self.autocast:
+                estimate_statistics(network, zip(latents.split(self.batch_size), labels, strict=False))
+        self.is_average_fresh = True
+
+    @cached_property
+    def labels_of_real(self) -> Tensor:
+        """Labels as frequent as in the data, for the samples that statistics are estimated from."""
+        count = self.average_batches * self.batch_size
+        labels = self.data.fixed(count)[1]
+        assert labels is not None, "a conditional run has labels"
+        return labels.repeat(-(-count // len(labels)))[:count]
 
     @torch.no_grad()
-    def sample(self, latents: Tensor, labels: Tensor | None) -> Tensor:
-        """Samples of the shown network in evaluation mode, which leaves every buffer as it is: (count, *sample)."""
-        with evaluating(self.shown), self.autocast:
-            return self.shown(latents, labels if self.is_conditional else None).float()
+    def sample(self, latents: Tensor, labels: Tensor | None, network: nn.Module | None = None) -> Tensor:
+        """Samples of the shown network, or of another like it, in evaluation mode: (count, *sample).
+
+        It leaves every buffer as it is.
+        """
+        network = network or self.shown
+        with evaluating(network), self.autocast:
+            return network(latents, labels if self.is_conditional else None).float()
 
     def pictures(
         self, latents: Tensor, labels: Tensor | None, real: Tensor, real_labels: Tensor | None
@@ -128,7 +171,7 @@ class Game(ABC):
         """All that training needs to go on: the noise and the data follow from the step's number."""
         state = {name: player.state_dict() for name, player in self.players.items()}
         if self.moving_average:
-            state["moving_average"] = self.moving_average.network.state_dict()
+            state["moving_average"] = self.shown.state_dict()
         return state
 
     def load_networks(self, state: dict[str, Any]) -> None:
@@ -137,12 +180,14 @@ class Game(ABC):
             player.network.load_state_dict(state[name]["network"])
             if self.moving_average and player.network is self.sampler:
                 self.moving_average.network.load_state_dict(state.get("moving_average", state[name]["network"]))
+                self.is_average_fresh = True
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for name, player in self.players.items():
             player.load_state_dict(state[name])
         if self.moving_average:
             self.moving_average.network.load_state_dict(state["moving_average"])
+            self.is_average_fresh = True
 
 
 @contextmanager

@@ -50,7 +50,7 @@ class StackedGame:
         if first.moving_average:
             source = networks[next(name for name, player in first.players.items() if player.network is first.sampler)]
             stacked = StackedNetwork([average.network for average in averages if average])
-            self.game.moving_average = MovingAverage(source, stacked, first.moving_average.rate)
+            self.game.moving_average = MovingAverage(source, stacked, first.moving_average.half_life)
         if isinstance(self.game, Adversarial) and isinstance(first, Adversarial):
             others = [game.augmentations for game in games if isinstance(game, Adversarial)]
             like = next(networks["discriminator"].parameters())
@@ -79,6 +79,8 @@ class StackedGame:
 
     def hand_out(self, step: int) -> None:
         """Give the single games the state that lies elsewhere than in their networks, before one of them is saved."""
+        for game in self.games:
+            game.average_has_moved()
         for name, player in self.game.players.items():
             singles = [game.players[name] for game in self.games]
             for run, single in enumerate(singles):

@@ -30,7 +30,7 @@ from gan_runner.models.multi_scale import MultiScale
 from gan_runner.optimizers import FiniteDifference
 from gan_runner.runs.budgets import within_budget
 from gan_runner.runs.evaluation import Evaluator, choose_objective
-from gan_runner.torch_utils.ema import MovingAverage
+from gan_runner.torch_utils.ema import HalfLife, MovingAverage
 from gan_runner.torch_utils.parameters import mixes_samples
 from gan_runner.torch_utils.randomness import Randomness, derive, fixed_randomness
 
@@ -105,11 +105,13 @@ class Builder:
             autocast=autocast,
             moving_average=None,
             is_conditional=settings.conditional,
+            average_batches=settings.ema_statistics,
         )
         if settings.capture is True and (reason := why_not_capturable(game)):
             raise ConfigError(f"capture=true: {reason}; capture=auto takes steps without graphs then")
         if settings.ema_half_life:
-            game.moving_average = MovingAverage.of(game.sampler, settings.ema_half_life, settings.batch_size)
+            half_life = HalfLife(settings.ema_half_life, settings.batch_size, settings.ema_ramp, settings.ema_start)
+            game.moving_average = MovingAverage.of(game.sampler, half_life)
         return Built(game, settings, self.steps, self.notes, self.evaluator())
 
     def evaluator(self) -> Evaluator:

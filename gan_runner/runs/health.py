@@ -58,17 +58,31 @@ def largest_weight(tensors: list[Tensor]) -> Tensor:
 
 
 class Monitors:
-    """One run's monitors; a threshold of None never warns."""
+    """One run's monitors; a threshold of None never warns.
+
+    At the start of training a value may lie beyond its threshold and mean nothing, so none counts within `warm_up`
+    steps. A monitor that has warned does so again once its value has been right for as long.
+    """
 
     def __init__(self, thresholds: Monitor):
         self.thresholds = thresholds
-        self.warned: set[str] = set()
+        self.warned: dict[str, int | None] = {}  # kind -> the step since when its value has been right again
 
-    def warnings(self, values: Mapping[str, float]) -> list[str]:
-        """A line for each threshold that these values of a log point cross for the first time."""
-        lines = [line for kind, line in self.crossed(values) if kind not in self.warned]
-        self.warned |= {kind for kind, _ in self.crossed(values)}
-        return lines
+    def warnings(self, step: int, values: Mapping[str, float]) -> list[str]:
+        """A line for each threshold that the values of the log point at `step` cross."""
+        crossed = dict(self.crossed(values))
+        for kind, right_since in list(self.warned.items()):
+            if kind in crossed:
+                self.warned[kind] = None
+            elif right_since is None:
+                self.warned[kind] = step
+            elif step - right_since >= self.thresholds.warm_up:
+                del self.warned[kind]
+        if step < self.thresholds.warm_up:
+            return []
+        new = {kind: line for kind, line in crossed.items() if kind not in self.warned}
+        self.warned |= dict.fromkeys(new)
+        return list(new.values())
 
     def crossed(self, values: Mapping[str, float]) -> Iterator[tuple[str, str]]:
         """(kind, line) of each threshold crossed."""
@@ -85,6 +99,13 @@ class Monitors:
         if limits.diversity is not None and values.get("diversity", 1.0) < limits.diversity:
             line = f"the samples collapse: their mean distance is {values['diversity']:.2g} of that between real ones"
             yield "diversity", line
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"warned": dict(self.warned)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        warned = state["warned"]
+        self.warned = dict(warned) if isinstance(warned, dict) else dict.fromkeys(warned)  # version 0.1: the kinds
 
 
 def mean_distance(samples: Tensor) -> Tensor:

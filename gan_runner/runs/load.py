@@ -38,6 +38,8 @@ def load_trained(path: Path, config: dict[str, Any], trust: list[str], *, raw: b
         raise ConfigError(f"{path}: its weights are not those of this config: {first}") from error
     if raw:
         built.game.moving_average = None
+    if with_data:
+        built.game.average_has_moved()  # `ema_statistics` may be another now
     return Trained(built, path, saved["step"])
 
 

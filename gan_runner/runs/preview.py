@@ -15,6 +15,7 @@ from gan_runner.torch_utils.randomness import fixed_randomness
 MOST_COLUMNS = 16  # classes that a grid has a column for
 POINTS = 1000  # a cloud of points takes more samples than a grid
 DIVERSITY_OF = 64  # samples that the diversity is measured on
+COLD = 0.05  # share of the initial weights in a moving average that is not looked at yet
 
 
 class Preview:
@@ -41,9 +42,15 @@ class Preview:
         for name, samples in pictures.items():
             self.save(f"{'step' if name == 'samples' else name}_{step:08d}", step, self.picture(samples))
 
-    def diversity(self) -> float:
-        """The mean distance between samples, relative to that between real ones: near 0 where all are alike."""
-        samples = self.game.sample(self.latents[:DIVERSITY_OF], self.labels[:DIVERSITY_OF])
+    def diversity(self, step: int) -> float:
+        """The mean distance between samples, relative to that between real ones: near 0 where all are alike.
+
+        The samples are the network's in training while its moving average still resembles the start.
+        """
+        average = self.game.moving_average
+        is_cold = average is not None and average.half_life.share_of_start(step) > COLD
+        network = self.game.sampler if is_cold else None
+        samples = self.game.sample(self.latents[:DIVERSITY_OF], self.labels[:DIVERSITY_OF], network)
         return float(mean_distance(samples) / self.real_distance)
 
     def picture(self, samples: Tensor) -> bytes:

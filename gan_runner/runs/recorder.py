@@ -37,6 +37,7 @@ class Recorder:
         self.preview = Preview(game, settings, directory, log)
         self.monitors = Monitors(settings.monitor)
         self.guard = Guard(settings.divergence)
+        self.has_diverged = False
         self.best = Best(evaluator.objective)
         self.clock = Clock()
         self.pending: dict[str, float] | None = None  # a log point whose evaluation was broken off
@@ -44,14 +45,14 @@ class Recorder:
     def read(self, step: int, of_step: Values) -> dict[str, float]:
         """The values of a log point: what the step did, and what its networks make now. Raises Diverged."""
         values = read_at_once(of_step | self.game.judge_held_out())
-        values["diversity"] = self.preview.diversity()
+        values["diversity"] = self.preview.diversity(step)
         reason = self.guard.reason(step, values | self.weights())
         if reason and self.settings.on_divergence == "stop":
             self.log_point(step, values)
             raise Diverged(f"step {step:,}: {reason}")
-        warnings = self.monitors.warnings(values)
-        if reason and "diverged" not in self.monitors.warned:  # once, as the others
-            self.monitors.warned.add("diverged")
+        warnings = self.monitors.warnings(step, values)
+        if reason and not self.has_diverged:  # and goes on: on_divergence=ignore
+            self.has_diverged = True
             warnings.append(reason)
         for line in warnings:
             self.log.say(f"warning: step {step:,}: {line}")
@@ -115,7 +116,8 @@ class Recorder:
         return {
             "best": self.best.record(),
             "guard": self.guard.state_dict(),
-            "warned": sorted(self.monitors.warned),
+            "monitors": self.monitors.state_dict(),
+            "has_diverged": self.has_diverged,
             "seconds": self.clock.seconds(),
             "pending": self.pending,
         }
@@ -124,7 +126,10 @@ class Recorder:
         """The inverse, after `step` steps."""
         self.best.restore(state["best"])
         self.guard.load_state_dict(state["guard"])
-        self.monitors.warned = set(state["warned"])
+        if "warned" in state:  # version 0.1 had one list of all that it had warned of
+            state = state | {"monitors": {"warned": state["warned"]}, "has_diverged": "diverged" in state["warned"]}
+        self.monitors.load_state_dict(state["monitors"])
+        self.has_diverged = state["has_diverged"]
         self.clock.resume(state["seconds"], step * self.game.images_per_step)
         self.pending = state["pending"]
 

@@ -50,7 +50,7 @@ class Problem:
             discriminator_steps=game.discriminator_steps,
             learning_rate=group["lr"],
             betas=group["betas"],
-            average_rate=game.moving_average.rate,
+            average_rate=float(game.moving_average.rate(10**6)),  # past the ramp
             device=game.randomness.device,
         )
 

@@ -28,6 +28,9 @@ batch_size           yes       .       .       yes
 discriminator_steps  yes       .       .       yes
 conditional          yes       .       .       yes
 ema_half_life        yes       .       .       yes
+ema_ramp             yes       .       .       yes
+ema_start            yes       .       .       yes
+ema_statistics       yes       yes     .       yes
 init_from            yes       .       .       yes
 budget               yes       .       .       yes
 precision            yes       .       .       yes

@@ -81,7 +81,10 @@ def metrics(run):
     return [{key: value for key, value in row.items() if key not in clocks} for row in found]
 
 
-RUN = [word for word in SMALL if not word.startswith(("steps", "metric", "checkpoint_every"))] + ["checkpoint_every=2"]
+# The values that version 0.1 had where new runs have others, of keys that it did not know.
+OLD = ["ema_ramp=null", "ema_statistics=0", "monitor.warm_up=0"]
+RUN = [word for word in SMALL if not word.startswith(("steps", "metric", "checkpoint_every"))]
+RUN += ["checkpoint_every=2", *OLD]
 RUNS = [
     [
         "regularizer=[spectral_norm,gradient_clip,value_range,l1,lecam]", "dataset.held_out=0.1", "metric=frechet",
@@ -115,7 +118,7 @@ def test_a_run_of_version_0_1(run_cli, words):
 RING = [
     "dataset=ring", "model=mlp", "batch_size=8", "model.latent_size=4", "steps=2", "device=cpu", "sample_every=null",
     "metric=modes", "metric.modes.samples=50", "metric.modes.pairs=50", "discriminator_steps=1",
-    "regularizer=[spectral_norm,gradient_clip]",
+    "regularizer=[spectral_norm,gradient_clip]", *OLD,
 ]  # fmt: skip
 SWEEP = Path("outputs/sweeps/s")
 WEIGHTS = "regularizer.gradient_penalty.weight=1,2"
@@ -203,9 +206,9 @@ def test_keys_newer_than_version_0_1_are_in_the_table():
 
 def test_added_keys_make_no_other_job(monkeypatch):
     monkeypatch.setitem(ADDED, "gan_runner.regularizers.penalties.r1", {"new": 3.0})
-    new = compose("regularizer=r1")
+    new = compose("regularizer=r1", *OLD)
     new["regularizer"]["r1"]["new"] = 3.0
-    before = as_version_0_1(compose("regularizer=r1"))
+    before = as_version_0_1(compose("regularizer=r1", *OLD))
     assert "new" not in before["regularizer"]["r1"]
     assert identity(translate_stored(before)) == identity(new)
     assert identity(translate_stored(before | {"seed": 1})) != identity(new)
@@ -270,9 +273,9 @@ def test_what_each_missing_key_means():
         "init_from": None, "conditional": False, "deterministic": False, "evaluate_every": None, "objective": None,
         "on_divergence": "ignore", "tf32": True, "prune": None, "stream": False, "workers": 2, "capture": False,
         "trust": [], "sweep": None, "retry_failed": False, "budget": Budget(), "monitor": Monitor(),
-        "divergence": Divergence(),
+        "divergence": Divergence(), "ema_ramp": None, "ema_start": 0, "ema_statistics": 0,
     }  # fmt: skip
-    assert Monitor() == Monitor(None, None, None, None)
+    assert Monitor() == Monitor(None, None, None, None, 0)
     assert Divergence() == Divergence(None, 0.0, None)
     assert Budget.policy == "error"
     partly = load_settings(always | {"monitor": {"diversity": 0.5}, "budget": {"generator": {"layers": 3}}})
@@ -284,7 +287,8 @@ def test_a_run_whose_config_lacks_keys_goes_on_as_it_would_have(run_cli):
     words = [
         *RING, "log_every=1", "optimizer.lr=1e-3", "optimizer.betas=[0.9,0.999]", "lr_schedule=linear", "stream=false",
         "capture=false", "evaluate_every=1", "on_divergence=ignore", "divergence.dead_steps=null",
-        "divergence.dead_gradient=0", "divergence.loss=null", *(f"monitor.{key}=null" for key in vars(Monitor())),
+        "divergence.dead_gradient=0", "divergence.loss=null",
+        *(f"monitor.{key}=null" for key, default in vars(Monitor()).items() if default is None),
     ]  # fmt: skip
     assert run_cli(*words, "steps=4", "checkpoint_every=2", "hydra.run.dir=straight")[0] == 0
     stored = stopped_at_step_2(Path("straight"))

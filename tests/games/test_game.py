@@ -12,7 +12,8 @@ from gan_runner.games.adversarial import Adversarial
 from gan_runner.games.view import AdversarialView
 from gan_runner.losses import Hinge
 from tests.helpers import TINY_MODEL
-from tests.helpers.games import counted, make_game, step_without_sync, take_steps
+from tests.helpers.games import counted, floats, make_game, step_without_sync, take_steps
+from tests.helpers.runs import differences
 
 
 def snapshot(game: Adversarial) -> dict[str, Tensor]:
@@ -267,7 +268,7 @@ def test_batch_statistics_under_a_penalty_on_each_sample_are_refused() -> None:
 
 
 def test_the_generators_average_is_what_samples_are_drawn_from() -> None:
-    game = make_game("ema_half_life=1e9")
+    game = make_game("ema_half_life=1e9", "ema_ramp=null", "ema_statistics=0", "model.generator.normalization=none")
     start = {key: value.clone() for key, value in game.generator.network.state_dict().items()}
     latents = game.draw_latents(game.randomness, 4)
     before = game.sample(latents, None)
@@ -276,6 +277,35 @@ def test_the_generators_average_is_what_samples_are_drawn_from() -> None:
     torch.testing.assert_close(game.sample(latents, None), before)
     assert not all(value.equal(start[key]) for key, value in game.generator.network.state_dict().items())
     assert make_game("ema_half_life=null").moving_average is None
+
+
+@pytest.mark.parametrize("words", [[], ["conditional=true"]])
+def test_the_averages_batch_statistics_are_those_of_its_own_samples(words: list[str]) -> None:
+    """In training mode, where each batch has its own, it makes nearly what it makes with these."""
+    game = make_game(
+        "optimizer.lr=0.05", "model.generator.normalization=batch", "batch_size=100", "ema_statistics=100", *words
+    )
+    for step in range(20):
+        game.step(step)
+    assert game.moving_average
+    latents, labels = game.draw_latents(game.randomness, 10_000), torch.arange(10_000) % 10
+    network = copy.deepcopy(game.moving_average.network)
+    with torch.no_grad():
+        trained = network(latents, labels if words else None)
+        expected = network.train()(latents, labels if words else None)
+    error, before = (game.sample(latents, labels) - expected).square().mean(), (trained - expected).square().mean()
+    assert error < 0.1 * before
+
+
+def test_estimating_statistics_is_no_part_of_training() -> None:
+    words = ["model.generator.normalization=batch", "optimizer.lr=0.05"]
+    looked_at, trained = make_game(*words), make_game(*words)
+    for step in range(4):
+        expected, found = trained.step(step, is_logged=True), looked_at.step(step, is_logged=True)
+        assert floats(found) == floats(expected)
+        shown = copy.deepcopy(looked_at.shown.state_dict())
+    assert not list(differences(looked_at.state_dict(), trained.state_dict()))
+    assert not list(differences(looked_at.state_dict()["moving_average"], shown))
 
 
 def test_bf16_on_the_cpu_where_its_gradients_are_wrong_is_refused() -> None:
