@@ -53,6 +53,11 @@ def checkpoint_path(options: argparse.Namespace) -> Path:
     return Path(options.checkpoint)
 
 
+def truncation_suffix(options: argparse.Namespace) -> str:
+    """What `--truncation` adds to the name of a picture."""
+    return "" if options.truncation is None else f"_truncation_{options.truncation:g}"
+
+
 def positive(text: str) -> int:
     """An int of at least 1, for argparse."""
     if (value := int(text)) < 1:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gan_runner.cli.parser import RunParser, checkpoint_path, positive, refuse_links
+from gan_runner.cli.parser import RunParser, checkpoint_path, positive, refuse_links, truncation_suffix
 from gan_runner.config.errors import ConfigError
 from gan_runner.config.stored import stored_config
 from gan_runner.games.game import Game
@@ -97,8 +97,8 @@ def save_samples(game: Game, samples: Tensor, options: argparse.Namespace) -> li
         options.out.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(options.out, lambda file: np.savez(file, samples=content.numpy()))
         return [options.out]
-    flags = {"interpolation": options.interpolate, f"truncation_{options.truncation}": options.truncation, "raw": options.raw}
-    stem = "_".join([f"seed_{options.seed}", *(flag for flag, is_set in flags.items() if is_set)])
+    stem = f"seed_{options.seed}{'_interpolation' if options.interpolate else ''}"
+    stem += f"{truncation_suffix(options)}{'_raw' if options.raw else ''}"
     if is_images and options.images:
         drawn = {f"{stem}_{number:05d}": image_grid.image(single) for number, single in enumerate(content)}
     elif is_images:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 from annotated_types import Ge, MinLen
-from torch import Tensor, nn
+from torch import nn
 
 from gan_runner.config.check import active, check_arguments, load_settings, signature
 from gan_runner.config.errors import ConfigError, suggest
