@@ -75,7 +75,12 @@ def main(arguments: list[str]) -> None:
 
 def table(record: dict[str, Any], evaluator: Evaluator) -> Table:
     """A record for people; where the floor is one of fewer samples, with a row of as few."""
-    table = Table(title=f"step {record['step']:,}, {record['weights']} weights", title_justify="left")
+    title = f"step {record['step']:,}, {record['weights']} weights"
+    if evaluator.split != "training":
+        title += f", against the {evaluator.split} split"
+    if record["truncation"] is not None:
+        title += f", truncation {record['truncation']:g}"
+    table = Table(title=title, title_justify="left")
     table.add_column("metric")
     table.add_column("value", justify="right")
     table.add_column("real data", justify="right")
