@@ -70,7 +70,7 @@ def floors_text(study: Study) -> str:
         floor = floor_of(study.runs, quantity.tag)
         if floor is not None and not quantity.is_best:
             first = study.settings[0].spread(quantity) if study.settings else spread([])
-            parts.append(f"{quantity.name} {floor:.4g} (setting 1: {spread_text(first)})")
+            parts.append(f"{quantity.name} {floor:.4g}" + (f" (setting 1: {spread_text(first)})" if first.of else ""))
     return f"real data: {', '.join(parts)}" if parts else ""
 
 
