@@ -101,6 +101,24 @@ def test_pairs_are_as_many_as_the_smaller_set():
     assert found["at_floor_counts"]["values"]["distance"] == pytest.approx(2, abs=0.1)  # the radius
 
 
+def test_pairs_of_held_out_points():
+    points_in_all = points(None).training(160)[0]
+    data = Samples(points_in_all[:100], seed=0, held_out=points_in_all[100:])
+    found = record_of(build("wasserstein", data, samples=1000), data, torch.zeros(1000, 2))
+    assert (found["floor"]["generated"], found["floor"]["real"]) == (60, 60)
+    assert "at_floor_counts" in found
+
+
+def test_every_key_of_a_metric_has_a_floor_of_its_own():
+    data, network = images(0.1), random_network()
+    generated = torch.randint(256, (600, 1, 8, 8), dtype=torch.uint8)
+    floors = [
+        record_of(build("kernel_distance", data, samples=600, subset_size=size, subsets=3), data, generated, network)
+        for size in (20, 30)
+    ]
+    assert floors[0]["floor"]["values"] != floors[1]["floor"]["values"]
+
+
 def test_a_kernel_distance_takes_smaller_subsets_where_there_are_fewer_samples():
     data, network = images(0.1), random_network()
     generated = torch.randint(256, (600, 1, 8, 8), dtype=torch.uint8)
@@ -164,8 +182,10 @@ def test_a_floor_is_computed_once_and_cached(monkeypatch):
     view = EvaluationView(**side, seed=0, generated=torch.zeros(100, 2), labels=None)
     floors = Floors(data, None)
     first = floors.record("wasserstein", metric, view)
-    assert floors.record("wasserstein", metric, view) == first
     assert record_of(metric, data, torch.zeros(100, 2)) == first  # from the file, whatever the run's seed
+    (file,) = cache.cache_directory().glob("floor-*")
+    file.unlink()
+    assert floors.record("wasserstein", metric, view) == first
     assert len(calls) == 1
     assert record_of(build("wasserstein", data, samples=90), data, torch.zeros(90, 2)) != first
     assert len(calls) == 2
