@@ -13,6 +13,7 @@ from gan_runner.config.errors import ConfigError
 from gan_runner.config.stored import stored_config
 from gan_runner.datasets.splits import Split
 from gan_runner.games.game import Game
+from gan_runner.reporting.tables import ARROWS, new_table
 from gan_runner.runs import image_grid
 from gan_runner.runs.evaluation import Evaluator, floors, generate
 from gan_runner.runs.load import load_trained
@@ -80,20 +81,19 @@ def table(record: dict[str, Any], evaluator: Evaluator) -> Table:
         title += f", against the {evaluator.split} split"
     if record["truncation"] is not None:
         title += f", truncation {record['truncation']:g}"
-    table = Table(title=title, title_justify="left")
-    table.add_column("metric")
+    table = new_table(title)
+    table.add_column("")
     table.add_column("value", justify="right")
     table.add_column("real data", justify="right")
-    table.add_column("better")
-    table.add_column("of samples")
+    table.add_column("of samples", overflow="fold")
     for name, measured in record["metrics"].items():
         for key, value in measured["values"].items():
-            direction = "higher" if evaluator.metrics[name].higher_is_better[key] else "lower"
             floor = floors(record).get(f"metric/{name}/{key}")
             shown = f"{floor['floor']:.5g}" if floor and not floor["is_fewer"] else ""
-            table.add_row(f"{name}.{key}", f"{value:.5g}", shown, direction, counts_text(measured))
+            arrow = ARROWS[evaluator.metrics[name].higher_is_better[key]]
+            table.add_row(f"{name}.{key}{arrow}", f"{value:.5g}", shown, counts_text(measured))
             if floor and floor["is_fewer"]:
-                table.add_row("", f"{floor['value']:.5g}", f"{floor['floor']:.5g}", direction, counts_text(floor))
+                table.add_row("", f"{floor['value']:.5g}", f"{floor['floor']:.5g}", counts_text(floor))
     return table
 
 
