@@ -1,19 +1,21 @@
 """`gan-runner evaluate DIR`: the metrics of a run's checkpoint, and the training samples nearest to what it makes."""
 
 import json
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from gan_runner.cli.parser import RunParser, checkpoint_path, positive, refuse_links
+from gan_runner.cli.parser import RunParser, checkpoint_path, positive, refuse_links, truncation_suffix
 from gan_runner.config.errors import ConfigError
 from gan_runner.config.stored import stored_config
+from gan_runner.datasets.splits import Split
 from gan_runner.games.game import Game
+from gan_runner.reporting.tables import ARROWS, new_table
 from gan_runner.runs import image_grid
-from gan_runner.runs.evaluation import Evaluator, generate
+from gan_runner.runs.evaluation import Evaluator, floors, generate
 from gan_runner.runs.load import load_trained
 from gan_runner.storage.atomic_files import json_safe, write_bytes
 
@@ -26,6 +28,12 @@ def parser() -> RunParser:
         "evaluate", "Measure samples of a run's generator; metric=NAME measures by others than the run's."
     )
     parser.add_weights()
+    parser.add_argument(
+        "--split",
+        choices=get_args(Split),
+        default="training",
+        help="the real samples to compare with (default: training, as in the run)",
+    )
     parser.add_argument(
         "--neighbors",
         nargs="?",
@@ -42,36 +50,56 @@ def main(arguments: list[str]) -> None:
     options = parser().parse_intermixed_args(arguments)
     refuse_links(options.directory, "generated", "evaluations.jsonl")
     config, trust = stored_config(options.directory, options.overrides)
-    trained = load_trained(checkpoint_path(options), config, trust, raw=options.raw, with_data=True)
+    trained = load_trained(
+        checkpoint_path(options), config, trust, raw=options.raw, truncation=options.truncation, with_data=True
+    )
     game, evaluator = trained.built.game, trained.built.evaluator
     console = Console(highlight=False, soft_wrap=True)
     if options.neighbors:
-        path = options.directory / "generated" / f"neighbors_{trained.checkpoint.stem}.png"
+        if options.split != "training":
+            raise ConfigError(f"--split {options.split}: --neighbors looks for training images; leave one of them out")
+        name = f"neighbors_{trained.checkpoint.stem}{truncation_suffix(options)}.png"
+        path = options.directory / "generated" / name
         write_bytes(path, draw_neighbors(game, options.neighbors, console))
         console.print(path, markup=False)
         return
     if not evaluator.metrics:
         raise ConfigError(f"{options.directory}: this run has no metric; say metric=NAME")
+    evaluator.split = options.split
     evaluator.prepare(game.data, lambda line: console.print(line, markup=False))
-    record = {"step": trained.step, "checkpoint": str(trained.checkpoint), **evaluator.evaluate(game)}
+    found = {"step": trained.step, "checkpoint": str(trained.checkpoint), "truncation": options.truncation}
+    record = found | evaluator.evaluate(game)
     with (options.directory / "evaluations.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps(json_safe(record)) + "\n")
     console.print(table(record, evaluator), markup=False)
 
 
 def table(record: dict[str, Any], evaluator: Evaluator) -> Table:
-    """A record for people."""
-    table = Table(title=f"step {record['step']:,}, {record['weights']} weights", title_justify="left")
-    table.add_column("metric")
+    """A record for people; where the floor is one of fewer samples, with a row of as few."""
+    title = f"step {record['step']:,}, {record['weights']} weights"
+    if evaluator.split != "training":
+        title += f", against the {evaluator.split} split"
+    if record["truncation"] is not None:
+        title += f", truncation {record['truncation']:g}"
+    table = new_table(title)
+    table.add_column("")
     table.add_column("value", justify="right")
-    table.add_column("better")
-    table.add_column("of samples")
+    table.add_column("real data", justify="right")
+    table.add_column("of samples", overflow="fold")
     for name, measured in record["metrics"].items():
         for key, value in measured["values"].items():
-            direction = "higher" if evaluator.metrics[name].higher_is_better[key] else "lower"
-            real = f" and {measured['real']:,} real" if measured["real"] else ""
-            table.add_row(f"{name}.{key}", f"{value:.5g}", direction, f"{measured['generated']:,}{real}")
+            floor = floors(record).get(f"metric/{name}/{key}")
+            shown = f"{floor['floor']:.5g}" if floor and not floor["is_fewer"] else ""
+            arrow = ARROWS[evaluator.metrics[name].higher_is_better[key]]
+            table.add_row(f"{name}.{key}{arrow}", f"{value:.5g}", shown, counts_text(measured))
+            if floor and floor["is_fewer"]:
+                table.add_row("", f"{floor['value']:.5g}", f"{floor['floor']:.5g}", counts_text(floor))
     return table
+
+
+def counts_text(counts: dict[str, Any]) -> str:
+    """'10,000 and 1,617 real'."""
+    return f"{counts['generated']:,}" + (f" and {counts['real']:,} real" if counts["real"] else "")
 
 
 def draw_neighbors(game: Game, count: int, console: Console) -> bytes:

@@ -1,6 +1,7 @@
 """How the verbs read their words."""
 
 import argparse
+import math
 import os
 from pathlib import Path
 from typing import NoReturn
@@ -40,6 +41,9 @@ class RunParser(VerbParser):
             help="the weights to load (default: last)",
         )
         self.add_argument("--raw", action="store_true", help="the weights themselves, not their moving average")
+        self.add_argument(
+            "--truncation", type=positive_number, metavar="T", help="keep every entry of normal latents within [-T, T]"
+        )
 
 
 def checkpoint_path(options: argparse.Namespace) -> Path:
@@ -49,10 +53,22 @@ def checkpoint_path(options: argparse.Namespace) -> Path:
     return Path(options.checkpoint)
 
 
+def truncation_suffix(options: argparse.Namespace) -> str:
+    """What `--truncation` adds to the name of a picture."""
+    return "" if options.truncation is None else f"_truncation_{options.truncation:g}"
+
+
 def positive(text: str) -> int:
     """An int of at least 1, for argparse."""
     if (value := int(text)) < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, not {value}")
+    return value
+
+
+def positive_number(text: str) -> float:
+    """A finite number above 0, for argparse."""
+    if not 0 < (value := float(text)) < math.inf:
+        raise argparse.ArgumentTypeError(f"must be above 0 and finite, not {text}")
     return value
 
 

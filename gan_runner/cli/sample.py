@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gan_runner.cli.parser import RunParser, checkpoint_path, positive, refuse_links
+from gan_runner.cli.parser import RunParser, checkpoint_path, positive, refuse_links, truncation_suffix
 from gan_runner.config.errors import ConfigError
 from gan_runner.config.stored import stored_config
 from gan_runner.games.game import Game
@@ -54,7 +54,10 @@ def main(arguments: list[str]) -> None:
     options = parser().parse_intermixed_args(arguments)
     refuse_links(options.directory, "generated")
     config, trust = stored_config(options.directory, options.overrides)
-    game = load_trained(checkpoint_path(options), config, trust, raw=options.raw, with_data=False).built.game
+    trained = load_trained(
+        checkpoint_path(options), config, trust, raw=options.raw, truncation=options.truncation, with_data=False
+    )
+    game = trained.built.game
     latents = draw_latents(game, options.seed, options.count, options.interpolate)
     labels = choose_labels(game, options.labels, options.count).to(latents.device)
     chunks = zip(latents.split(BATCH), labels.split(BATCH), strict=True)
@@ -64,17 +67,14 @@ def main(arguments: list[str]) -> None:
 
 
 def draw_latents(game: Game, seed: int, count: int, interpolate: bool) -> Tensor:
-    """(count, latent_size); in rows of 8 on a great circle from one latent to another, if asked."""
+    """(count, latent_size); in rows of 8 on the way from one latent to another, if asked."""
     randomness = fixed_randomness(seed, "sample", game.randomness.device)
     if not interpolate:
         return game.draw_latents(randomness, count)
     rows = -(-count // 8)
     start, end = game.draw_latents(randomness, 2 * rows).unsqueeze(1).chunk(2)  # (rows, 1, latent_size)
-    # A straight line would pass through latents shorter than any the generator has seen (White 2016, arXiv:1609.04468).
-    angle = torch.arccos(torch.nn.functional.cosine_similarity(start, end, dim=-1)).unsqueeze(-1)
     position = torch.linspace(0, 1, 8, device=start.device).view(1, -1, 1)
-    walk = (torch.sin((1 - position) * angle) * start + torch.sin(position * angle) * end) / torch.sin(angle)
-    return walk.flatten(0, 1)[:count]
+    return game.latents.interpolate(start, end, position).flatten(0, 1)[:count]
 
 
 def choose_labels(game: Game, wanted: list[int] | None, count: int) -> Tensor:
@@ -97,7 +97,8 @@ def save_samples(game: Game, samples: Tensor, options: argparse.Namespace) -> li
         options.out.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(options.out, lambda file: np.savez(file, samples=content.numpy()))
         return [options.out]
-    stem = f"seed_{options.seed}{'_interpolation' if options.interpolate else ''}{'_raw' if options.raw else ''}"
+    stem = f"seed_{options.seed}{'_interpolation' if options.interpolate else ''}"
+    stem += f"{truncation_suffix(options)}{'_raw' if options.raw else ''}"
     if is_images and options.images:
         drawn = {f"{stem}_{number:05d}": image_grid.image(single) for number, single in enumerate(content)}
     elif is_images:

@@ -1,6 +1,7 @@
 """What every dataset function returns: real samples, drawn in batches that depend on (seed, index) and nothing else."""
 
 import copy
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Literal, Self
@@ -80,6 +81,18 @@ class Data(ABC):
 
         The first `count` of the order of `fixed`, or all there are if there are fewer; None = all, in any order.
         """
+
+    def unseen(self, count: int | None) -> Tensor | None:
+        """Held-out samples as they are stored, as `training` returns its own, without labels; None if there are none.
+
+        `count` of an order that is the same in all runs, or all there are if there are fewer; None = all, in any order.
+        """
+        if count is None and self.size is None:
+            raise ValueError("this dataset is endless: say how many samples")
+        found = self.held_out(sys.maxsize if count is None else count)
+        if found is None:
+            return None
+        return (self.to_pixels(found[0]) if found[0].dim() == 4 else found[0]).cpu()
 
     def to(self, device: torch.device | str) -> Self:
         """The same data, resident on `device`; what was left in a file is read."""
@@ -223,6 +236,16 @@ class Samples(Data):
         rows = self._fixed_rows(count)
         samples = self._samples.index_select(0, rows.to(self._samples.device)).cpu()
         return samples, None if labels is None else labels[rows]
+
+    def unseen(self, count: int | None) -> Tensor | None:
+        """The held-out samples in a random order, which that of a file need not be."""
+        held_out = self._held_out
+        if held_out is None or not len(held_out):
+            return None
+        if count is None or count >= len(held_out):
+            return held_out.to("cpu")
+        rows = torch.randperm(len(held_out), generator=seeded(derive(self.seed, "unseen")))[:count]
+        return held_out.index_select(0, rows.to(held_out.device)).cpu()
 
     @property
     def nbytes(self) -> int:

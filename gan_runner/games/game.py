@@ -1,7 +1,7 @@
 """What every game has: players, data, noise, the network that samples are drawn from, and what is logged and saved."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gan_runner.datasets.data import Data
+from gan_runner.games.latents import Latents
 from gan_runner.games.player import LOSS, Player, Values
 from gan_runner.games.term import Term
 from gan_runner.torch_utils.ema import MovingAverage, estimate_statistics, has_batch_statistics
@@ -27,7 +28,7 @@ class Game(ABC):
 
     players: dict[str, Player]
     data: Data
-    draw_latents: Callable[..., Tensor]  # (randomness, *shape) -> (*shape, latent_size)
+    latents: Latents
     randomness: Randomness
     batch_size: int
     autocast: torch.autocast
@@ -128,6 +129,19 @@ class Game(ABC):
         labels = self.data.fixed(count)[1]
         assert labels is not None, "a conditional run has labels"
         return labels.repeat(-(-count // len(labels)))[:count]
+
+    def draw_latents(self, randomness: Randomness, *shape: int) -> Tensor:
+        """What samples are made of: (*shape, latent_size)."""
+        return self.latents.draw(randomness, *shape)
+
+    def truncate(self, bound: float) -> None:
+        """Have all later samples show less variety and more of what is typical (the truncation trick).
+
+        Here every entry of a latent is kept within [-bound, bound]; a game whose model has a truncation of its own says
+        so by overriding this. It is for trained networks: training goes on with the whole distribution. Raises
+        ValueError where the latents cannot be truncated.
+        """
+        self.latents = self.latents.truncated(bound)
 
     @torch.no_grad()
     def sample(self, latents: Tensor, labels: Tensor | None, network: nn.Module | None = None) -> Tensor:

@@ -56,6 +56,7 @@ class Frechet(FeatureMetric):
 
     name = "frechet"
     higher_is_better: Mapping[str, bool] = {"distance": False}
+    distances = ("distance",)
 
     def __init__(self, *, samples: Count, real_samples: Count | None):
         self.samples, self.real_samples = samples, real_samples
@@ -108,6 +109,7 @@ class KernelDistance(FeatureMetric):
 
     name = "kernel_distance"
     higher_is_better: Mapping[str, bool] = {"distance": False}
+    distances = ("distance",)
 
     def __init__(
         self, *, samples: Count, real_samples: Count | None, subsets: Annotated[int, Ge(1)], subset_size: Count
@@ -129,11 +131,12 @@ class KernelDistance(FeatureMetric):
     def __call__(self, view: EvaluationView) -> dict[str, float]:
         from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
 
+        generated, real = self.generated(view), self.real(view)
         found = kid_features_to_metric(
-            self.generated(view),
-            self.real(view),
+            generated,
+            real,
             kid_subsets=self.subsets,
-            kid_subset_size=self.subset_size,
+            kid_subset_size=min(self.subset_size, len(generated), len(real)),  # a floor may have fewer samples
             rng_seed=numpy_seed(view.seed, self.name),
             verbose=False,
         )

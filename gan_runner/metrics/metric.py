@@ -2,8 +2,9 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -42,6 +43,24 @@ class EvaluationView:
         assert self.network is not None, "a metric with needs_features has a network"
         return self.network.look(self.generated, self.before_batch)
 
+    def first(self, count: int, **changes: Any) -> "EvaluationView":
+        """The first `count` of the generated samples, whose features are not computed anew; `changes` of fields."""
+        same = {field.name: getattr(self, field.name) for field in fields(EvaluationView)}
+        labels = None if self.labels is None else self.labels[:count]
+        return FewerSamples(**same | {"generated": self.generated[:count], "labels": labels} | changes, whole=self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FewerSamples(EvaluationView):
+    """The first samples of another view."""
+
+    whole: EvaluationView
+
+    @cached_property
+    def seen(self) -> tuple[Tensor, Tensor]:
+        features, logits = self.whole.seen
+        return features[: len(self.generated)], logits[: len(self.generated)]
+
 
 class Metric(ABC):
     """A number or several that say how near generated samples are to real ones.
@@ -51,10 +70,16 @@ class Metric(ABC):
 
     higher_is_better: Mapping[str, bool]
     """Whether higher is better, for every value that a call may return; `objective=METRIC` means the first."""
+    distances: tuple[str, ...] = ()
+    """The values that say how far generated samples are from real ones: 0 is the best, and what real samples have
+    against real ones is above it. Evaluations give that too (the floor): a call with real samples in the place of the
+    generated ones, and fewer of both than are asked for."""
     samples: int
     """Generated samples that it takes."""
     real_samples: int | None = 0
     """Training samples that it compares with; None = all, 0 = none."""
+    is_paired: bool = False
+    """Whether it takes as many generated samples as there are real ones, where these are fewer."""
 
     def needs_features(self, data: Data) -> bool:
         """Whether it looks through the feature network, which `features` chooses."""
@@ -63,10 +88,8 @@ class Metric(ABC):
     def counts(self, data: Data) -> dict[str, int | None]:
         """The samples that it is a number of, {"generated": ..., "real": ...}, for the record."""
         wanted, size = self.real_samples, data.size
-        return {
-            "generated": self.samples,
-            "real": wanted if size is None else min(size if wanted is None else wanted, size),
-        }
+        real = wanted if size is None else min(size if wanted is None else wanted, size)
+        return {"generated": real if self.is_paired else self.samples, "real": real}
 
     @abstractmethod
     def check(self, data: Data, network: FeatureNetwork | None) -> list[str]:

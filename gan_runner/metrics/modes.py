@@ -43,6 +43,7 @@ class Modes(Metric):
         "high_quality": True,
         "reverse_kl": False,
     }
+    distances = ("wasserstein", "reverse_kl")
 
     def __init__(
         self,

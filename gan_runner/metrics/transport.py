@@ -34,6 +34,8 @@ class Wasserstein(Metric):
     """
 
     higher_is_better: Mapping[str, bool] = {"distance": False}
+    distances = ("distance",)
+    is_paired = True
 
     def __init__(self, *, samples: Annotated[int, Ge(1)]):
         self.samples = self.real_samples = samples
@@ -42,10 +44,6 @@ class Wasserstein(Metric):
         """Raises ValueError for images."""
         points_only("wasserstein", data)
         return []
-
-    def counts(self, data: Data) -> dict[str, int | None]:
-        count = super().counts(data)["real"]
-        return {"generated": count, "real": count}
 
     def __call__(self, view: EvaluationView) -> dict[str, float]:
         return {"distance": wasserstein(view.generated, view.real(self.samples))}
@@ -87,6 +85,8 @@ class SlicedWasserstein(Metric):
     """
 
     higher_is_better: Mapping[str, bool] = {"distance": False}
+    distances = ("distance",)
+    is_paired = True
 
     def __init__(
         self, *, samples: Annotated[int, Ge(1)], patches: Annotated[int, Ge(1)], projections: Annotated[int, Ge(1)]
@@ -104,10 +104,6 @@ class SlicedWasserstein(Metric):
                 f"{height}x{width}; set dataset.image_size, or choose another metric"
             )
         return []
-
-    def counts(self, data: Data) -> dict[str, int | None]:
-        count = super().counts(data)["real"]
-        return {"generated": count, "real": count}
 
     def __call__(self, view: EvaluationView) -> dict[str, float]:
         real = view.real(self.samples)

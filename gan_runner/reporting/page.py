@@ -158,7 +158,8 @@ def settings_sheet(directory: Path, study: Study) -> Sheet:
         key = Key("", color, is_dashed) if setting.number <= DETAILED else None
         links = [Link(value_text(run.seed), href(run.path, directory)) for run in setting.runs]
         rows.append(Row(cells, key, links))
-    return Sheet("Settings", [*tables.headings(study), "seeds"], rows, note=f"{tables.meaning_of_numbers(study)}.")
+    notes = filter(None, [tables.meaning_of_numbers(study), tables.floors_text(study)])
+    return Sheet("Settings", [*tables.headings(study), "seeds"], rows, note=f"{'; '.join(notes)}.")
 
 
 def runs_sheet(directory: Path, study: Study) -> Sheet:

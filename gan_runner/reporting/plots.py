@@ -24,6 +24,7 @@ from gan_runner.reporting.settings import (
     Study,
     canonical,
     finite,
+    floor_of,
     is_number,
     sort_key,
     spread,
@@ -119,8 +120,9 @@ def learning_curves(study: Study) -> list[Plot]:
                 if not is_grey and np.isfinite(sd).any():
                     axes.fill_between(steps, mean - sd, mean + sd, color=color, alpha=0.15, linewidth=0)
             axes.set_xlabel("step")
-            scale(axes, np.concatenate([mean for _, (_, mean, _) in curves]))
-            plots.append(Plot(tag.removeprefix("metric/"), svg(figure)))
+            floor, keys = draw_floor(axes, study.runs, tag)
+            scale(axes, np.concatenate([*(mean for _, (_, mean, _) in curves), floor]))
+            plots.append(Plot(tag.removeprefix("metric/"), svg(figure), keys))
     return plots
 
 
@@ -144,9 +146,20 @@ def curves_of(run: Run) -> list[Plot]:
                 axes.plot(steps, values, color=color, linestyle="--" if is_dashed else "-", marker=mark)
                 keys.append(Key(tag.partition("/")[2] or tag, color, is_dashed))
             axes.set_xlabel("step")
-            scale(axes, np.concatenate([run.curves[tag].values for tag in tags]))
-            plots.append(Plot(name.removeprefix("metric/"), svg(figure), keys if len(keys) > 1 else []))
+            floor, its_key = draw_floor(axes, [run], tags[0])
+            keys = (keys if len(tags) > 1 else []) + its_key
+            scale(axes, np.concatenate([*(run.curves[tag].values for tag in tags), floor]))
+            plots.append(Plot(name.removeprefix("metric/"), svg(figure), keys))
     return plots
+
+
+def draw_floor(axes: Axes, runs: list[Run], tag: str, letter: Literal["x", "y"] = "y") -> tuple[np.ndarray, list[Key]]:
+    """A dashed line where real data are, and its key; of no length where that is not known, and no key."""
+    floor = floor_of(runs, tag)
+    if floor is None:
+        return np.empty(0), []
+    (axes.axvline if letter == "x" else axes.axhline)(floor, color=GREY, linestyle="--", linewidth=1)
+    return np.array([floor]), [Key("real data", GREY, True)]
 
 
 def mean_curve(curves: list[Curve]) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
@@ -192,9 +205,10 @@ def against(study: Study, quantity: Quantity, key: str) -> Plot | None:
     if count < 2 or (count > DETAILED and not are_numbers):
         return None
     draw = against_numbers if are_numbers else against_names
+    floor = [] if floor_of(study.runs, quantity.tag) is None else [Key("real data", GREY, True)]
     title = f"{quantity.name}{', best' if quantity.is_best else ''} against {study.columns[key]}"
     legend = [Key(label, *line_style(place)) for place, (label, _) in enumerate(lines)]
-    return Plot(title, draw(study, quantity, key, lines), legend if len(lines) > 1 else [])
+    return Plot(title, draw(study, quantity, key, lines), (legend if len(lines) > 1 else []) + floor)
 
 
 def lines_of(study: Study, quantity: Quantity, key: str) -> list[Line]:
@@ -235,7 +249,8 @@ def against_numbers(study: Study, quantity: Quantity, key: str, lines: list[Line
         points = [setting for _, members in lines for setting in members]
         axes.set_xlabel(plain(study.columns[key]))
         scale_x(axes, sorted({float(setting.values[key]) for setting in points}))
-        scale(axes, np.array([setting.spread(quantity).mean for setting in points]))
+        floor, _ = draw_floor(axes, study.runs, quantity.tag)
+        scale(axes, np.append([setting.spread(quantity).mean for setting in points], floor))
         return svg(figure)
 
 
@@ -268,7 +283,8 @@ def against_names(study: Study, quantity: Quantity, key: str, lines: list[Line])
         axis.set_label_text(plain(study.columns[key]))
         axis.grid(visible=False)
         axes.set(**({"ylim": ends[::-1]} if is_flat else {"xlim": ends}))
-        scale(axes, np.array(shown), "x" if is_flat else "y")
+        floor, _ = draw_floor(axes, study.runs, quantity.tag, "x" if is_flat else "y")
+        scale(axes, np.append(shown, floor), "x" if is_flat else "y")
         return svg(figure)
 
 

@@ -85,6 +85,12 @@ class Study:
         return f"{head}: {enumerate_counts(+counts)}"
 
 
+def floor_of(runs: list[Run], tag: str) -> float | None:
+    """What real data have, where that is the same in all runs that know it."""
+    found = {run.floors[tag] for run in runs if tag in run.floors}
+    return found.pop() if len(found) == 1 else None
+
+
 def enumerate_counts(counts: Counter[str]) -> str:
     """'3 failed, 1 running'."""
     return ", ".join(f"{count:,} {what}" for what, count in counts.most_common())

@@ -46,6 +46,7 @@ class Run:
     lowest: dict[str, float] = field(default_factory=dict)
     highest: dict[str, float] = field(default_factory=dict)
     higher_is_better: dict[str, bool] = field(default_factory=dict)  # of tags metric/NAME/VALUE
+    floors: dict[str, float] = field(default_factory=dict)  # tag -> what real data have, of as many samples
     objective: str | None = None  # the tag that it is ranked by
 
     @property
@@ -109,6 +110,7 @@ def read_run(path: Path, prefixes: tuple[str, ...] = COMPARED) -> Run:
     read_summary(run, summary)
     run.higher_is_better = read_directions(path / "evaluations.jsonl")
     run.objective = run.objective or configured_objective(run)
+    read_floors(run)
     return run
 
 
@@ -183,15 +185,47 @@ def read_log(run: Run, prefixes: tuple[str, ...]) -> None:
             for tag, value in row.items():
                 if tag.startswith(prefixes) and tag not in NOT_CURVES and (found := number(value)) is not None:
                     columns.setdefault(tag, {})[step] = found
-    for raw, column in columns.items():
-        tag = printable(raw)
-        steps = np.array(sorted(column))
-        values = np.array([column[step] for step in steps.tolist()])
-        run.last[tag] = float(values[-1])
-        comparable = values if np.isnan(values).all() else values[~np.isnan(values)]
-        run.lowest[tag], run.highest[tag] = float(comparable.min()), float(comparable.max())
-        kept = thin(len(steps))
-        run.curves[tag] = Curve(steps[kept], values[kept])
+    for tag, column in columns.items():
+        add_curve(run, printable(tag), column)
+
+
+def add_curve(run: Run, tag: str, column: dict[int, float]) -> None:
+    """The values of a tag, step -> value."""
+    steps = np.array(sorted(column))
+    values = np.array([column[step] for step in steps.tolist()])
+    run.last[tag] = float(values[-1])
+    comparable = values if np.isnan(values).all() else values[~np.isnan(values)]
+    run.lowest[tag], run.highest[tag] = float(comparable.min()), float(comparable.max())
+    kept = thin(len(steps))
+    run.curves[tag] = Curve(steps[kept], values[kept])
+
+
+def read_floors(run: Run) -> None:
+    """What real data have against real data, by the run's own evaluations; those of the verb say which checkpoint.
+
+    Where that is of fewer samples than the metric's, the metric of as few has a tag and a curve of its own.
+    """
+    columns: dict[str, dict[int, float]] = {}
+    for record in json_lines(run.path / "evaluations.jsonl"):
+        step = record.get("step")
+        if "checkpoint" in record or type(step) is not int or not 0 <= step < 2**53:
+            continue
+        for name, metric in as_dict(record.get("metrics")).items():
+            floor = as_dict(as_dict(metric).get("floor"))
+            fewer = as_dict(as_dict(as_dict(metric).get("at_floor_counts")).get("values"))
+            for key, value in as_dict(floor.get("values")).items():
+                tag, found, of_fewer = printable(f"metric/{name}/{key}"), number(value), number(fewer.get(key))
+                if found is None or not math.isfinite(found):
+                    continue
+                if of_fewer is not None and type(count := floor.get("generated")) is int:
+                    higher = run.higher_is_better.get(tag)
+                    tag = f"{tag} of {count:,} samples"
+                    columns.setdefault(tag, {})[step] = of_fewer
+                    if higher is not None:
+                        run.higher_is_better[tag] = higher
+                run.floors[tag] = found
+    for tag, column in columns.items():
+        add_curve(run, tag, column)
 
 
 def thin(count: int) -> np.ndarray:

@@ -12,7 +12,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from gan_runner.reporting.settings import MISSING, Quantity, Spread, Study, value_of, value_text
+from gan_runner.reporting.settings import MISSING, Quantity, Spread, Study, floor_of, spread, value_of, value_text
 from gan_runner.reporting.stored_runs import Run, printable
 
 WIDE = 3  # columns of keys that a terminal has room for
@@ -63,6 +63,17 @@ def meaning_of_numbers(study: Study) -> str:
     return f"{study.objective.name}, {direction} is better: the best of each run, mean ± sd over seeds"
 
 
+def floors_text(study: Study) -> str:
+    """What real data have against real data, beside the last values of setting 1; empty where that is not known."""
+    parts = []
+    for quantity in study.quantities:
+        floor = floor_of(study.runs, quantity.tag)
+        if floor is not None and not quantity.is_best:
+            first = study.settings[0].spread(quantity) if study.settings else spread([])
+            parts.append(f"{quantity.name} {floor:.4g}" + (f" (setting 1: {spread_text(first)})" if first.of else ""))
+    return f"real data: {', '.join(parts)}" if parts else ""
+
+
 def headings(study: Study) -> list[str]:
     """The headings of the full table."""
     return ["#", *study.columns.values(), *map(heading, study.quantities), "n", "time", "not counted"]
@@ -99,6 +110,7 @@ def markdown(title: str, study: Study) -> str:
     parts = [f"# {escape(title)}", f"{escape(study.counts)}."]
     if study.settings:
         parts += [f"{escape(meaning_of_numbers(study))}.", markdown_table(headings(study), rows(study))]
+        parts += [f"{escape(floors)}."] if (floors := floors_text(study)) else []
     if others := unfinished(study):
         lines = [[run.path.name, run.status, step_text(run.step), run.reason] for run in others]
         parts += ["## Not completed", markdown_table(["run", "status", "step", "reason"], lines)]
@@ -173,8 +185,9 @@ def of_run(run: Run) -> tuple[list[str], list[list[str]]]:
     for tag in tags or [tag for tag in run.last if tag.startswith("loss/")]:
         higher = run.higher_is_better.get(tag)
         best = run.best(tag, higher)
-        table.append([f"{tag.removeprefix('metric/')}{ARROWS[higher]}", number_text(run.last[tag]), number_text(best)])
-    return ["", "last", "best"], table
+        row = [f"{tag.removeprefix('metric/')}{ARROWS[higher]}", number_text(run.last[tag]), number_text(best)]
+        table.append([*row, number_text(run.floors.get(tag))] if run.floors else row)
+    return ["", "last", "best", *(["real data"] if run.floors else [])], table
 
 
 def state_of(run: Run) -> str:

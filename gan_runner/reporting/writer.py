@@ -58,7 +58,7 @@ def report_sweep(directory: Path, found: list[Path]) -> Report:
         "report.html": page.of_study(title, directory, study),
     }
     write(directory, documents)
-    lines = [study.counts]
+    lines = [*filter(None, [tables.floors_text(study)]), study.counts]
     others = [run for run in tables.unfinished(study) if run.status != "running"]
     lines += [f"{printable(run.path.name)}: {run.status}{run.reason and ', '}{run.reason}" for run in others[:TOLD]]
     if len(others) > TOLD:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 from annotated_types import Ge, MinLen
-from torch import Tensor, nn
+from torch import nn
 
 from gan_runner.config.check import active, check_arguments, load_settings, signature
 from gan_runner.config.errors import ConfigError, suggest
@@ -18,11 +18,11 @@ from gan_runner.config.stored import RENAMED_ROLES
 from gan_runner.datasets.data import Data
 from gan_runner.datasets.streamed import place
 from gan_runner.features.network import FeatureNetwork
-from gan_runner.games import latents
 from gan_runner.games.adversarial import Adversarial, Augmentation
 from gan_runner.games.autoencoder import Autoencoder
 from gan_runner.games.cuda_graph import why_not_capturable
 from gan_runner.games.game import Game, evaluating
+from gan_runner.games.latents import DISTRIBUTIONS, Latents
 from gan_runner.games.player import LOSS, Player
 from gan_runner.games.term import Term
 from gan_runner.metrics.metric import Metric
@@ -75,7 +75,7 @@ class Builder:
         self.num_classes = count_classes(self.settings, self.data)
         self.loss = component(config["loss"], "loss", trust)
         self.names = player_names(config["model"], self.loss)
-        self.draw_latents, self.latent_size = latent_distribution(config["model"])
+        self.latents = latent_distribution(config["model"])
         self.regularizers = [
             Regularizer(name, node, trust, self.horizon, self.names) for name, node in regularizers.items()
         ]
@@ -99,7 +99,7 @@ class Builder:
         game = make(
             players=players,
             data=self.data,
-            draw_latents=self.draw_latents,
+            latents=self.latents,
             randomness=Randomness(settings.seed, self.device),
             batch_size=settings.batch_size,
             autocast=autocast,
@@ -135,7 +135,7 @@ class Builder:
                 made = regularizer.made(made)
         # Kernels of convolutions are channels last: up to 1.4 times as fast on a CPU, and what tensor cores want.
         made.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        check_output(name, made, self.data, self.latent_size, self.num_classes)
+        check_output(name, made, self.data, self.latents.size, self.num_classes)
         terms = {LOSS: Term(getattr(self.loss, name))}
         terms |= {regularizer.name: regularizer.term() for regularizer in own if regularizer.role == "penalty"}
         descent = optimizer(self.config["optimizer"], name, made, self.trust)
@@ -175,7 +175,7 @@ class Builder:
     def unbounded(self, name: str, node: dict[str, Any]) -> nn.Module:
         """A network whatever its size; of a discriminator as many as it judges scales."""
         key = f"model.{name}"
-        given: dict[str, Any] = {"num_classes": self.num_classes, "latent_size": self.latent_size}
+        given: dict[str, Any] = {"num_classes": self.num_classes, "latent_size": self.latents.size}
         torch.manual_seed(derive(self.settings.seed, "weights", name))
         scales = check_arguments(key, multi_scale, {"scales": node.get("scales", 1)})["scales"]
         node = {key: value for key, value in node.items() if key != "scales"}
@@ -307,20 +307,20 @@ def count_steps(settings: Settings, data: Data) -> int:
     return min(limits)
 
 
-def latent_distribution(model: dict[str, Any]) -> tuple[Callable[..., Tensor], int]:
-    """(randomness, *shape) -> latents (*shape, latent_size), and the latent_size."""
+def latent_distribution(model: dict[str, Any]) -> Latents:
+    """The distribution that the keys of a model say."""
     strangers = [key for key in model if key not in (*PLAYERS, *signature(latent)[0])]
     if strangers:
         raise ConfigError(f"unknown key 'model.{strangers[0]}'{suggest(strangers[0], model)}")
     keys = {"latent_distribution": "normal"} | {key: model[key] for key in model if key.startswith("latent_")}
     size = check_arguments("model", latent, keys)["latent_size"]
     name = keys["latent_distribution"]
-    if name not in latents.DISTRIBUTIONS:
+    if name not in DISTRIBUTIONS:
         raise ConfigError(
-            f"model.latent_distribution={name}: must be {' or '.join(latents.DISTRIBUTIONS)}"
-            + suggest(str(name), latents.DISTRIBUTIONS)
+            f"model.latent_distribution={name}: must be {' or '.join(DISTRIBUTIONS)}"
+            + suggest(str(name), DISTRIBUTIONS)
         )
-    return lambda randomness, *shape: latents.DISTRIBUTIONS[name](randomness, *shape, size), size
+    return DISTRIBUTIONS[name](size)
 
 
 def latent(latent_size: Annotated[int, Ge(1)], latent_distribution: str) -> None:

@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -12,16 +11,16 @@ from torch import Tensor
 
 from gan_runner.config.errors import ConfigError, suggest
 from gan_runner.datasets.data import Data
+from gan_runner.datasets.splits import HeldOut, Split
 from gan_runner.features.network import FeatureNetwork
 from gan_runner.games.game import Game
-from gan_runner.metrics.feature_space import moments
-from gan_runner.metrics.metric import EvaluationView, Metric, Moments
-from gan_runner.storage.cache import cached, content_key
+from gan_runner.metrics.floor import Floors
+from gan_runner.metrics.metric import EvaluationView, Metric
+from gan_runner.metrics.real_features import RealFeatures, real_side
 from gan_runner.storage.run_directory import versions
 from gan_runner.torch_utils.randomness import fixed_randomness
 
 BATCH = 500  # samples generated at once
-KEPT = 10_000  # of so many training samples the cache keeps the features one by one; of more, their moments alone
 
 
 class BrokenOff(Exception):  # noqa: N818 -- no error: what was to be evaluated is as it was
@@ -50,20 +49,24 @@ class Evaluator:
     network: FeatureNetwork | None  # None where no metric needs one
     objective: Objective | None  # None where there is no metric
     seed: int
+    split: Split = "training"  # the real samples that it compares with
 
     def prepare(self, data: Data, say: Callable[[str], None]) -> None:
         """Have the feature network ready, and check that all goes together. Raises ConfigError; warns by `say`."""
         try:
+            compared = HeldOut(data) if self.split == "held_out" else data
             if self.network:
                 self.network.prepare(data, say)
             for metric in self.metrics.values():
-                for warning in metric.check(data, self.network):
+                for warning in metric.check(compared, self.network):
                     say(f"warning: {warning}")
         except ConfigError:
             raise
         except ValueError as error:
             raise ConfigError(str(error)) from error
-        self.real = RealFeatures(data, self.network) if self.network else None
+        self.data = compared
+        self.real = RealFeatures(compared, self.network) if self.network else None
+        self.floors = Floors(compared, self.real)
 
     def evaluate(self, game: Game, should_stop: Callable[[], bool] = lambda: False) -> dict[str, Any]:
         """A record of evaluations.jsonl: {"metrics": {NAME: {"values": ..., ...}}, how it was computed ...}.
@@ -79,24 +82,17 @@ class Evaluator:
         start = time.perf_counter()
         count = max(metric.samples for metric in self.metrics.values())
         generated, labels = generate(game, count, self.seed, before_batch=go_on)
-        view = EvaluationView(
-            data=game.data,
-            network=self.network,
-            seed=self.seed,
-            generated=generated,
-            labels=labels,
-            features_of_real=partial(self.real.features, go_on) if self.real else no_network,
-            moments_of_real=partial(self.real.moments, go_on) if self.real else no_network,
-            before_batch=go_on,
-        )
+        side = real_side(self.data, self.real, go_on)
+        view = EvaluationView(**side, seed=self.seed, generated=generated, labels=labels)
         metrics = {}
         for name, metric in self.metrics.items():
             go_on()
             metrics[name] = {
                 "values": metric(view),
                 "higher_is_better": dict(metric.higher_is_better),
-                **metric.counts(game.data),
-                "split": "training",
+                **metric.counts(self.data),
+                "split": self.split,
+                **self.floors.record(name, metric, view),
             }
         return {
             "metrics": metrics,
@@ -115,6 +111,19 @@ def tags(record: dict[str, Any]) -> dict[str, float]:
         for name, metric in record["metrics"].items()
         for key, value in metric["values"].items()
     }
+
+
+def floors(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The floors of a record by tag, and the values that compare with them, of as many samples: for summary.json."""
+    found = {}
+    for name, metric in record["metrics"].items():
+        floor = metric.get("floor", {"values": {}})
+        comparable = metric.get("at_floor_counts", metric)["values"]
+        for key, value in floor["values"].items():
+            counts = {"generated": floor["generated"], "real": floor["real"]}
+            is_fewer = "at_floor_counts" in metric
+            found[f"metric/{name}/{key}"] = {"floor": value, "value": comparable[key], "is_fewer": is_fewer, **counts}
+    return found
 
 
 def choose_objective(wanted: str | None, metrics: dict[str, Metric]) -> Objective | None:
@@ -167,50 +176,3 @@ def record_of_network(network: FeatureNetwork) -> dict[str, Any]:
         "resize": network.resize,
         "accuracy": network.accuracy,
     }
-
-
-def no_network(count: int | None) -> Any:
-    """Stand in for the features of a metric that needs none."""
-    raise AssertionError("this metric has no needs_features")
-
-
-class RealFeatures:
-    """Features of training samples: computed once for this data, this network and this count, then cached."""
-
-    def __init__(self, data: Data, network: FeatureNetwork):
-        self.data, self.network = data, network
-        self.memory: dict[tuple[str, int | None], dict[str, Any]] = {}
-
-    def features(self, before_batch: Callable[[], object], count: int | None) -> Tensor:
-        """(count, F) float32."""
-        return self.recall("features", count, before_batch, lambda features: {"features": features})["features"]
-
-    def moments(self, before_batch: Callable[[], object], count: int | None) -> Moments:
-        """Mean (F,) and covariance (F, F), float64."""
-        found = self.recall("moments", count, before_batch, as_tensors)
-        return found["mean"].numpy(), found["covariance"].numpy()
-
-    def recall(
-        self,
-        kind: str,
-        count: int | None,
-        before_batch: Callable[[], object],
-        convert: Callable[[Tensor], dict[str, Any]],
-    ) -> dict[str, Any]:
-        """What `convert` makes of the features, from memory, or from a file where it was made before."""
-        if (kind, count) not in self.memory:
-            images, network = self.data.training(count)[0], self.network
-            name = f"{kind}-{content_key(images, network.name, network.sha256, network.resize)[:32]}.pt"
-
-            def compute() -> dict[str, Any]:
-                return convert(network.look(images, before_batch)[0])
-
-            is_large = kind == "features" and len(images) > KEPT
-            self.memory[kind, count] = compute() if is_large else cached(name, compute)
-        return self.memory[kind, count]
-
-
-def as_tensors(features: Tensor) -> dict[str, Tensor]:
-    """The moments of features (N, F), as a file of the cache holds them."""
-    mean, covariance = moments(features)
-    return {"mean": torch.from_numpy(mean), "covariance": torch.from_numpy(covariance)}

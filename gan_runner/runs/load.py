@@ -17,11 +17,14 @@ class Trained(NamedTuple):
     step: int
 
 
-def load_trained(path: Path, config: dict[str, Any], trust: list[str], *, raw: bool, with_data: bool) -> Trained:
+def load_trained(
+    path: Path, config: dict[str, Any], trust: list[str], *, raw: bool, truncation: float | None, with_data: bool
+) -> Trained:
     """The networks of the checkpoint at `path`, of its run's config; `raw` leaves out the moving average.
 
-    `with_data` loads the dataset too, and keeps the metrics.
-    Raises ConfigError where checkpoint and config do not fit.
+    `truncation` cuts the tails of the latents' distribution, where it has some. `with_data` loads the dataset too, and
+    keeps the metrics.
+    Raises ConfigError where checkpoint and config do not fit, and where the latents cannot be truncated.
     """
     try:
         saved = checkpoint.load(path)
@@ -38,8 +41,13 @@ def load_trained(path: Path, config: dict[str, Any], trust: list[str], *, raw: b
         raise ConfigError(f"{path}: its weights are not those of this config: {first}") from error
     if raw:
         built.game.moving_average = None
-    if with_data:
-        built.game.average_has_moved()  # `ema_statistics` may be another now
+    elif with_data and built.game.moving_average:
+        built.game.estimate_statistics()  # `ema_statistics` may be another now
+    if truncation is not None:
+        try:
+            built.game.truncate(truncation)
+        except ValueError as error:
+            raise ConfigError(f"--truncation: {error}") from error
     return Trained(built, path, saved["step"])
 
 

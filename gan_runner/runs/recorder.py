@@ -9,7 +9,7 @@ import torch
 from gan_runner.config.schema import Settings
 from gan_runner.games.game import Game
 from gan_runner.games.player import Values
-from gan_runner.runs.evaluation import BrokenOff, Evaluator, Objective, tags
+from gan_runner.runs.evaluation import BrokenOff, Evaluator, Objective, floors, tags
 from gan_runner.runs.health import Guard, Monitors, largest_weight
 from gan_runner.runs.log import RunLog
 from gan_runner.runs.preview import Preview
@@ -74,6 +74,7 @@ class Recorder:
                 self.pending = values
                 return
             self.log.evaluation({"step": step, **record})
+            self.directory.summary["floors"] = floors(record)
             values = values | tags(record)
         self.log_point(step, values)
         if is_evaluated and self.best.is_beaten_by(values, step):

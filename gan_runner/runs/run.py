@@ -316,9 +316,14 @@ def not_deterministic(directory: RunDirectory, log: RunLog, line: str) -> None:
 
 
 def describe_evaluation(summary: dict[str, Any]) -> list[str]:
-    """The last values of the metrics, and the best of the objective, for people."""
+    """The last values of the metrics, what real samples have, and the best of the objective, for people."""
     values = {tag.removeprefix("metric/"): value for tag, value in summary["metrics"].items() if "metric/" in tag}
     lines = ["  ".join(f"{name} {value:.4g}" for name, value in values.items())] if values else []
+    for tag, found in summary.get("floors", {}).items():
+        line = f"{tag.removeprefix('metric/')} of {found['generated']:,} real samples {found['floor']:.4g}"
+        if found["is_fewer"]:
+            line += f", of {found['generated']:,} generated {found['value']:.4g}"
+        lines.append(line)
     if best := summary.get("best"):
         name = best["objective"].removeprefix("metric/")
         lines.append(f"best {name} {best['value']:.4g}, at step {best['step']:,}: checkpoints/best.pt")

@@ -298,8 +298,9 @@ class Group:
                 self.record(job, None)
                 continue
             held.enter_context(prepared.directory)
-            if self.members:  # one network to look through for all
+            if self.members:  # one network to look through for all, and the floors of one dataset
                 of_first, own = self.members[0].prepared.built.evaluator, prepared.built.evaluator
+                own.floors = of_first.floors
                 if own.network:
                     own.network, own.real = of_first.network, of_first.real
             self.members.append(GroupMember(job, prepared, supervised_loop(prepared, self.stop, is_alone=False)))

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from gan_runner import losses
 from gan_runner.datasets.data import Data
 from gan_runner.games.adversarial import Adversarial, Augmentation
+from gan_runner.games.latents import Latents
 from gan_runner.games.player import LOSS, Player
 from gan_runner.games.term import Term
 from gan_runner.regularizers import penalties
@@ -40,6 +41,13 @@ class Origin(Data):
 
     def training(self, count: int | None) -> tuple[Tensor, None]:
         return torch.zeros(count or 1, 1), None
+
+
+class Zero(Latents):
+    """Latents that are 0, and take no random numbers."""
+
+    def draw(self, randomness: Randomness, *shape: int) -> Tensor:
+        return torch.zeros(*shape, self.size)
 
 
 class Generator(nn.Module):
@@ -90,7 +98,7 @@ def path(
             "discriminator": player("discriminator", discriminator, {LOSS: Term(loss.discriminator), **regularizer}),
         },
         data=Origin(),
-        draw_latents=lambda randomness, count: torch.zeros(count, 1),
+        latents=Zero(1),
         randomness=Randomness(seed, torch.device("cpu")),
         batch_size=batch_size,
         discriminator_steps=1,

@@ -708,3 +708,116 @@ def test_nothing_is_left_but_the_report():
 
 def test_a_run_without_a_seed_in_its_config():
     assert Run(path=Path(), status="completed").seed is None
+
+
+# --- floors
+
+
+def evaluated(name: str, floor: float, values: list[float], *, fewer: bool = False, **more: object) -> Path:
+    """A run whose evaluations have a floor of the distance; where it is of `fewer` samples, the distance is doubled."""
+    path = write_run(name, {"seed": name, **more}, values)
+    records = []
+    for index, value in enumerate(values, start=1):
+        metric = {
+            "values": {"distance": value, "covered": 8.0},
+            "higher_is_better": {"distance": False, "covered": True},
+            "floor": {"values": {"distance": floor}, "generated": 1180, "real": 9, "split": "fresh"},
+        }
+        if fewer:
+            metric["at_floor_counts"] = {"values": {"distance": 2 * value}}
+        records.append({"step": 10 * index, "metrics": {"modes": metric}})
+    (path / "evaluations.jsonl").write_text("".join(json.dumps(json_safe(record)) + "\n" for record in records))
+    return path
+
+
+FEWER = f"{DISTANCE} of 1,180 samples"
+
+
+def test_a_floor_of_as_many_samples_belongs_to_the_metric():
+    run = read_run(evaluated("a", 0.5, [3.0, 2.0]))
+    assert run.floors == {DISTANCE: 0.5}
+    assert FEWER not in run.curves
+    write_report(SWEEP / "a")
+    assert "| modes/distance ↓ | 2 | 2 | 0.5 |" in (SWEEP / "a" / "report.md").read_text()
+    assert "real data" in (SWEEP / "a" / "report.html").read_text()
+
+
+def test_a_floor_of_fewer_samples_has_a_curve_beside_it():
+    run = read_run(evaluated("a", 0.5, [3.0, 2.0], fewer=True))
+    assert run.floors == {FEWER: 0.5}
+    assert run.curves[FEWER].steps.tolist() == [10, 20]
+    assert run.curves[FEWER].values.tolist() == [6.0, 4.0]
+    assert run.higher_is_better[FEWER] is False
+    assert run.objective == DISTANCE
+    write_report(SWEEP / "a")
+    text = (SWEEP / "a" / "report.md").read_text()
+    assert "| modes/distance ↓ | 2 | 2 | – |" in text
+    assert "| modes/distance of 1,180 samples ↓ | 4 | 4 | 0.5 |" in text
+
+
+def test_what_the_verb_evaluated_is_not_mixed_in():
+    """Another checkpoint, another split, other latents."""
+    path = evaluated("a", 0.5, [3.0, 2.0], fewer=True)
+    *_, line = (path / "evaluations.jsonl").read_text().splitlines()
+    record = json.loads(line.replace("0.5", "99.0")) | {"checkpoint": "x.pt", "truncation": 0.5, "step": 30}
+    before = read_run(path)
+    with (path / "evaluations.jsonl").open("a") as file:
+        file.write(json.dumps(record) + "\n")
+    after = read_run(path)
+    assert after.floors == before.floors
+    assert after.last == before.last
+    assert after.curves[FEWER].steps.tolist() == [10, 20]
+
+
+def test_a_run_of_an_older_version_has_no_floor():
+    path = write_run("a", {"seed": 0}, [3.0, 2.0])
+    assert read_run(path).floors == {}
+    write_report(path)
+    assert "real data" not in (path / "report.md").read_text() + (path / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    "floor", [None, 3, [], {"values": 3}, {"values": {"distance": "x"}}, {"values": {"distance": "nan"}}], ids=str
+)
+def test_a_strange_floor_is_left_out(floor):
+    path = evaluated("a", 0.5, [3.0])
+    record = json.loads((path / "evaluations.jsonl").read_text())
+    record["metrics"]["modes"] |= {"floor": floor, "at_floor_counts": 5}
+    (path / "evaluations.jsonl").write_text(json.dumps(record))
+    assert read_run(path).floors == {}
+
+
+def test_floors_in_the_report_of_a_sweep():
+    for number, fewer in enumerate((False, True)):
+        evaluated(f"{number}", 0.5, [3.0, 2.0], fewer=fewer, regularizer={"r1": {"weight": number}})
+    text = " ".join(printed().split())
+    assert "real data: modes/distance 0.5 (setting 1: 2), modes/distance of 1,180 samples 0.5 2 runs" in text
+    assert "real data: modes/distance 0.5" in (SWEEP / "report.md").read_text()
+    assert "real data: modes/distance 0.5" in (SWEEP / "report.html").read_text()
+
+
+def test_no_floor_where_the_runs_have_different_ones():
+    for number in (0, 1):
+        evaluated(f"{number}", 0.5 + number, [3.0, 2.0], dataset={"seed": number})
+    assert "real data" not in printed()
+
+
+def test_floors_are_dashed_lines(figures):
+    for number in (1, 2):
+        evaluated(f"{number}", 0.5, [3.0, 2.0 + number], regularizer={"r1": {"weight": number}})
+    study = read_study()
+
+    def dashed(plot) -> list[float]:
+        """The heights of the dashed lines from side to side."""
+        return [line.get_ydata()[0] for line in figures(plot).lines if line.get_linestyle() == "--"]
+
+    of_distance, of_covered = plots.learning_curves(study)[:2]
+    assert dashed(of_distance) == [0.5]
+    assert figures(of_distance).get_ylim()[0] <= 0.5
+    assert dashed(of_covered) == []
+    alone = plots.curves_of(study.runs[0])[0]
+    assert dashed(alone) == [0.5]
+    assert [key.label for key in alone.legend] == ["real data"]
+    (against,) = (plot for plot in plots.against_keys(study) if "distance, best" in plot.title)
+    assert dashed(against) == [0.5]
+    assert [key.label for key in against.legend] == ["real data"]

@@ -85,7 +85,7 @@ def test_evaluating_disturbs_nothing(run_cli, words):
 
 
 def test_an_evaluation_asks_before_every_batch_whether_to_stop(monkeypatch):
-    """4 are generated, a metric begins, one is looked at, and those of the training images."""
+    """4 are generated, a metric begins, one is looked at, those of the training images, and once a floor's."""
     monkeypatch.setattr(evaluation, "BATCH", 10)
     monkeypatch.setattr(network, "BATCH", 100)
     built = build(compose(*DIGITS, "metric=frechet", "metric.frechet.samples=40"), [])
@@ -105,8 +105,9 @@ def test_an_evaluation_asks_before_every_batch_whether_to_stop(monkeypatch):
             built.evaluator.evaluate(built.game, stop_at(number))
         assert len(asked) == number
     found = built.evaluator.evaluate(built.game, stop_at(None))["metrics"]
-    assert len(asked) == 4 + 1 + 1 + -(-found["frechet"]["real"] // 100)
-    assert built.evaluator.evaluate(built.game)["metrics"] == found
+    assert len(asked) == 4 + 1 + 1 + -(-found["frechet"]["real"] // 100) + 1
+    assert built.evaluator.evaluate(built.game, stop_at(None))["metrics"] == found
+    assert len(asked) == 4 + 1 + 1
 
 
 def test_the_best_checkpoint_is_that_of_the_best_value(run_cli):
@@ -188,6 +189,69 @@ def test_evaluate_by_another_metric(run_cli, ring):
     assert record["weights"] == "raw"
     assert record["checkpoint"] == "run/checkpoints/last.pt"
     assert "wasserstein.distance" in out
+
+
+def test_an_evaluation_gives_its_floor(ring):
+    floors = [record["metrics"]["modes"]["floor"] for record in rows(RUN / "evaluations.jsonl")]
+    assert floors[0] == floors[1] == floors[2]
+    assert (floors[0]["generated"], floors[0]["real"], floors[0]["split"]) == (100, 1000, "fresh")
+    assert f"modes/wasserstein of 100 real samples {floors[0]['values']['wasserstein']:.4g}\n" in ring
+    assert not [tag for line in rows(RUN / "metrics.jsonl") for tag in line if "floor" in tag]
+    assert summary()["floors"]["metric/modes/wasserstein"]["floor"] == floors[0]["values"]["wasserstein"]
+
+
+def test_a_floor_of_fewer_samples_comes_with_the_metric_of_as_few(run_cli):
+    code, out, err = run_cli(*DIGITS, FEW, "steps=1", f"hydra.run.dir={RUN}")
+    assert code == 0, err
+    found = rows(RUN / "evaluations.jsonl")[-1]["metrics"]["frechet"]
+    floor = found["floor"]
+    assert (floor["generated"], floor["real"]) == (90, 1707)
+    fewer = found["at_floor_counts"]["values"]["distance"]
+    assert fewer != found["values"]["distance"]
+    assert 0 < floor["values"]["distance"] < fewer
+    line = f"frechet/distance of 90 real samples {floor['values']['distance']:.4g}, of 90 generated {fewer:.4g}"
+    assert line in out
+    code, out, err = run_cli("evaluate", str(RUN))
+    assert code == 0, err
+    assert f"{floor['values']['distance']:.5g}" in out
+    assert "90 and 1,707 real" in out
+    assert rows(RUN / "evaluations.jsonl")[-1]["metrics"]["frechet"] == found
+
+
+def test_evaluate_against_the_held_out_split(run_cli):
+    code, _, err = run_cli(*DIGITS, FEW, "steps=1", f"hydra.run.dir={RUN}")
+    assert code == 0, err
+    code, out, err = run_cli("evaluate", str(RUN), "--split", "held_out", "metric=frechet", FEW)
+    assert code == 0, err
+    own, other = (record["metrics"]["frechet"] for record in rows(RUN / "evaluations.jsonl"))
+    assert (own["split"], own["real"]) == ("training", 1707)
+    assert (other["split"], other["real"]) == ("held_out", 90)
+    assert own["values"] != other["values"]
+    assert other["floor"]["split"] == "training against held-out"
+    assert "held_out" in out
+    refusal(run_cli("evaluate", str(RUN), "--split", "test"), "--split", "held_out")
+    refusal(run_cli("evaluate", str(RUN), "--split", "held_out", "--neighbors"), "--split", "--neighbors")
+    refusal(
+        run_cli("evaluate", str(RUN), "--split", "held_out", "dataset.held_out=0"), "--split", "nothing is held out"
+    )
+    assert len(rows(RUN / "evaluations.jsonl")) == 2
+
+
+def test_evaluate_with_truncated_latents(run_cli):
+    code, _, err = run_cli(*DIGITS, FEW, "steps=1", f"hydra.run.dir={RUN}")
+    assert code == 0, err
+    code, out, err = run_cli("evaluate", str(RUN), "--truncation", "0.1")
+    assert code == 0, err
+    own, other = rows(RUN / "evaluations.jsonl")
+    assert other["truncation"] == 0.1
+    assert "checkpoint" in other  # by which reports leave it out
+    assert own["metrics"]["frechet"]["values"] != other["metrics"]["frechet"]["values"]
+    assert "truncation 0.1" in out
+
+
+def test_uniform_latents_are_not_truncated(run_cli, ring):
+    for verb in ("evaluate", "sample"):
+        refusal(run_cli(verb, str(RUN), "--truncation", "0.5"), "--truncation", "normal")
 
 
 def test_evaluate_with_a_key_of_the_run_s_metric(run_cli, ring):

@@ -186,6 +186,29 @@ def test_sample_arrays_raw_weights_and_walks(run, run_cli):
     assert (np.load("old.npz")["samples"] != mean).any()
 
 
+def test_sample_with_truncated_latents(run, run_cli):
+    """Less variety, the more so the narrower."""
+    spreads = []
+    for words in ([], ["--truncation", "0.5"], ["--truncation", "1e-6"]):
+        assert run_cli("sample", str(RUN), "--out", "x.npz", "--raw", *words)[0] == 0
+        spreads.append(np.load("x.npz")["samples"].astype(float).std(0).mean())
+    assert spreads[0] > spreads[1] > spreads[2] == 0
+    words = ["--truncation", "0.5", "--count", "8", "--interpolate", "--raw"]
+    assert run_cli("sample", str(RUN), *words)[0] == 0
+    assert generated() == ["seed_0_interpolation_truncation_0.5_raw.png"]
+    for wrong in ("0", "-1", "nan", "inf", "x"):
+        refusal(run_cli("sample", str(RUN), f"--truncation={wrong}"), "--truncation")
+
+
+@pytest.mark.parametrize("words", [["model.latent_size=1"], ["model.latent_distribution=uniform"]], ids=str)
+def test_walks_are_finite(run_cli, words):
+    words = [word for word in WORDS if not word.startswith(words[0].split("=")[0])] + words
+    assert run_cli(*words)[0] == 0
+    assert run_cli("sample", str(RUN), "--out", "walk.npz", "--interpolate")[0] == 0
+    rows_of_samples = np.load("walk.npz")["samples"].astype(float).reshape(8, 8, -1)
+    assert (np.abs(np.diff(rows_of_samples, axis=1)).sum((1, 2)) > 0).sum() > 4
+
+
 def test_sample_points(run_cli):
     words = [word for word in WORDS if "hydra" not in word]
     assert run_cli(*words, "dataset=ring", "hydra.run.dir=run dir")[0] == 0

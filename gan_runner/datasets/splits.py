@@ -1,0 +1,75 @@
+"""Parts of a dataset in the place of its training split: what metrics compare with."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from gan_runner.datasets.data import Data, Labelled, seeded
+from gan_runner.torch_utils.randomness import derive
+
+Split = Literal["training", "held_out"]
+SHARED = (
+    "shape", "num_classes", "size", "seed", "output_activation", "limits", "centres", "sd", "device", "scale", "shift",
+    "parts",
+)  # fmt: skip
+
+
+class Part(Data):
+    """A part of a dataset whose samples are asked for by `training`, for metrics alone: without labels."""
+
+    def __init__(self, data: Data):
+        vars(self).update({name: getattr(data, name) for name in SHARED})
+        self.data = data
+
+    def batch(self, index: int, batch_size: int, seed: int) -> Labelled:
+        raise AssertionError("nothing is trained on it")
+
+    def held_out(self, count: int) -> Labelled | None:
+        raise AssertionError("metrics ask for `unseen`")
+
+    def fixed(self, count: int) -> Labelled:
+        return self.data.fixed(count)
+
+
+class HeldOut(Part):
+    """The held-out split in the place of the training split, and the reverse.
+
+    Raises ValueError where nothing is held out.
+    """
+
+    def __init__(self, data: Data):
+        super().__init__(data)
+        found = data.unseen(1 if data.size is None else None)
+        if found is None or not len(found):
+            raise ValueError("--split held_out: nothing is held out of this dataset")
+        self.size = None if data.size is None else len(found)
+
+    def training(self, count: int | None) -> Labelled:
+        samples = self.data.unseen(count)
+        assert samples is not None, "checked"
+        return samples, None
+
+    def unseen(self, count: int | None) -> Tensor:
+        return self.data.training(count)[0]
+
+
+class Rest(Part):
+    """Some training samples, in the place of all: those that remain when the first `taken` are set apart."""
+
+    def __init__(self, data: Data, taken: int, size: int):
+        super().__init__(data)
+        self.taken, self.size = taken, size
+
+    def training(self, count: int | None) -> Labelled:
+        return self._shuffled()[self.taken :][:count], None
+
+    def unseen(self, count: int | None) -> Tensor:
+        """Those that were set apart."""
+        return self._shuffled()[: self.taken][:count]
+
+    def _shuffled(self) -> Tensor:
+        """(taken + size, ...): a file may have its samples sorted."""
+        assert self.size is not None, "a part has one"
+        samples = self.data.training(self.taken + self.size)[0]
+        return samples[torch.randperm(len(samples), generator=seeded(derive(self.seed, "rest")))]
