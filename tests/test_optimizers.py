@@ -141,7 +141,9 @@ def test_every_loss(loss: str) -> None:
     [pytest.param(name, marks=[pytest.mark.slow] * (name not in ("r1", "lecam"))) for name in PENALTIES],
 )
 def test_every_penalty(regularizer: str) -> None:
-    agrees(*IMAGES, "loss=relativistic", f"regularizer={regularizer}", "batch_size=4")
+    agrees(
+        *IMAGES, "loss=relativistic", f"regularizer={regularizer}", f"regularizer.{regularizer}.start=0", "batch_size=4"
+    )
 
 
 @exact
@@ -154,6 +156,7 @@ def test_every_penalty(regularizer: str) -> None:
         pytest.param(["model.generator.dropout=0.3", "model.discriminator.dropout=0.3"], marks=pytest.mark.slow),
         [
             "regularizer=[gradient_penalty,dragan,lecam,l2]",
+            "regularizer.lecam.start=0",
             "augmentation=diffaugment",
             "model.discriminator.dropout=0.3",
         ],
@@ -264,7 +267,13 @@ def test_a_step_too_small_for_the_rounding_is_no_step() -> None:
 
 
 def test_further_evaluations_see_the_same_and_leave_no_trace() -> None:
-    words = [*IMAGES, "loss=bce", "regularizer=[lecam,spectral_norm]", "model.generator.normalization=batch"]
+    words = [
+        *IMAGES,
+        "loss=bce",
+        "regularizer=[lecam,spectral_norm]",
+        "regularizer.lecam.start=0",
+        "model.generator.normalization=batch",
+    ]
     game = make(*words, "model.discriminator.dropout=0.3", "optimizer=finite_difference")
     seen: list[Tensor] = []
 
@@ -315,7 +324,7 @@ def test_only_what_evaluates_several_times_wants_a_closure() -> None:
 
 def test_lbfgs_learns_through_its_own_closure() -> None:
     """Which it calls with gradients enabled: the first call of a turn is the turn's own."""
-    words = [*POINTS, "regularizer=[lecam,gradient_clip]"]
+    words = [*POINTS, "regularizer=[lecam,gradient_clip]", "regularizer.lecam.start=0"]
     game = make(*words)
     for player in game.players.values():
         player.optimizer = torch.optim.LBFGS(player.network.parameters(), lr=1e-3, max_iter=4)
@@ -365,7 +374,15 @@ def test_the_rule_is_torchs(rule: str, loaded: bool) -> None:
     ids=str,
 )
 def test_a_resumed_run_goes_on_bit_for_bit(words: list[str]) -> None:
-    words = [*POINTS, *words, "loss=wgan_gp", "discriminator_steps=2", "lr_schedule=linear", "regularizer=lecam"]
+    words = [
+        *POINTS,
+        *words,
+        "loss=wgan_gp",
+        "discriminator_steps=2",
+        "lr_schedule=linear",
+        "regularizer=lecam",
+        "regularizer.lecam.start=0",
+    ]
     straight, resumed, fresh = (make(*words) for _ in range(3))
     for step in range(4):
         straight.step(step)

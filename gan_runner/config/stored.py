@@ -35,6 +35,8 @@ DROPPED = {  # present `_target_` -> keys that it once had; none of them changed
 # Present `_target_` -> keys in its file in conf/ that are newer than version 0.1, and what a config without them means:
 # their defaults in the signature. So equal runs of different versions are one job of a sweep, and one setting.
 ADDED: dict[str, dict[str, Any]] = {}
+# The same for the keys that every penalty has: their defaults are those of `Term`.
+ADDED_TO_PENALTIES: dict[str, Any] = {"start": 0}
 
 
 def translate_stored(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -47,6 +49,8 @@ def translate_stored(config: Mapping[str, Any]) -> dict[str, Any]:
     for node in regularizers.values() if isinstance(regularizers, dict) else ():
         if isinstance(node, dict) and isinstance(node.get("role"), str):
             node["role"] = RENAMED_ROLES.get(node["role"], node["role"])
+            if node["role"] == "penalty" and str(node.get("_target_")).startswith("gan_runner."):
+                node |= {key: value for key, value in ADDED_TO_PENALTIES.items() if key not in node}
     return fill(translated, top_level_defaults()) if translated else {}
 
 

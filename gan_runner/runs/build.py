@@ -93,6 +93,7 @@ class Builder:
         else:
             check_discriminator(players["discriminator"].network, self.regularizers, settings, self.device)
             check_augmentations(self.augmentations, self.data)
+            self.notes.extend(unbounded_losses(self.loss, self.regularizers))
             make = functools.partial(
                 Adversarial, discriminator_steps=settings.discriminator_steps, augmentations=self.augmentations
             )
@@ -253,6 +254,18 @@ def check_discriminator(
                 refuse_wrong_gradients(discriminator, regularizer.key)
 
 
+def unbounded_losses(loss: Any, regularizers: list["Regularizer"]) -> list[str]:
+    """A line for each penalty that is made for losses with a bound, where the loss has none."""
+    if getattr(loss, "is_bounded", True):
+        return []
+    return [
+        f"{regularizer.key}: its paper is about discriminator losses that are bounded, and {type(loss).__name__}'s is "
+        "not; loss=hinge and loss=bce are"
+        for regularizer in regularizers
+        if regularizer.mark("for_bounded_losses")
+    ]
+
+
 def choose_device(name: str) -> torch.device:
     """The device that a name means, with its index; auto is cuda, else mps, else cpu."""
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
@@ -379,7 +392,7 @@ class Regularizer:
         if strangers := [player for player in self.on if player not in players]:
             wanted = f"{self.key}.on=[{','.join(players)}]"
             raise ConfigError(f"{self.key} is on the {strangers[0]}, which this model does not have: {wanted}")
-        term_keys = ("weight", "every", "schedule") if self.role == "penalty" else ()
+        term_keys = ("weight", "every", "start", "schedule") if self.role == "penalty" else ()
         self.term_arguments = {key: node[key] for key in term_keys if key in node}
         if self.term_arguments.get("schedule"):
             self.term_arguments["schedule"] = schedule(node["schedule"], f"{self.key}.schedule", trust, steps)

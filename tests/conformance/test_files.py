@@ -23,14 +23,14 @@ from tests.helpers import CONF, compose
 FILES = {f"{path.parent.name}/{path.stem}": path for path in sorted(CONF.glob("*/*.yaml"))}
 # Keys beside those of the signature, which are the runner's.
 OF_THE_RUNNER = {
-    "regularizer": {"role", "on", "weight", "every", "schedule"},
+    "regularizer": {"role", "on", "weight", "every", "start", "schedule"},
     "discriminator": {"scales"},
 }
 GIVEN = {"data", "schedule"}  # to a component, by the runner or by a slot
 UNCOMMENTED = {"_target_", "role", "on"}  # said once, in the README
 OBVIOUS = {
     "dataset": {"modes", "radius", "side"},
-    "regularizer": {"weight", "every", "target", "bound", "min"},
+    "regularizer": {"weight", "every", "start", "target", "bound", "min"},
     "optimizer": {"betas", "eps", "momentum", "weight_decay", "alpha", "dampening", "nesterov"},
 }
 
