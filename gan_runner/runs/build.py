@@ -95,7 +95,10 @@ class Builder:
             check_augmentations(self.augmentations, self.data)
             self.notes.extend(unbounded_losses(self.loss, self.regularizers))
             make = functools.partial(
-                Adversarial, discriminator_steps=settings.discriminator_steps, augmentations=self.augmentations
+                Adversarial,
+                discriminator_steps=settings.discriminator_steps,
+                augmentations=self.augmentations,
+                generator_batch_size=settings.generator_batch_size,
             )
         game = make(
             players=players,
@@ -110,7 +113,8 @@ class Builder:
         if settings.capture is True and (reason := why_not_capturable(game)):
             raise ConfigError(f"capture=true: {reason}; capture=auto takes steps without graphs then")
         if settings.ema_half_life:
-            game.moving_average = MovingAverage.of(game.sampler, settings.ema_half_life, settings.batch_size)
+            images = settings.generator_batch_size or settings.batch_size
+            game.moving_average = MovingAverage.of(game.sampler, settings.ema_half_life, images)
         return Built(game, settings, self.steps, self.notes, self.evaluator())
 
     def evaluator(self) -> Evaluator:
@@ -235,6 +239,8 @@ def check_autoencoder(settings: Settings, augmentations: list[Any], loss: Any, d
     """Refuse what an autoencoder has no use for."""
     if settings.discriminator_steps != 1:
         raise ConfigError(f"discriminator_steps={settings.discriminator_steps}: an autoencoder has no discriminator")
+    if settings.generator_batch_size is not None:
+        raise ConfigError(f"generator_batch_size={settings.generator_batch_size}: an autoencoder has no generator")
     if augmentations:
         raise ConfigError("augmentation: it changes what a discriminator sees, and an autoencoder has none")
     if getattr(loss, "likelihood", "") == "bernoulli" and data.output_activation != "sigmoid":
@@ -306,10 +312,11 @@ def place_data(data: Data, device: torch.device, settings: Settings) -> tuple[Da
 def count_steps(settings: Settings, data: Data) -> int:
     """How many steps to train: the first reached of `steps` and `epochs`."""
     limits = [settings.steps] if settings.steps else []
-    if data.size is not None and settings.batch_size > data.size:
-        raise ConfigError(
-            f"batch_size={settings.batch_size}: the dataset has only {data.size} samples, the most allowed"
-        )
+    for key in ("batch_size", "generator_batch_size"):
+        if data.size is not None and (getattr(settings, key) or 0) > data.size:
+            raise ConfigError(
+                f"{key}={getattr(settings, key)}: the dataset has only {data.size} samples, the most allowed"
+            )
     if settings.epochs:
         if data.size is None:
             raise ConfigError(f"epochs={settings.epochs}: this dataset is endless; say steps=... and epochs=null")

@@ -223,7 +223,7 @@ def test_a_penalty_that_was_stored_without_a_start_has_started():
     assert identity(translate_stored(before)) == identity(new)
     own = {"_target_": "mine.penalties.drift", "role": "penalty"}  # of a package whose files may lack the key
     assert translate_stored({"regularizer": {"drift": own}})["regularizer"]["drift"] == own
-    assert ADDED_TO_PENALTIES == {"start": inspect.signature(Term).parameters["start"].default}
+    assert {"start": inspect.signature(Term).parameters["start"].default} == ADDED_TO_PENALTIES
 
 
 def test_nested_words():
@@ -279,8 +279,9 @@ def test_what_each_missing_key_means():
     assert sorted(required) == sorted(always)
     found = load_settings(always)
     assert {each.name: getattr(found, each.name) for each in fields(Settings)} == always | {
-        "init_from": None, "conditional": False, "deterministic": False, "evaluate_every": None, "objective": None,
-        "on_divergence": "ignore", "tf32": True, "prune": None, "stream": False, "workers": 2, "capture": False,
+        "generator_batch_size": None, "init_from": None, "conditional": False, "deterministic": False,
+        "evaluate_every": None, "objective": None, "on_divergence": "ignore", "tf32": True, "prune": None,
+        "stream": False, "workers": 2, "capture": False,
         "trust": [], "sweep": None, "retry_failed": False, "budget": Budget(), "monitor": Monitor(),
         "divergence": Divergence(),
     }  # fmt: skip

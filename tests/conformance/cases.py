@@ -105,6 +105,11 @@ COMBINATIONS = [
     ["augmentation=input_noise", "lr_schedule@augmentation.input_noise.schedule=linear", *MLP],
     ["model.discriminator.dropout=0", "loss=lsgan", *model("dense_deconv")],
     ["ema_half_life=null", *MLP],
+    # The generator's real samples: of one of the batches read, of several of them, and of larger ones.
+    ["generator_batch_size=5", "regularizer=feature_matching", *BCE],
+    ["generator_batch_size=13", "conditional=true", "loss=relativistic", "discriminator_steps=2", *DCGAN],
+    ["generator_batch_size=16", "conditional=true", "loss=hinge", *MLP],
+    ["generator_batch_size=19", "loss=relativistic_average", "discriminator_steps=2", "optimizer.lr=1e-4", *MLP],
     [
         # Without kinks: in float32, rounding puts a value on another piece of a ReLU within 50 steps of many a seed.
         "model.discriminator.scales=2", "dataset.image_size=16", "model.discriminator.normalization=layer",

@@ -17,7 +17,8 @@ from gan_runner.datasets import array, memory, streamed
 from gan_runner.datasets.data import Endless, Recorded, Samples
 from gan_runner.datasets.on_disk import Mapped
 from gan_runner.datasets.streamed import Streamed, place
-from tests.helpers import SMALL
+from gan_runner.runs.build import build
+from tests.helpers import SMALL, compose
 from tests.helpers.batches import assert_same
 from tests.helpers.runs import metrics, summary
 
@@ -81,6 +82,19 @@ def test_batches_that_follow_come_from_the_same_processes():
     assert children() != before
     data.close()
     assert children() == []
+
+
+@pytest.mark.parametrize(("size", "updates"), [(13, 2), (16, 1)])
+def test_a_generators_batch_of_another_size_starts_no_other_processes(size, updates):
+    words = ["model=mlp", "loss=hinge", "batch_size=8", "device=cpu", "metric=none", "stream=true", "workers=2"]
+    game = build(compose(*words, f"generator_batch_size={size}", f"discriminator_steps={updates}"), []).game
+    game.batches(0)
+    before = children()
+    assert len(before) == 2
+    for step in range(1, 5):
+        assert [len(real) for real, _ in game.batches(step)] == [8] * updates + [size]
+    assert children() == before
+    game.data.close()
 
 
 def test_streaming_draws_no_noise():

@@ -1,6 +1,7 @@
 """The adversarial game: who is asked what, whose weights move, and what the numbers depend on."""
 
 import copy
+import math
 from collections.abc import Callable
 
 import pytest
@@ -13,7 +14,7 @@ from gan_runner.games.view import AdversarialView
 from gan_runner.losses import Hinge
 from gan_runner.runs.build import build
 from tests.helpers import TINY, TINY_MODEL, compose
-from tests.helpers.games import counted, make_game, step_without_sync, take_steps
+from tests.helpers.games import POINTS, build_game, counted, make_game, step_without_sync, take_steps
 
 
 def snapshot(game: Adversarial) -> dict[str, Tensor]:
@@ -84,6 +85,56 @@ def seeing(views: list[AdversarialView], objective: Callable[..., Tensor]) -> Ca
         return objective(view, *rest)
 
     return look
+
+
+def seen_by(game: Adversarial) -> list[tuple[str, tuple[int, ...], tuple[int, ...], Tensor]]:
+    """Of each turn of a step: the player, the shapes of its fakes and of its labels, and its real samples."""
+    found = []
+    original = game.view
+
+    def spy(learner, real, fake, labels, step):
+        assert original(learner, real, fake, labels, step).batch_shape == fake.shape[:1]
+        found.append((learner.name, tuple(fake.shape), tuple(labels.shape), real.detach()))
+        return original(learner, real, fake, labels, step)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(game, "view", spy)
+        game.step(0)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("size", "updates", "read"),
+    [(5, 2, 8), (8, 2, 8), (13, 2, 8), (16, 2, 8), (19, 2, 10), (16, 1, 16), (3, 1, 8)],
+)
+def test_the_generators_turn_has_a_size_of_its_own(size: int, updates: int, read: int) -> None:
+    """Its real samples are the last of those that the step reads, in batches of one size that follow on each other."""
+    words = ["conditional=true", "loss=relativistic", f"discriminator_steps={updates}"]
+    game, asked = make_game(*words, f"generator_batch_size={size}"), []
+    original = game.data.batch
+    game.data.batch = lambda *request: asked.append(request) or original(*request)  # type: ignore[method-assign,func-returns-value]
+    *of_discriminator, of_generator = seen_by(game)
+    assert asked == [(index, read, 0) for index in range(updates)]
+    batches = [original(index, read, 0)[0] for index in range(updates)]
+    for (name, fakes, labels, real), batch in zip(of_discriminator, batches, strict=True):
+        assert (name, fakes, labels) == ("discriminator", (8, 1, 8, 8), (8,))
+        assert torch.equal(real, batch[:8])
+    name, fakes, labels, real = of_generator
+    assert (name, fakes, labels) == ("generator", (size, 1, 8, 8), (size,))
+    assert torch.equal(real, torch.cat(batches)[-size:])
+    assert game.images_per_step == 8 * updates
+
+
+def test_a_generators_batch_of_the_discriminators_size_changes_nothing() -> None:
+    words = ["loss=relativistic", "conditional=true", "discriminator_steps=2"]
+    assert take_steps(make_game(*words), 2) == take_steps(make_game(*words, "generator_batch_size=8"), 2)
+
+
+def test_a_generators_batch_from_an_endless_dataset_and_one_too_large() -> None:
+    game = build_game(compose(*POINTS, "generator_batch_size=64"))
+    assert math.isfinite(take_steps(game)["loss/generator"])
+    with pytest.raises(ConfigError, match="generator_batch_size=2000: the dataset has only 1707 samples"):
+        make_game("generator_batch_size=2000")
 
 
 def test_the_discriminators_fakes_carry_no_graph_and_the_generators_turn_leaves_it_no_gradient(
