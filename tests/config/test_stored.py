@@ -245,7 +245,7 @@ def test_nested_words():
         "_target_": "gan_runner.regularizers.spectral_norm.spectral_norm", "role": "parametrization",
     }  # fmt: skip
     assert found["regularizer"]["mine"] == before["regularizer"]["mine"]
-    assert found["dataset"] == {"_target_": "gan_runner.datasets.stacked_mnist.stacked_mnist"}
+    assert found["dataset"] == {"_target_": "gan_runner.datasets.stacked_mnist.stacked_mnist", "dequantize": False}
     assert found["model"] == before["model"]
 
 

@@ -106,7 +106,7 @@ COMBINATIONS = [
     ["model.discriminator.dropout=0", "loss=lsgan", *model("dense_deconv")],
     ["ema_half_life=null", *MLP],
     # The generator's real samples: of one of the batches read, of several of them, and of larger ones.
-    ["generator_batch_size=5", "regularizer=feature_matching", *BCE],
+    ["generator_batch_size=5", "regularizer=feature_matching", "dataset.dequantize=true", *BCE],
     ["generator_batch_size=13", "conditional=true", "loss=relativistic", "discriminator_steps=2", *DCGAN],
     ["generator_batch_size=16", "conditional=true", "loss=hinge", *MLP],
     ["generator_batch_size=19", "loss=relativistic_average", "discriminator_steps=2", "optimizer.lr=1e-4", *MLP],

@@ -25,7 +25,7 @@ from tests.helpers.runs import metrics, summary
 LONG = ["steps=1000000", "log_every=null", "sample_every=null", "checkpoint_every=null", "stream=true", "device=cpu"]
 NPY: dict[str, Any] = {
     "labels": None, "layout": "auto", "held_out": 0.2, "image_size": None, "channels": None,
-    "normalization": "symmetric", "flip": True, "seed": 0,
+    "normalization": "symmetric", "flip": True, "dequantize": True, "seed": 0,
 }  # fmt: skip
 
 
@@ -37,7 +37,7 @@ def children() -> list[int]:
 
 def images(count: int = 10, **options: Any) -> Samples:
     pixels = torch.randint(256, (count, 3, 4, 6), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    return Samples(pixels, torch.arange(count), **{"seed": 0, "flip": True} | options)
+    return Samples(pixels, torch.arange(count), **{"seed": 0, "flip": True, "dequantize": True} | options)
 
 
 @pytest.fixture(params=[0, 2])
@@ -497,6 +497,6 @@ def test_a_run_on_cuda_is_the_same_to_the_bit(run_cli):
 
 def test_a_mapped_array_is_a_mapped_array(tmp_path):
     np.save(tmp_path / "a.npy", np.arange(12, dtype=np.float32).reshape(6, 2))
-    data: Any = array.npy(path=str(tmp_path / "a.npy"), **NPY | {"flip": False})
+    data: Any = array.npy(path=str(tmp_path / "a.npy"), **NPY | {"flip": False, "dequantize": False})
     assert isinstance(data._samples, Mapped)
     assert (data._samples.dim(), data._samples.dtype) == (2, torch.float32)
