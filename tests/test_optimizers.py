@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from gan_runner.config.errors import ConfigError
 from gan_runner.games.adversarial import Adversarial
+from gan_runner.games.game import Batch
 from gan_runner.games.player import Closure
 from gan_runner.optimizers import FiniteDifference, Subgradient, wants_closure
 from gan_runner.runs.build import build
@@ -52,7 +53,12 @@ def make(*words: str) -> Adversarial:
     assert game.moving_average
     batch = game.batch
     game.data.held_out = lambda count: None  # type: ignore[method-assign]
-    game.batch = lambda index: (batch(index)[0].to(dtype), batch(index)[1])  # type: ignore[method-assign]
+
+    def in_the_default_type(index: int, size: int | None = None) -> Batch:
+        real, labels = batch(index, size)
+        return real.to(dtype), labels
+
+    game.batch = in_the_default_type  # type: ignore[method-assign]
     modules = [part for player in game.players.values() for part in (player.network, *player.terms.values())]
     for module in (*modules, game.moving_average.network):
         module.to(dtype)

@@ -398,7 +398,8 @@ def spread(weight, gain):
 def test_the_residual_initialization_of_every_kind_of_layer(player):
     """Glorot's with gain √2 in the 3x3 convolutions of blocks, the discriminator's first among them; else 1."""
     network = make("resnet", player, (3, 32, 32), 10, latent_size=128, width=64, initialization="residual")
-    residual, others = {}, {}
+    residual: dict[str, typing.Any] = {}
+    others: dict[str, typing.Any] = {}
     for name, module in network.named_modules():
         if isinstance(module, nn.Linear | nn.Conv2d):
             assert module.bias is None or not module.bias.any()
@@ -424,18 +425,16 @@ def test_the_dcgan_initialization(player, num_classes):
     network = make("dcgan", player, (3, 64, 64), num_classes, **keys)
     for weight in weights(network)[0]:
         assert weight.std().item() == pytest.approx(0.02, rel=0.15)
-    gains = [getattr(m, "gain", getattr(m, "weight", None)) for m in network.modules() if is_batch_norm(m)]
-    shifts = [getattr(m, "shift", getattr(m, "bias", None)) for m in network.modules() if is_batch_norm(m)]
-    gains, shifts = [gain for gain in gains if gain is not None], [shift for shift in shifts if shift is not None]
+    modules = list(network.modules())
+    gains = [m.gain for m in modules if isinstance(m, layers.ConditionalBatchNorm2d)]
+    gains += [m.weight for m in modules if isinstance(m, nn.BatchNorm2d) and m.affine]
+    shifts = [m.shift for m in modules if isinstance(m, layers.ConditionalBatchNorm2d)]
+    shifts += [m.bias for m in modules if isinstance(m, nn.BatchNorm2d) and m.affine]
     assert len(gains) == (4 if player == "generator" else 3)
     everyone = torch.cat([gain.detach().flatten() for gain in gains])
     assert everyone.mean().item() == pytest.approx(1, abs=0.005)
     assert everyone.std().item() == pytest.approx(0.02, rel=0.15)
     assert not any(shift.any() for shift in shifts)
-
-
-def is_batch_norm(module):
-    return isinstance(module, nn.BatchNorm2d | layers.ConditionalBatchNorm2d)
 
 
 @pytest.mark.parametrize("model", ["mlp", "resnet"])
