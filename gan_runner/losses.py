@@ -75,6 +75,8 @@ class Wasserstein:
     Arjovsky et al. 2017, arXiv:1701.07875. It needs a Lipschitz critic: a gradient penalty, clipping or spectral norm.
     """
 
+    is_bounded = False  # whether the discriminator's side has a lower bound, as that of all other losses has
+
     def discriminator(self, view: Logits) -> Tensor:
         return view.fake_logits - view.real_logits
 
@@ -87,6 +89,8 @@ class Hinge(Wasserstein):
 
     Lim & Ye 2017, arXiv:1705.02894; Miyato et al. 2018, arXiv:1802.05957.
     """
+
+    is_bounded = True
 
     def discriminator(self, view: Logits) -> Tensor:
         return F.relu(1 - view.real_logits) + F.relu(1 + view.fake_logits)

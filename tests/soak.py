@@ -34,8 +34,8 @@ CONFIGS = {
         "metric.modes.pairs=200",
     ],
     "wgan_gp": [
-        "regularizer=[lecam,spectral_norm]", *SMALL, "steps=60", "evaluate_every=10", "metric=[frechet,classes]",
-        "metric.frechet.samples=200", "metric.classes.samples=200", "features.steps=5",
+        "regularizer=[lecam,spectral_norm]", "regularizer.lecam.start=0", *SMALL, "steps=60", "evaluate_every=10",
+        "metric=[frechet,classes]", "metric.frechet.samples=200", "metric.classes.samples=200", "features.steps=5",
     ],
     "vae": ["model=vae", "loss=elbo", "dataset.normalization=unit", "dataset.flip=true", "steps=150", "metric=none"],
     "conditional": [

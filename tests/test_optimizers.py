@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from gan_runner.config.errors import ConfigError
 from gan_runner.games.adversarial import Adversarial
+from gan_runner.games.game import Batch
 from gan_runner.games.player import Closure
 from gan_runner.optimizers import FiniteDifference, Subgradient, wants_closure
 from gan_runner.runs.build import build
@@ -52,7 +53,12 @@ def make(*words: str) -> Adversarial:
     assert game.moving_average
     batch = game.batch
     game.data.held_out = lambda count: None  # type: ignore[method-assign]
-    game.batch = lambda index: (batch(index)[0].to(dtype), batch(index)[1])  # type: ignore[method-assign]
+
+    def in_the_default_type(index: int, size: int | None = None) -> Batch:
+        real, labels = batch(index, size)
+        return real.to(dtype), labels
+
+    game.batch = in_the_default_type  # type: ignore[method-assign]
     modules = [part for player in game.players.values() for part in (player.network, *player.terms.values())]
     for module in (*modules, game.moving_average.network):
         module.to(dtype)
@@ -141,7 +147,9 @@ def test_every_loss(loss: str) -> None:
     [pytest.param(name, marks=[pytest.mark.slow] * (name not in ("r1", "lecam"))) for name in PENALTIES],
 )
 def test_every_penalty(regularizer: str) -> None:
-    agrees(*IMAGES, "loss=relativistic", f"regularizer={regularizer}", "batch_size=4")
+    agrees(
+        *IMAGES, "loss=relativistic", f"regularizer={regularizer}", f"regularizer.{regularizer}.start=0", "batch_size=4"
+    )
 
 
 @exact
@@ -154,6 +162,7 @@ def test_every_penalty(regularizer: str) -> None:
         pytest.param(["model.generator.dropout=0.3", "model.discriminator.dropout=0.3"], marks=pytest.mark.slow),
         [
             "regularizer=[gradient_penalty,dragan,lecam,l2]",
+            "regularizer.lecam.start=0",
             "augmentation=diffaugment",
             "model.discriminator.dropout=0.3",
         ],
@@ -264,7 +273,13 @@ def test_a_step_too_small_for_the_rounding_is_no_step() -> None:
 
 
 def test_further_evaluations_see_the_same_and_leave_no_trace() -> None:
-    words = [*IMAGES, "loss=bce", "regularizer=[lecam,spectral_norm]", "model.generator.normalization=batch"]
+    words = [
+        *IMAGES,
+        "loss=bce",
+        "regularizer=[lecam,spectral_norm]",
+        "regularizer.lecam.start=0",
+        "model.generator.normalization=batch",
+    ]
     game = make(*words, "model.discriminator.dropout=0.3", "optimizer=finite_difference")
     seen: list[Tensor] = []
 
@@ -315,7 +330,7 @@ def test_only_what_evaluates_several_times_wants_a_closure() -> None:
 
 def test_lbfgs_learns_through_its_own_closure() -> None:
     """Which it calls with gradients enabled: the first call of a turn is the turn's own."""
-    words = [*POINTS, "regularizer=[lecam,gradient_clip]"]
+    words = [*POINTS, "regularizer=[lecam,gradient_clip]", "regularizer.lecam.start=0"]
     game = make(*words)
     for player in game.players.values():
         player.optimizer = torch.optim.LBFGS(player.network.parameters(), lr=1e-3, max_iter=4)
@@ -365,7 +380,15 @@ def test_the_rule_is_torchs(rule: str, loaded: bool) -> None:
     ids=str,
 )
 def test_a_resumed_run_goes_on_bit_for_bit(words: list[str]) -> None:
-    words = [*POINTS, *words, "loss=wgan_gp", "discriminator_steps=2", "lr_schedule=linear", "regularizer=lecam"]
+    words = [
+        *POINTS,
+        *words,
+        "loss=wgan_gp",
+        "discriminator_steps=2",
+        "lr_schedule=linear",
+        "regularizer=lecam",
+        "regularizer.lecam.start=0",
+    ]
     straight, resumed, fresh = (make(*words) for _ in range(3))
     for step in range(4):
         straight.step(step)

@@ -110,6 +110,7 @@ class Settings:
     sample_every: Annotated[Interval, EXECUTION]
     sample_count: Annotated[int, Ge(1), EXECUTION]
     checkpoint_every: Annotated[Interval, EXECUTION]
+    generator_batch_size: Annotated[int, Ge(2)] | None = None
     init_from: str | None = None
     conditional: bool = False
     budget: Budget = Budget()

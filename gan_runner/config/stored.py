@@ -34,7 +34,20 @@ DROPPED = {  # present `_target_` -> keys that it once had; none of them changed
 }
 # Present `_target_` -> keys in its file in conf/ that are newer than version 0.1, and what a config without them means:
 # their defaults in the signature. So equal runs of different versions are one job of a sweep, and one setting.
-ADDED: dict[str, dict[str, Any]] = {}
+ADDED: dict[str, dict[str, Any]] = {
+    "gan_runner.datasets.array.npy": {"dequantize": False},
+    "gan_runner.datasets.embedded.digits": {"dequantize": False},
+    "gan_runner.datasets.folder.image_folder": {"dequantize": False},
+    "gan_runner.datasets.stacked_mnist.stacked_mnist": {"dequantize": False},
+    "gan_runner.datasets.vision.celeba": {"dequantize": False},
+    "gan_runner.datasets.vision.cifar10": {"dequantize": False},
+    "gan_runner.datasets.vision.fashion_mnist": {"dequantize": False},
+    "gan_runner.datasets.vision.mnist": {"dequantize": False},
+    "gan_runner.models.dcgan.Discriminator": {"kernel": 4},
+    "gan_runner.models.dcgan.Generator": {"kernel": 4},
+}
+# The same for the keys that every penalty has: their defaults are those of `Term`.
+ADDED_TO_PENALTIES: dict[str, Any] = {"start": 0}
 
 
 def translate_stored(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -47,6 +60,8 @@ def translate_stored(config: Mapping[str, Any]) -> dict[str, Any]:
     for node in regularizers.values() if isinstance(regularizers, dict) else ():
         if isinstance(node, dict) and isinstance(node.get("role"), str):
             node["role"] = RENAMED_ROLES.get(node["role"], node["role"])
+            if node["role"] == "penalty" and str(node.get("_target_")).startswith("gan_runner."):
+                node |= {key: value for key, value in ADDED_TO_PENALTIES.items() if key not in node}
     return fill(translated, top_level_defaults()) if translated else {}
 
 

@@ -30,6 +30,7 @@ def npy(
     channels: Channels,
     normalization: Normalization,
     flip: bool,
+    dequantize: bool = False,
     seed: int,
 ) -> Data:
     """A `.npy` file of images (N, H, W), (N, H, W, C) or (N, C, H, W), or of points (N, D), which may exceed memory.
@@ -42,8 +43,14 @@ def npy(
     array = _load("dataset.path", path)
     classes = None if labels is None else _classes(labels, len(array) if array.ndim else 0)
     convert = _points(path, array) if array.ndim == 2 else _images(path, array, layout, image_size, channels)
-    if array.ndim == 2 and (image_size is not None or channels is not None or flip):
-        key = "image_size" if image_size is not None else "channels" if channels is not None else "flip"
+    if array.ndim == 2 and (image_size is not None or channels is not None or flip or dequantize):
+        given = {
+            "image_size": image_size is not None,
+            "channels": channels is not None,
+            "flip": flip,
+            "dequantize": dequantize,
+        }
+        key = next(name for name, is_given in given.items() if is_given)
         raise ValueError(f"dataset.{key} is for images, and {path} holds points {array.shape}")
     samples = Mapped(_file(path), convert)
     training, held = split(len(samples), held_out, seed)
@@ -55,6 +62,7 @@ def npy(
         num_classes=0 if classes is None else int(classes.max()) + 1,
         normalization=normalization,
         flip=flip,
+        dequantize=dequantize,
         seed=seed,
     )
 

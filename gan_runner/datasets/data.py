@@ -107,7 +107,7 @@ class Data(ABC):
         """End whatever fetches batches ahead; the next batch would start it anew."""
 
     def to_pixels(self, samples: Tensor) -> Tensor:
-        """The inverse of the normalization, clamped: (N, C, H, W) float to uint8; exact for what `batch` returned.
+        """The inverse of the normalization, clamped: (N, C, H, W) float to uint8; exact for what was not dequantized.
 
         NaN becomes 0. Raises ValueError for points.
         """
@@ -145,6 +145,7 @@ class Samples(Data):
     normalization, of images: `symmetric` [-1, 1], `unit` [0, 1], `standard` zero mean and unit standard deviation
         per channel over the training samples.
     flip: mirror each image of a training batch left to right with probability 1/2.
+    dequantize: spread each pixel of a training batch uniformly over its grey level (see `dequantized`).
 
     Raises ValueError if dtype, shape or number of samples and labels do not fit together.
     """
@@ -162,6 +163,7 @@ class Samples(Data):
         num_classes: int | None = None,
         normalization: Normalization = "symmetric",
         flip: bool = False,
+        dequantize: bool = False,
         centres: Tensor | None = None,
         sd: float | None = None,
     ) -> None:
@@ -174,14 +176,15 @@ class Samples(Data):
         if held_out is not None and (held_out.shape[1:] != samples.shape[1:] or held_out.dtype != samples.dtype):
             raise ValueError(f"held-out samples {tuple(held_out.shape)} are not as training's {tuple(samples.shape)}")
 
-        if flip and samples.dim() != 4:
-            raise ValueError("dataset.flip is for images, and the samples are points")
+        for key, is_wanted in (("flip", flip), ("dequantize", dequantize)):
+            if is_wanted and samples.dim() != 4:
+                raise ValueError(f"dataset.{key} is for images, and the samples are points")
 
         self.shape, self.size, self.seed = tuple(samples.shape[1:]), len(samples), seed
         if num_classes is None:
             num_classes = 0 if labels is None else int(labels.max()) + 1
         self.num_classes = num_classes
-        self.flip, self.centres, self.sd = flip, centres, sd
+        self.flip, self.dequantize, self.centres, self.sd = flip, dequantize, centres, sd
         self._samples, self._labels = samples, labels
         self._held_out, self._held_out_labels = held_out, held_out_labels
         self._orders: dict[tuple[int, int], Tensor] = {}
@@ -207,11 +210,13 @@ class Samples(Data):
         return self._samples.index_select(0, rows), None if self._labels is None else self._labels.index_select(0, rows)
 
     def finished(self, samples: Tensor, index: int, seed: int) -> Tensor:
-        """What training sees of a batch's stored samples, on the device: flipped and normalised there."""
+        """What training sees of a batch's stored samples, on the device: flipped, dequantized, normalised there."""
         if self.flip:
             generator = seeded(derive(seed, "flip", index), self.device)
             mirrored = torch.rand(len(samples), 1, 1, 1, generator=generator, device=self.device) < 0.5
             samples = torch.where(mirrored, samples.flip(-1), samples)
+        if self.dequantize:
+            samples = dequantized(samples, seeded(derive(seed, "dequantize", index), self.device))
         return self._normalised(samples)
 
     def held_out(self, count: int) -> Labelled | None:
@@ -355,6 +360,16 @@ class Recorded(Data):
 
     def training(self, count: int | None) -> Labelled:
         return self.batch(0, 0, 0)
+
+
+def dequantized(pixels: Tensor, generator: torch.Generator) -> Tensor:
+    """Pixels (N, C, H, W) of 0 to 255, each spread uniformly over its grey level: p -> U[p, p + 1) x 255 / 256.
+
+    The range stays that of the pixels, [0, 255). Under the symmetric normalization that is p / 128 - 1 + U[0, 1 / 128),
+    as in the code of Gulrajani et al. 2017, arXiv:1704.00028. Theis et al. 2015, arXiv:1511.01844, section 3.1.
+    """
+    noise = torch.rand(pixels.shape, generator=generator, device=pixels.device)
+    return (pixels + noise) * (255 / 256)
 
 
 def _affine(images: Tensor | OnDisk, normalization: Normalization) -> tuple[Tensor, Tensor, OutputActivation]:

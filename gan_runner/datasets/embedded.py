@@ -18,6 +18,7 @@ def digits(
     channels: Channels,
     normalization: Normalization,
     flip: bool,
+    dequantize: bool = False,
     seed: int,
 ) -> Data:
     """scikit-learn's 1,797 handwritten digits, grey (N, 1, 8, 8), 10 classes; 17 grey levels, as 0..255.
@@ -37,6 +38,7 @@ def digits(
         num_classes=10,
         normalization=normalization,
         flip=flip,
+        dequantize=dequantize,
         seed=seed,
     )
 

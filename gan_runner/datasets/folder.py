@@ -28,6 +28,7 @@ def image_folder(
     channels: Channels,
     normalization: Normalization,
     flip: bool,
+    dequantize: bool = False,
     seed: int,
 ) -> Data:
     """The images in `root`, without labels; or in its subfolders, at any depth: these, sorted by name, are the classes.
@@ -58,6 +59,7 @@ def image_folder(
         num_classes=max(classes, default=-1) + 1,
         normalization=normalization,
         flip=flip,
+        dequantize=dequantize,
         seed=seed,
     )
 

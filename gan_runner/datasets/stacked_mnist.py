@@ -6,7 +6,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from gan_runner.datasets.data import Data, Labelled, Normalization, seeded
+from gan_runner.datasets.data import Data, Labelled, Normalization, dequantized, seeded
 from gan_runner.datasets.images import ImageSize
 from gan_runner.datasets.vision import mnist
 from gan_runner.torch_utils.randomness import derive
@@ -14,7 +14,15 @@ from gan_runner.torch_utils.randomness import derive
 CHANNELS = 3
 
 
-def stacked_mnist(*, root: str, download: bool, image_size: ImageSize, normalization: Normalization, seed: int) -> Data:
+def stacked_mnist(
+    *,
+    root: str,
+    download: bool,
+    image_size: ImageSize,
+    normalization: Normalization,
+    dequantize: bool = False,
+    seed: int,
+) -> Data:
     """Three random digits of MNIST as red, green and blue (N, 3, 28, 28), 1,000 classes: label = 100 R + 10 G + B.
 
     Endless: the 60,000 training digits make 2.16e14 images. The held-out ones are made of the test set's digits alone.
@@ -31,7 +39,7 @@ def stacked_mnist(*, root: str, download: bool, image_size: ImageSize, normaliza
         flip=False,
         seed=seed,
     )
-    return Stacked(digits, seed=seed)
+    return Stacked(digits, dequantize=dequantize, seed=seed)
 
 
 class Stacked(Data):
@@ -47,11 +55,11 @@ class Stacked(Data):
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, parts: Data, *, seed: int) -> None:
+    def __init__(self, parts: Data, *, dequantize: bool = False, seed: int) -> None:
         pixels, labels = parts.training(None)
         if labels is None or pixels.shape[1:2] != (1,) or parts.scale is None or parts.shift is None:
             raise ValueError(f"what is stacked are grey images with labels, not samples of shape {parts.shape}")
-        self.parts, self.seed = parts, seed
+        self.parts, self.dequantize, self.seed = parts, dequantize, seed
         self.shape, self.num_classes = (CHANNELS, *parts.shape[1:]), parts.num_classes**CHANNELS
         self.output_activation = parts.output_activation
         self.scale, self.shift = parts.scale.repeat(CHANNELS, 1, 1), parts.shift.repeat(CHANNELS, 1, 1)
@@ -62,6 +70,8 @@ class Stacked(Data):
         generator = seeded(derive(seed, "batch", index), self.device)
         rows = torch.randint(len(self._labels), (batch_size, CHANNELS), generator=generator, device=self.device)
         samples, labels = self._stacked(self._pixels, self._labels, rows)
+        if self.dequantize:
+            samples = dequantized(samples, seeded(derive(seed, "dequantize", index), self.device))
         return samples * self.scale + self.shift, labels
 
     def held_out(self, count: int) -> Labelled | None:

@@ -40,6 +40,7 @@ def mnist(
     channels: Channels,
     normalization: Normalization,
     flip: bool,
+    dequantize: bool = False,
     seed: int,
 ) -> Data:
     """60,000 handwritten digits, grey (N, 1, 28, 28), 10 classes; 10,000 held out, the test set.
@@ -47,7 +48,7 @@ def mnist(
     Source: LeCun, Cortes & Burges 1998, The MNIST database.
     """
     parts = [_fitted(part, image_size, channels) for part in _idx_parts("MNIST", _absolute(root), download)]
-    return _samples(*parts, num_classes=10, normalization=normalization, flip=flip, seed=seed)
+    return _samples(*parts, num_classes=10, normalization=normalization, flip=flip, dequantize=dequantize, seed=seed)
 
 
 def fashion_mnist(
@@ -58,6 +59,7 @@ def fashion_mnist(
     channels: Channels,
     normalization: Normalization,
     flip: bool,
+    dequantize: bool = False,
     seed: int,
 ) -> Data:
     """60,000 pictures of clothes, grey (N, 1, 28, 28), 10 classes; 10,000 held out, the test set.
@@ -65,7 +67,7 @@ def fashion_mnist(
     Source: Xiao et al. 2017, Fashion-MNIST, arXiv 1708.07747.
     """
     parts = [_fitted(part, image_size, channels) for part in _idx_parts("FashionMNIST", _absolute(root), download)]
-    return _samples(*parts, num_classes=10, normalization=normalization, flip=flip, seed=seed)
+    return _samples(*parts, num_classes=10, normalization=normalization, flip=flip, dequantize=dequantize, seed=seed)
 
 
 def cifar10(
@@ -76,6 +78,7 @@ def cifar10(
     channels: Channels,
     normalization: Normalization,
     flip: bool,
+    dequantize: bool = False,
     seed: int,
 ) -> Data:
     """50,000 photographs, RGB (N, 3, 32, 32), 10 classes; 10,000 held out, the test set.
@@ -107,7 +110,7 @@ def cifar10(
     images = [torch.from_numpy(each.data).permute(0, 3, 1, 2).contiguous() for each in sets]
     labels = [torch.tensor(each.targets) for each in sets]
     parts = [_fitted(part, image_size, channels) for part in zip(images, labels, strict=True)]
-    return _samples(*parts, num_classes=10, normalization=normalization, flip=flip, seed=seed)
+    return _samples(*parts, num_classes=10, normalization=normalization, flip=flip, dequantize=dequantize, seed=seed)
 
 
 def celeba(
@@ -119,6 +122,7 @@ def celeba(
     channels: Channels,
     normalization: Normalization,
     flip: bool,
+    dequantize: bool = False,
     seed: int,
 ) -> Data:
     """162,770 aligned portraits, RGB; 19,867 held out, the validation set.
@@ -158,7 +162,15 @@ def celeba(
         return pixels, torch.tensor([presence[name] for name in names]) if attribute else None
 
     num_classes = 2 if attribute else 0
-    return _samples(part("0"), part("1"), num_classes=num_classes, normalization=normalization, flip=flip, seed=seed)
+    return _samples(
+        part("0"),
+        part("1"),
+        num_classes=num_classes,
+        normalization=normalization,
+        flip=flip,
+        dequantize=dequantize,
+        seed=seed,
+    )
 
 
 def _fitted(part: tuple[Tensor, Tensor], image_size: ImageSize, channels: Channels) -> Part:
@@ -168,7 +180,14 @@ def _fitted(part: tuple[Tensor, Tensor], image_size: ImageSize, channels: Channe
 
 
 def _samples(
-    training: Part, held_out: Part, *, num_classes: int, normalization: Normalization, flip: bool, seed: int
+    training: Part,
+    held_out: Part,
+    *,
+    num_classes: int,
+    normalization: Normalization,
+    flip: bool,
+    dequantize: bool,
+    seed: int,
 ) -> Data:
     """The names of the training part and of the held-out one."""
     return Samples(
@@ -178,6 +197,7 @@ def _samples(
         num_classes=num_classes,
         normalization=normalization,
         flip=flip,
+        dequantize=dequantize,
         seed=seed,
     )
 

@@ -23,6 +23,7 @@ class Adversarial(Game):
 
     discriminator_steps: int
     augmentations: list[Augmentation]
+    generator_batch_size: int | None = None  # samples in the generator's turn; None: batch_size
 
     def __post_init__(self) -> None:
         self.is_joined = can_be_joined(self.discriminator)
@@ -49,8 +50,37 @@ class Adversarial(Game):
         return range(step * self.discriminator_steps, (step + 1) * self.discriminator_steps)
 
     def batches(self, step: int) -> list[Batch]:
-        """One for each turn of the discriminator; the generator's has the last of them."""
-        return [self.batch(update) for update in self.updates(step)]
+        """One for each turn of the discriminator, the last also for the generator's unless its size is another.
+
+        Then the generator's stands behind them, and holds the last of the samples that the step reads. Where those of
+        the discriminator are too few, larger batches are read, of whose samples each of its turns has the first. So all
+        that training reads stays one sequence of batches of one size, which a dataset that streams fetches ahead.
+        """
+        updates, wanted = self.updates(step), self.generator_batch_size
+        if wanted is None:
+            return [self.batch(update) for update in updates]
+        size = max(self.batch_size, -(-wanted // len(updates)))
+        read = [self.batch(update, size) for update in updates]
+        needed = -(-wanted // size)  # batches that hold as many samples
+        of_generator = self.part(self.joined(read[-needed:]), -wanted, wanted)
+        return [*(self.part(batch, 0, self.batch_size) for batch in read), of_generator]
+
+    def joined(self, batches: list[Batch]) -> Batch:
+        """The samples of several batches, one after another."""
+        axis = len(self.batch_shape) - 1
+        labels = [labels for _, labels in batches if labels is not None]
+        return torch.cat([real for real, _ in batches], axis), torch.cat(labels, axis) if labels else None
+
+    def part(self, batch: Batch, start: int, count: int) -> Batch:
+        """So many samples of a batch, from one on, which counts from the end if it is negative."""
+        axis = len(self.batch_shape) - 1
+        real, labels = batch
+        return real.narrow(axis, start, count), None if labels is None else labels.narrow(axis, start, count)
+
+    @property
+    def generator_batch_shape(self) -> tuple[int, ...]:
+        """(..., N): the shape of the generator's batch of samples, without their own axes."""
+        return (*self.randomness.leading_shape, self.generator_batch_size or self.batch_size)
 
     def active_terms(self, step: int) -> tuple[tuple[str, ...], ...]:
         """The names of the terms of the discriminator's turns, then of the generator's."""
@@ -60,10 +90,10 @@ class Adversarial(Game):
     def take_turns(self, step: int, batches: list[Batch], *, is_logged: bool) -> Values:
         """The discriminator's turns, then the generator's."""
         values: Values = {}
-        for update, (real, labels) in zip(self.updates(step), batches, strict=True):
+        for update, (real, labels) in zip(self.updates(step), batches, strict=False):  # the generator's may follow
             is_last = update == self.updates(step)[-1]
             values |= self.discriminator_turn(real, labels, update, step, is_logged=is_logged and is_last)
-        return self.generator_turn(real, labels, step, is_logged=is_logged) | values
+        return self.generator_turn(*batches[-1], step, is_logged=is_logged) | values
 
     def discriminator_turn(
         self, real: Tensor, labels: Tensor | None, update: int, step: int, *, is_logged: bool = False
@@ -83,7 +113,7 @@ class Adversarial(Game):
 
     def generator_turn(self, real: Tensor, labels: Tensor | None, step: int, *, is_logged: bool = False) -> Values:
         """The generator learns from the discriminator, whose weights get no gradient."""
-        latents = self.draw_latents(self.randomness, *self.batch_shape)
+        latents = self.draw_latents(self.randomness, *self.generator_batch_shape)
 
         def objective() -> Tensor:
             fake = self.generate(latents, labels)
@@ -110,7 +140,7 @@ class Adversarial(Game):
             real=real,
             fake=fake,
             labels=labels,
-            batch_shape=self.batch_shape,
+            batch_shape=self.generator_batch_shape if learner is self.generator else self.batch_shape,
             randomness=self.randomness,
             is_joined=self.is_joined and learner is self.discriminator,
         )

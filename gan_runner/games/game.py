@@ -81,9 +81,9 @@ class Game(ABC):
     def images_per_step(self) -> int:
         """Real samples that one step sees."""
 
-    def batch(self, index: int) -> Batch:
-        """Real samples (N, *sample), and their labels (N,) where the networks are told them."""
-        real, labels = self.data.batch(index, self.batch_size, self.randomness.seed)
+    def batch(self, index: int, size: int | None = None) -> Batch:
+        """N = `size`, or batch_size, real samples (N, *sample), and labels (N,) where the networks are told them."""
+        real, labels = self.data.batch(index, size or self.batch_size, self.randomness.seed)
         return real, labels if self.is_conditional else None
 
     # --- what is looked at, between the steps

@@ -14,7 +14,8 @@ class Term(nn.Module):
     """`weight x schedule(step) x fn(view)`, the mean over the samples.
 
     With `every` = k it is evaluated at every k-th update of its player and multiplied by k (lazy regularization:
-    Karras et al. 2019, arXiv:1912.04958).
+    Karras et al. 2019, arXiv:1912.04958). With `start` = s the first s updates of its player go without it: until then
+    it is not evaluated, remembers nothing, and its value is logged as 0.
 
     `fn` maps a view to (..., N); calling the term gives (...,). The buffer `value` keeps the last unweighted mean.
     An `fn` that remembers has a method `update(view)`, which is called once per turn, before `fn` itself: that may be
@@ -29,15 +30,16 @@ class Term(nn.Module):
         fn: Callable[[Any], Tensor],
         weight: Annotated[float, Ge(0)] = 1.0,  # or (...,), one for each run of a sweep
         every: Annotated[int, Ge(1)] = 1,
+        start: Annotated[int, Ge(0)] = 0,
         schedule: Schedule | None = None,
     ):
         super().__init__()
-        self.fn, self.weight, self.every, self.schedule = fn, weight, every, schedule
+        self.fn, self.weight, self.every, self.start, self.schedule = fn, weight, every, start, schedule
         self.register_buffer("value", torch.zeros(()))
 
     def is_active(self, update: int) -> bool:
         """Whether the term is evaluated at this update of its player, counted from 0."""
-        return update % self.every == 0
+        return update >= self.start and update % self.every == 0
 
     def weight_at(self, step: int) -> float | Tensor:
         """The weight in force at a training step, a number or (...,)."""

@@ -2,12 +2,14 @@
 
 from functools import partial
 from itertools import pairwise
+from typing import Literal
 
 from torch import Tensor, nn
 
 from gan_runner.models.layers import (
     IMAGE_NORMALIZATIONS,
     Activation,
+    ConditionalBatchNorm2d,
     Crop,
     Dropout,
     Head,
@@ -26,6 +28,40 @@ from gan_runner.models.layers import (
     output_activation_layer,
 )
 
+Kernel = Literal[4, 5]
+DcganInitialization = Literal[Initialization, "dcgan"]
+
+
+def shrink(before: int, after: int, kernel: int) -> nn.Conv2d:
+    """A convolution of stride 2: (N, before, H, W) -> (N, after, ⌊H/2⌋, ⌊W/2⌋), with kernel 5 ⌈H/2⌉ and ⌈W/2⌉."""
+    return nn.Conv2d(before, after, kernel, 2, (kernel - 1) // 2)
+
+
+def shrunken(side: int, stages: int, kernel: int) -> int:
+    """What is left of a side after so many of these convolutions."""
+    return -(-side // 2**stages) if kernel == 5 else side // 2**stages
+
+
+def grow(before: int, after: int, kernel: int) -> nn.ConvTranspose2d:
+    """A transposed convolution of stride 2: (N, before, H, W) -> (N, after, 2H, 2W), whatever the kernel."""
+    return nn.ConvTranspose2d(before, after, kernel, 2, (kernel - 1) // 2, output_padding=kernel % 2)
+
+
+def initialize_dcgan(network: nn.Module, initialization: str) -> None:
+    """As `layers.initialize`; `dcgan` is `normal` with the gains of batch normalization drawn from N(1, 0.02²) besides.
+
+    So do the codes of DCGAN (Newmu/dcgan_code) and of WGAN (martinarjovsky/WassersteinGAN).
+    """
+    if initialization != "dcgan":
+        initialize(network, initialization)
+        return
+    initialize(network, "normal")
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d) and module.affine:
+            nn.init.normal_(module.weight, 1.0, 0.02)
+        elif isinstance(module, ConditionalBatchNorm2d):
+            nn.init.normal_(module.gain, 1.0, 0.02)
+
 
 def number_of_stages(depth: int | None, side: int, normalization: str) -> int:
     """The number of stride-2 stages: `depth` or, if that is null, as many as the smallest side bears."""
@@ -33,12 +69,12 @@ def number_of_stages(depth: int | None, side: int, normalization: str) -> int:
 
 
 class Generator(nn.Module):
-    """Latents (N, Z) -> linear -> feature map -> k transposed convolutions (kernel 4, stride 2) -> images (N, C, H, W).
+    """Latents (N, Z) -> linear -> feature map -> k transposed convolutions (stride 2) -> images (N, C, H, W).
 
     The map starts at (width * 2^(k-1), ⌈H/2^k⌉, ⌈W/2^k⌉); a stage doubles its sides and halves its channels, down to
     `width` before the last stage, which yields the image. What exceeds H x W is cropped. Normalization, activation and
-    dropout follow all layers but the last. With width 64, k = 4 for 64x64: 512@4 -> 256@8 -> 128@16 -> 64@32 -> C@64
-    (the paper's figure has width 128).
+    dropout follow all layers but the last. With width 64, k = 4 for 64x64: 512@4 -> 256@8 -> 128@16 -> 64@32 -> C@64.
+    The paper has width 128 and `kernel` 5.
 
     `depth` is k; null: as many as keep the smallest side at 4 or more, at least 2 (8 -> 2, 28 -> 2, 32 -> 3, 64 -> 4).
     With classes, batch normalization is class-conditional; beside any other, the label is embedded with the latents.
@@ -58,10 +94,11 @@ class Generator(nn.Module):
         *,
         width: Positive,
         depth: Positive | None,
+        kernel: Kernel = 4,
         activation: Activation,
         normalization: Normalization,
         dropout: Dropout,
-        initialization: Initialization,
+        initialization: DcganInitialization,
         output_activation: Output | None,
     ) -> None:
         super().__init__()
@@ -79,10 +116,10 @@ class Generator(nn.Module):
 
         layers = [*latents_to_map(latent_size, num_classes, start, normalization), *hidden(channels[0])]
         for before, after in pairwise(channels):
-            layers += [nn.ConvTranspose2d(before, after, 4, 2, 1), *hidden(after)]
-        layers += [nn.ConvTranspose2d(channels[-1], image_channels, 4, 2, 1), Crop(rows, columns)]
+            layers += [grow(before, after, kernel), *hidden(after)]
+        layers += [grow(channels[-1], image_channels, kernel), Crop(rows, columns)]
         self.layers = Layers(*layers, output_activation_layer(output_activation, default_output))
-        initialize(self, initialization)
+        initialize_dcgan(self, initialization)
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         """Images (N, C, H, W)."""
@@ -90,11 +127,11 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Images (N, C, H, W) -> k convolutions (kernel 4, stride 2) -> flat -> linear -> logits (N,).
+    """Images (N, C, H, W) -> k convolutions (stride 2) -> flat -> linear -> logits (N,).
 
-    The mirror image of the generator: width, 2 width, ..., width * 2^(k-1) channels, the last at ⌊H/2^k⌋ x ⌊W/2^k⌋.
-    Activation and dropout follow every convolution, normalization every one but the first. `depth` is k, as in the
-    generator. With classes, a projection of the label is added (see `layers.Head`).
+    The mirror image of the generator: width, 2 width, ..., width * 2^(k-1) channels, the last at ⌊H/2^k⌋ x ⌊W/2^k⌋,
+    with kernel 5 at ⌈H/2^k⌉ x ⌈W/2^k⌉. Activation and dropout follow every convolution, normalization every one but the
+    first. `depth` is k, as in the generator. With classes, a projection of the label is added (see `layers.Head`).
 
     Raises:
         ValueError: points, images below 8x8, too large a depth, an unknown name; no labels for a conditional network.
@@ -109,10 +146,11 @@ class Discriminator(nn.Module):
         *,
         width: Positive,
         depth: Positive | None,
+        kernel: Kernel = 4,
         activation: Activation,
         normalization: Normalization,
         dropout: Dropout,
-        initialization: Initialization,
+        initialization: DcganInitialization,
     ) -> None:
         super().__init__()
         hidden = partial(hidden_layers, normalizations=IMAGE_NORMALIZATIONS, activation=activation, dropout=dropout)
@@ -120,12 +158,13 @@ class Discriminator(nn.Module):
         stages = number_of_stages(depth, min(rows, columns), normalization)
         channels = [width * 2**stage for stage in range(stages)]
 
-        layers = [nn.Conv2d(image_channels, width, 4, 2, 1), *hidden(width, normalization="none")]
+        layers = [shrink(image_channels, width, kernel), *hidden(width, normalization="none")]
         for before, after in pairwise(channels):
-            layers += [nn.Conv2d(before, after, 4, 2, 1), *hidden(after, normalization=normalization)]
+            layers += [shrink(before, after, kernel), *hidden(after, normalization=normalization)]
         self.layers = Layers(*layers, nn.Flatten())
-        self.head = Head(channels[-1] * (rows // 2**stages) * (columns // 2**stages), num_classes)
-        initialize(self, initialization)
+        pixels = shrunken(rows, stages, kernel) * shrunken(columns, stages, kernel)
+        self.head = Head(channels[-1] * pixels, num_classes)
+        initialize_dcgan(self, initialization)
 
     def features(self, x: Tensor) -> Tensor:
         """The last feature map, flat: (N, F)."""

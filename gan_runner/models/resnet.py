@@ -1,5 +1,6 @@
 """The residual networks of WGAN-GP (Gulrajani et al. 2017) and SNGAN (Miyato et al. 2018), for images of any size."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
@@ -33,6 +34,8 @@ from gan_runner.models.layers import (
 )
 
 Hidden = Callable[[int], list[nn.Module]]  # channels -> normalization, activation, dropout
+
+ResidualInitialization = Literal[Initialization, "residual"]
 
 POOLINGS = {"sum": torch.sum, "mean": torch.mean}
 
@@ -92,6 +95,24 @@ def plain_block(channels: int, hidden: Hidden) -> Block:
     return Block(Layers(*residual), shortcut=nn.Identity())
 
 
+def initialize_resnet(network: nn.Module, initialization: str) -> None:
+    """As `layers.initialize`; `residual` is `xavier`, with weights √2 times as large in the 3x3 convolutions of blocks.
+
+    These are then uniform with a standard deviation of √(4 / (fan in + fan out)): "He" in the code of Gulrajani et al.
+    (igul222/improved_wgan_training, tflib/ops/conv2d.py), Glorot with gain √2 in that of Miyato et al.
+    (pfnet-research/sngan_projection, resblocks.py). Shortcuts, linear layers, and the generator's last convolution have
+    gain 1 in both.
+    """
+    if initialization != "residual":
+        initialize(network, initialization)
+        return
+    initialize(network, "xavier")
+    for block in network.modules():
+        for layer in block.residual if isinstance(block, Block) else ():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.xavier_uniform_(layer.weight, gain=math.sqrt(2))
+
+
 def halvings_to_eight(side: int) -> int:
     """How many halvings bring a side to 8 pixels or less, at least 1: 8 -> 1, 16 -> 1, 28 -> 2, 32 -> 2, 64 -> 3."""
     return max(1, ((side - 1) // 8).bit_length())
@@ -128,7 +149,7 @@ class Generator(nn.Module):
         activation: Activation,
         normalization: Normalization,
         dropout: Dropout,
-        initialization: Initialization,
+        initialization: ResidualInitialization,
         output_activation: Output | None,
     ) -> None:
         super().__init__()
@@ -149,7 +170,7 @@ class Generator(nn.Module):
         layers += [up_block(before, after, hidden) for before, after in pairwise([channels[0], *channels])]
         layers += [*hidden(width), convolution(width, image_channels), Crop(rows, columns)]
         self.layers = Layers(*layers, output_activation_layer(output_activation, default_output))
-        initialize(self, initialization)
+        initialize_resnet(self, initialization)
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         """Images (N, C, H, W)."""
@@ -187,7 +208,7 @@ class Discriminator(nn.Module):
         activation: Activation,
         normalization: Normalization,
         dropout: Dropout,
-        initialization: Initialization,
+        initialization: ResidualInitialization,
     ) -> None:
         super().__init__()
         bare = partial(
@@ -209,7 +230,7 @@ class Discriminator(nn.Module):
         self.layers = Layers(*layers, *bare(channels[-1]))
         self.pool = choose(POOLINGS, "pooling", pooling)
         self.head = Head(channels[-1], num_classes)
-        initialize(self, initialization)
+        initialize_resnet(self, initialization)
 
     def features(self, x: Tensor) -> Tensor:
         """The last feature map, pooled over its pixels: (N, F)."""

@@ -207,6 +207,7 @@ def output_l1(view: View | AutoencoderView) -> Tensor:
 def feature_matching(view: View) -> Tensor:
     """|mean f(x) - mean f(G(z))|², f the discriminator's features, means over the batch: (..., 1).
 
+    In the paper this is the generator's whole loss; here it is added to it, as every penalty is.
     BatchNorm in the discriminator takes much of it away: it gives real and generated batches the same means.
     Salimans et al. 2016, arXiv:1606.03498, section 3.1.
     """
@@ -291,10 +292,13 @@ class LeCam(nn.Module):
     """(D(x) - α_fake)² + (D(G(z)) - α_real)², α the running means of the logits: (..., N).
 
     It bounds how far the discriminator pulls the two apart when data is scarce. The authors' code puts a ReLU around
-    both differences; this is the paper's formula, which has none. Tseng et al. 2021, arXiv:2104.03310.
+    both differences; this is the paper's formula, which has none. Before the term's `start` there is no running mean,
+    and it begins with the means of the first batch from there on, as in the authors' code, whose running means simply
+    are those of the current batch until then. Tseng et al. 2021, arXiv:2104.03310.
     """
 
     only_on = ("discriminator",)
+    for_bounded_losses = True  # the paper derives it for discriminator losses that have a bound
     real_mean: Tensor
     fake_mean: Tensor
     updates: Tensor

@@ -93,8 +93,12 @@ class Builder:
         else:
             check_discriminator(players["discriminator"].network, self.regularizers, settings, self.device)
             check_augmentations(self.augmentations, self.data)
+            self.notes.extend(unbounded_losses(self.loss, self.regularizers))
             make = functools.partial(
-                Adversarial, discriminator_steps=settings.discriminator_steps, augmentations=self.augmentations
+                Adversarial,
+                discriminator_steps=settings.discriminator_steps,
+                augmentations=self.augmentations,
+                generator_batch_size=settings.generator_batch_size,
             )
         game = make(
             players=players,
@@ -110,7 +114,8 @@ class Builder:
         if settings.capture is True and (reason := why_not_capturable(game)):
             raise ConfigError(f"capture=true: {reason}; capture=auto takes steps without graphs then")
         if settings.ema_half_life:
-            half_life = HalfLife(settings.ema_half_life, settings.batch_size, settings.ema_ramp, settings.ema_start)
+            images = settings.generator_batch_size or settings.batch_size
+            half_life = HalfLife(settings.ema_half_life, images, settings.ema_ramp, settings.ema_start)
             game.moving_average = MovingAverage.of(game.sampler, half_life)
         return Built(game, settings, self.steps, self.notes, self.evaluator())
 
@@ -236,6 +241,8 @@ def check_autoencoder(settings: Settings, augmentations: list[Any], loss: Any, d
     """Refuse what an autoencoder has no use for."""
     if settings.discriminator_steps != 1:
         raise ConfigError(f"discriminator_steps={settings.discriminator_steps}: an autoencoder has no discriminator")
+    if settings.generator_batch_size is not None:
+        raise ConfigError(f"generator_batch_size={settings.generator_batch_size}: an autoencoder has no generator")
     if augmentations:
         raise ConfigError("augmentation: it changes what a discriminator sees, and an autoencoder has none")
     if getattr(loss, "likelihood", "") == "bernoulli" and data.output_activation != "sigmoid":
@@ -253,6 +260,18 @@ def check_discriminator(
             refuse_batch_statistics(discriminator, regularizer.key)
             if regularizer.mark("at_samples") and settings.precision == "bf16" and device.type == "cpu":
                 refuse_wrong_gradients(discriminator, regularizer.key)
+
+
+def unbounded_losses(loss: Any, regularizers: list["Regularizer"]) -> list[str]:
+    """A line for each penalty that is made for losses with a bound, where the loss has none."""
+    if getattr(loss, "is_bounded", True):
+        return []
+    return [
+        f"{regularizer.key}: its paper is about discriminator losses that are bounded, and {type(loss).__name__}'s is "
+        "not; loss=hinge and loss=bce are"
+        for regularizer in regularizers
+        if regularizer.mark("for_bounded_losses")
+    ]
 
 
 def choose_device(name: str) -> torch.device:
@@ -295,10 +314,11 @@ def place_data(data: Data, device: torch.device, settings: Settings) -> tuple[Da
 def count_steps(settings: Settings, data: Data) -> int:
     """How many steps to train: the first reached of `steps` and `epochs`."""
     limits = [settings.steps] if settings.steps else []
-    if data.size is not None and settings.batch_size > data.size:
-        raise ConfigError(
-            f"batch_size={settings.batch_size}: the dataset has only {data.size} samples, the most allowed"
-        )
+    for key in ("batch_size", "generator_batch_size"):
+        if data.size is not None and (getattr(settings, key) or 0) > data.size:
+            raise ConfigError(
+                f"{key}={getattr(settings, key)}: the dataset has only {data.size} samples, the most allowed"
+            )
     if settings.epochs:
         if data.size is None:
             raise ConfigError(f"epochs={settings.epochs}: this dataset is endless; say steps=... and epochs=null")
@@ -381,7 +401,7 @@ class Regularizer:
         if strangers := [player for player in self.on if player not in players]:
             wanted = f"{self.key}.on=[{','.join(players)}]"
             raise ConfigError(f"{self.key} is on the {strangers[0]}, which this model does not have: {wanted}")
-        term_keys = ("weight", "every", "schedule") if self.role == "penalty" else ()
+        term_keys = ("weight", "every", "start", "schedule") if self.role == "penalty" else ()
         self.term_arguments = {key: node[key] for key in term_keys if key in node}
         if self.term_arguments.get("schedule"):
             self.term_arguments["schedule"] = schedule(node["schedule"], f"{self.key}.schedule", trust, steps)

@@ -184,7 +184,7 @@ class BatchedSweep:
             except ConfigError:  # this one fails when its turn comes, and another may do
                 continue
             reason, needed = try_out(alone, stacked)
-            activations = needed * job.config["batch_size"] / alone[0].batch_size
+            activations = needed * larger(job.config, alone[0])
             room = free_bytes(alone[0].randomness.device) / 2 / (own_bytes(alone[0]) + activations)
             return reason, max(1, min(int(room), files_at_once()))
         return "none of its structure can be built", 1
@@ -195,6 +195,8 @@ class BatchedSweep:
         game.batch_size = min(game.batch_size, TRIAL_SAMPLES)
         if isinstance(game, Adversarial):
             game.discriminator_steps = 1
+            if game.generator_batch_size:
+                game.generator_batch_size = min(game.generator_batch_size, TRIAL_SAMPLES)
         return game
 
     def run(self, jobs: list[Job]) -> Failure | None:
@@ -237,6 +239,14 @@ def try_out(alone: list[Game], stacked: list[Game]) -> tuple[str | None, float]:
         first = " ".join(str(error).split())[:200]
         reason = f"it cannot be stacked: {type(error).__name__}: {first}"
     return reason, float(sum(saved))
+
+
+def larger(config: dict[str, Any], game: Game) -> float:
+    """How many times the samples of a small game's turn a job's turn has; of the players', the larger."""
+    factor = config["batch_size"] / game.batch_size
+    if isinstance(game, Adversarial) and game.generator_batch_size:
+        factor = max(factor, config["generator_batch_size"] / game.generator_batch_size)
+    return factor
 
 
 def own_bytes(game: Game) -> int:

@@ -25,6 +25,7 @@ seed                 yes       .       yes     .
 steps                yes       yes     .       yes
 epochs               yes       yes     .       yes
 batch_size           yes       .       .       yes
+generator_batch_size yes       .       .       yes
 discriminator_steps  yes       .       .       yes
 conditional          yes       .       .       yes
 ema_half_life        yes       .       .       yes

@@ -16,7 +16,8 @@ from gan_runner.config.compose import to_yaml
 from gan_runner.config.instantiate import resolve
 from gan_runner.config.keys import identity
 from gan_runner.config.schema import GROUPS, Budget, Divergence, Monitor, Settings
-from gan_runner.config.stored import ADDED, DROPPED, MOVED, RENAMED_ROLES, translate_stored
+from gan_runner.config.stored import ADDED, ADDED_TO_PENALTIES, DROPPED, MOVED, RENAMED_ROLES, translate_stored
+from gan_runner.games.term import Term
 from gan_runner.reporting.settings import make_study
 from gan_runner.reporting.stored_runs import find_runs, read_run
 from gan_runner.storage.checkpoint import load
@@ -25,7 +26,7 @@ from tests.helpers import CONF, SMALL, compose, options
 
 VERSION_0_1 = yaml.safe_load((Path(__file__).parent / "version_0_1.yaml").read_text())
 # Keys of a component that are not its own parameters, but those of its role, of its player or of its slot.
-OF_THE_NODE = {"role", "on", "weight", "every", "schedule", "scales", "generator", "discriminator"}
+OF_THE_NODE = {"role", "on", "weight", "every", "start", "schedule", "scales", "generator", "discriminator"}
 
 
 # --- stored as version 0.1 did ----------------------------------------------------------------------------------------
@@ -87,7 +88,8 @@ RUN = [word for word in SMALL if not word.startswith(("steps", "metric", "checkp
 RUN += ["checkpoint_every=2", *OLD]
 RUNS = [
     [
-        "regularizer=[spectral_norm,gradient_clip,value_range,l1,lecam]", "dataset.held_out=0.1", "metric=frechet",
+        "regularizer=[spectral_norm,gradient_clip,value_range,l1,lecam]", "regularizer.lecam.start=0",
+        "dataset.held_out=0.1", "metric=frechet",
         "metric.frechet.samples=64", "features.steps=5", "lr_schedule@regularizer.l1.schedule=linear",
     ],
     ["model=vae", "loss=elbo", "dataset.normalization=unit", "metric=classes", "metric.classes.samples=64",
@@ -217,6 +219,16 @@ def test_added_keys_make_no_other_job(monkeypatch):
     assert identity(translate_stored(other)) != identity(new)
 
 
+def test_a_penalty_that_was_stored_without_a_start_has_started():
+    new = compose("regularizer=[lecam,r1]", "regularizer.lecam.start=0")
+    before = as_version_0_1(new)
+    assert "start" not in before["regularizer"]["lecam"]
+    assert identity(translate_stored(before)) == identity(new)
+    own = {"_target_": "mine.penalties.drift", "role": "penalty"}  # of a package whose files may lack the key
+    assert translate_stored({"regularizer": {"drift": own}})["regularizer"]["drift"] == own
+    assert {"start": inspect.signature(Term).parameters["start"].default} == ADDED_TO_PENALTIES
+
+
 def test_nested_words():
     old: dict[str, Any] = {
         "optimizer": {"_target_": "torch.optim.Adam", "discriminator": {
@@ -236,7 +248,7 @@ def test_nested_words():
         "_target_": "gan_runner.regularizers.spectral_norm.spectral_norm", "role": "parametrization",
     }  # fmt: skip
     assert found["regularizer"]["mine"] == before["regularizer"]["mine"]
-    assert found["dataset"] == {"_target_": "gan_runner.datasets.stacked_mnist.stacked_mnist"}
+    assert found["dataset"] == {"_target_": "gan_runner.datasets.stacked_mnist.stacked_mnist", "dequantize": False}
     assert found["model"] == before["model"]
 
 
@@ -270,8 +282,9 @@ def test_what_each_missing_key_means():
     assert sorted(required) == sorted(always)
     found = load_settings(always)
     assert {each.name: getattr(found, each.name) for each in fields(Settings)} == always | {
-        "init_from": None, "conditional": False, "deterministic": False, "evaluate_every": None, "objective": None,
-        "on_divergence": "ignore", "tf32": True, "prune": None, "stream": False, "workers": 2, "capture": False,
+        "generator_batch_size": None, "init_from": None, "conditional": False, "deterministic": False,
+        "evaluate_every": None, "objective": None, "on_divergence": "ignore", "tf32": True, "prune": None,
+        "stream": False, "workers": 2, "capture": False,
         "trust": [], "sweep": None, "retry_failed": False, "budget": Budget(), "monitor": Monitor(),
         "divergence": Divergence(), "ema_ramp": None, "ema_start": 0, "ema_statistics": 0,
     }  # fmt: skip

@@ -52,8 +52,8 @@ def every_option() -> dict[str, list[str]]:
     for name in options("loss"):
         found[f"loss={name}"] = VAE if name in AUTOENCODING else [f"loss={name}", *MLP]
     for name in options("regularizer"):
-        every = [f"regularizer.{name}.every=2"] if is_penalty(name) else []
-        found[f"regularizer={name}"] = [f"regularizer={name}", *every, *BCE]
+        keys = [f"regularizer.{name}.every=2", f"regularizer.{name}.start=0"] if is_penalty(name) else []
+        found[f"regularizer={name}"] = [f"regularizer={name}", *keys, *BCE]
     for name in options("augmentation"):
         found[f"augmentation={name}"] = [f"augmentation={name}", *BCE]
     for name in options("optimizer"):
@@ -80,7 +80,10 @@ COMBINATIONS = [
     ["model.discriminator.normalization=instance", "model.generator.normalization=none", *DCGAN],
     ["model.discriminator.scales=2", "regularizer=spectral_norm", *MLP],
     ["model.generator.dropout=0.3", "model.discriminator.dropout=0.3", "optimizer=finite_difference", *MLP],
-    ["optimizer=finite_difference", "optimizer.rule=sgd", "optimizer.momentum=0.9", "regularizer=lecam", *MLP],
+    [
+        "optimizer=finite_difference", "optimizer.rule=sgd", "optimizer.momentum=0.9", "regularizer=lecam",
+        "regularizer.lecam.start=0", *MLP,
+    ],
     ["optimizer=sgd", "optimizer.lr=1e-3", "optimizer.momentum=0.9", "optimizer@optimizer.generator=rmsprop", *MLP],
     ["optimizer=sgd", "optimizer.momentum=0.9", "optimizer.weight_decay=0.1", "loss=hinge", *MLP],
     ["optimizer=rmsprop", "optimizer.momentum=0.9", "optimizer@optimizer.generator=adamw", *MLP],
@@ -89,13 +92,25 @@ COMBINATIONS = [
     ["dataset.flip=true", "batch_size=700", *MLP],  # more than two batches, and no whole number, in an epoch
     ["discriminator_steps=3", "regularizer=[r1,iterative_gradient_penalty]", "regularizer.r1.every=4", *MLP],
     ["regularizer=[spectral_norm,r1]", "regularizer.r1.every=2", "loss=hinge", *DCGAN],
-    ["regularizer=[lecam,iterative_gradient_penalty,r1]", "regularizer.r1.every=2", "loss=hinge", *MLP],
+    [
+        "regularizer=[lecam,iterative_gradient_penalty,r1]", "regularizer.lecam.start=0", "regularizer.r1.every=2",
+        "loss=hinge", *MLP,
+    ],
+    [
+        "regularizer=[lecam,r1,l2]", "regularizer.lecam.start=3", "regularizer.r1.start=1", "regularizer.r1.every=2",
+        "regularizer.l2.start=2", "regularizer.l2.on=[generator,discriminator]", *BCE,
+    ],
     ["regularizer=feature_matching", "augmentation=diffaugment", "loss=bce", *DCGAN],
     ["regularizer=r1", "lr_schedule@regularizer.r1.schedule=cosine", "lr_schedule=step", "loss=hinge", *MLP],
     ["augmentation=input_noise", "lr_schedule@augmentation.input_noise.schedule=linear", *MLP],
     ["model.discriminator.dropout=0", "loss=lsgan", *model("dense_deconv")],
     ["ema_half_life=null", *MLP],
     ["model.discriminator.scales=2", "dataset.image_size=16", "model.discriminator.normalization=layer", *DCGAN],
+    # The generator's real samples: of one of the batches read, of several of them, and of larger ones.
+    ["generator_batch_size=5", "regularizer=feature_matching", "dataset.dequantize=true", *BCE],
+    ["generator_batch_size=13", "conditional=true", "loss=relativistic", "discriminator_steps=2", *DCGAN],
+    ["generator_batch_size=16", "conditional=true", "loss=hinge", *MLP],
+    ["generator_batch_size=19", "loss=relativistic_average", "discriminator_steps=2", *MLP],
 ]  # fmt: skip
 
 

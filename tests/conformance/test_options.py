@@ -79,7 +79,8 @@ FALLS_BACK = {
     "model=dense_deconv",
     "optimizer=finite_difference",
     "model.generator.dropout=0.3 model.discriminator.dropout=0.3 optimizer=finite_difference model=mlp",
-    "optimizer=finite_difference optimizer.rule=sgd optimizer.momentum=0.9 regularizer=lecam model=mlp",
+    "optimizer=finite_difference optimizer.rule=sgd optimizer.momentum=0.9 regularizer=lecam "
+    "regularizer.lecam.start=0 model=mlp",
 }
 
 

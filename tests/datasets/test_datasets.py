@@ -185,6 +185,37 @@ def test_no_host_sync(name):
             samples.sum().item()
 
 
+@pytest.mark.parametrize(("normalization", "low", "level"), [("symmetric", -1, 2 / 256), ("unit", 0, 1 / 256)])
+def test_dequantization_spreads_each_pixel_over_its_grey_level(normalization, low, level):
+    """Under the symmetric normalization p becomes uniform in p / 128 - 1 + [0, 1 / 128)."""
+    pixels = torch.arange(256, dtype=torch.uint8).repeat(64, 1).view(64, 1, 16, 16)
+    options = {"seed": 0, "held_out": pixels, "normalization": normalization}
+    plain, data = Samples(pixels, **options), Samples(pixels, dequantize=True, **options)
+    offsets = []
+    for index in range(8):
+        batch, _ = data.batch(index, 64, seed=3)
+        offsets.append((batch - low) / level - pixels)
+        assert torch.equal(batch, data.batch(index, 64, seed=3)[0])
+        assert (data.to_pixels(batch).int() - pixels.int()).abs().max() <= 1
+    everything = torch.stack(offsets).double()
+    assert everything.min() >= -1e-4
+    assert everything.max() <= 1 + 1e-4
+    assert everything.mean().item() == pytest.approx(0.5, abs=0.005)
+    assert everything.var().item() == pytest.approx(1 / 12, rel=0.02)
+    assert everything.mean((0, 1)).sub(0.5).abs().max() < 0.1  # of each level
+    assert not torch.equal(offsets[0], offsets[1])
+    assert not torch.equal(data.batch(0, 64, seed=4)[0], data.batch(0, 64, seed=3)[0])
+    # What is no training batch stays as it is.
+    assert_same(data.held_out(9), plain.held_out(9))
+    assert torch.equal(data.fixed(9)[0], plain.fixed(9)[0])
+    assert torch.equal(data.training(9)[0], plain.training(9)[0])
+
+
+def test_dequantization_is_for_images():
+    with pytest.raises(ValueError, match=r"dataset\.dequantize is for images"):
+        Samples(torch.zeros(3, 2), dequantize=True, seed=0)
+
+
 def test_to_leaves_the_original_and_moves_everything():
     data: Any = Samples(some_images(40), torch.arange(40), seed=0, held_out=some_images(3), centres=torch.zeros(1, 2))
     data.batch(0, 4, seed=0)

@@ -161,6 +161,19 @@ def test_normalization_is_the_digits(load, normalization: Normalization):
         assert float(standard.std(correction=0)) == pytest.approx(1, abs=1e-5)
 
 
+def test_dequantized_stacks(load):
+    plain, data = load(), load(dequantize=True)
+    (before, labels), (after, same) = plain.batch(3, 30, seed=0), data.batch(3, 30, seed=0)
+    assert same.equal(labels)
+    pixels = (before + 1) * (255 / 2)
+    offsets = (after + 1) * 128 - pixels
+    assert offsets.min() >= -1e-3
+    assert offsets.max() <= 1 + 1e-3
+    assert float(offsets.mean()) == pytest.approx(0.5, abs=0.01)
+    assert after.equal(data.batch(3, 30, seed=0)[0])
+    assert data.fixed(9)[0].equal(plain.fixed(9)[0])
+
+
 def test_image_size(load):
     data, small = load(), load(image_size=[14, 12])
     assert small.shape == (3, 14, 12)

@@ -17,14 +17,15 @@ from gan_runner.datasets import array, memory, streamed
 from gan_runner.datasets.data import Endless, Recorded, Samples
 from gan_runner.datasets.on_disk import Mapped
 from gan_runner.datasets.streamed import Streamed, place
-from tests.helpers import SMALL
+from gan_runner.runs.build import build
+from tests.helpers import SMALL, compose
 from tests.helpers.batches import assert_same
 from tests.helpers.runs import metrics, summary
 
 LONG = ["steps=1000000", "log_every=null", "sample_every=null", "checkpoint_every=null", "stream=true", "device=cpu"]
 NPY: dict[str, Any] = {
     "labels": None, "layout": "auto", "held_out": 0.2, "image_size": None, "channels": None,
-    "normalization": "symmetric", "flip": True, "seed": 0,
+    "normalization": "symmetric", "flip": True, "dequantize": True, "seed": 0,
 }  # fmt: skip
 
 
@@ -36,7 +37,7 @@ def children() -> list[int]:
 
 def images(count: int = 10, **options: Any) -> Samples:
     pixels = torch.randint(256, (count, 3, 4, 6), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    return Samples(pixels, torch.arange(count), **{"seed": 0, "flip": True} | options)
+    return Samples(pixels, torch.arange(count), **{"seed": 0, "flip": True, "dequantize": True} | options)
 
 
 @pytest.fixture(params=[0, 2])
@@ -81,6 +82,19 @@ def test_batches_that_follow_come_from_the_same_processes():
     assert children() != before
     data.close()
     assert children() == []
+
+
+@pytest.mark.parametrize(("size", "updates"), [(13, 2), (16, 1)])
+def test_a_generators_batch_of_another_size_starts_no_other_processes(size, updates):
+    words = ["model=mlp", "loss=hinge", "batch_size=8", "device=cpu", "metric=none", "stream=true", "workers=2"]
+    game = build(compose(*words, f"generator_batch_size={size}", f"discriminator_steps={updates}"), []).game
+    game.batches(0)
+    before = children()
+    assert len(before) == 2
+    for step in range(1, 5):
+        assert [len(real) for real, _ in game.batches(step)] == [8] * updates + [size]
+    assert children() == before
+    game.data.close()
 
 
 def test_streaming_draws_no_noise():
@@ -483,6 +497,6 @@ def test_a_run_on_cuda_is_the_same_to_the_bit(run_cli):
 
 def test_a_mapped_array_is_a_mapped_array(tmp_path):
     np.save(tmp_path / "a.npy", np.arange(12, dtype=np.float32).reshape(6, 2))
-    data: Any = array.npy(path=str(tmp_path / "a.npy"), **NPY | {"flip": False})
+    data: Any = array.npy(path=str(tmp_path / "a.npy"), **NPY | {"flip": False, "dequantize": False})
     assert isinstance(data._samples, Mapped)
     assert (data._samples.dim(), data._samples.dtype) == (2, torch.float32)

@@ -121,6 +121,7 @@ def test_gaussian_likelihood_and_points(dataset):
         ([*VAE, "regularizer=l1"], r"regularizer.l1 is on the discriminator, which .*on=\[autoencoder\]"),
         ([*VAE, "regularizer=r1"], r"regularizer.r1 is on the discriminator, which this model does not have"),
         ([*VAE, "discriminator_steps=2"], r"discriminator_steps=2: an autoencoder has no discriminator"),
+        ([*VAE, "generator_batch_size=4"], r"generator_batch_size=4: an autoencoder has no generator"),
         ([*VAE, "augmentation=diffaugment"], r"augmentation: .* an autoencoder has none"),
         ([*VAE, "dataset.normalization=symmetric"], r"loss.likelihood=bernoulli: it wants pixels in \[0, 1\]"),
         ([*VAE, "loss.sd=0"], r"loss.sd=0: must be greater than 0"),

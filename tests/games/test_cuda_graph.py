@@ -19,7 +19,7 @@ CONFIGS = {
     "hinge": ["loss=hinge", "regularizer=spectral_norm"],
     "relativistic": ["loss=relativistic", "regularizer=[r1,r2]"],
     "lazy": ["loss=bce", "regularizer=r1", "regularizer.r1.every=3"],
-    "remembers": ["loss=hinge", "regularizer=lecam"],
+    "remembers": ["loss=hinge", "regularizer=lecam", "regularizer.lecam.start=0"],
     "iterates": ["regularizer=iterative_gradient_penalty", "loss=wasserstein"],
     "schedules": ["lr_schedule=cosine", "lr_schedule@regularizer.gradient_penalty.schedule=linear"],
     "noise": ["loss=hinge", "augmentation=input_noise", "lr_schedule@augmentation.input_noise.schedule=linear"],
@@ -28,7 +28,12 @@ CONFIGS = {
     "images": ["model=dcgan", *WIDTHS, "model.generator.normalization=batch", "augmentation=diffaugment"],
     "vae": ["model=vae", "loss=elbo", "dataset.normalization=unit"],
 }
-IN_TURN = ["loss=hinge", "regularizer=[lecam,iterative_gradient_penalty,r1]", "regularizer.r1.every=2"]
+IN_TURN = [
+    "loss=hinge",
+    "regularizer=[lecam,iterative_gradient_penalty,r1]",
+    "regularizer.lecam.start=0",
+    "regularizer.r1.every=2",
+]
 # RMSprop reads its rate on the host where the weights are on a CPU.
 ON_A_GPU = CONFIGS | {"in turn": IN_TURN, "rmsprop": ["loss=wgan", "optimizer=rmsprop"]}
 STEPS = 14

@@ -1,6 +1,7 @@
 """The adversarial game: who is asked what, whose weights move, and what the numbers depend on."""
 
 import copy
+import math
 from collections.abc import Callable
 
 import pytest
@@ -11,8 +12,9 @@ from gan_runner.config.errors import ConfigError
 from gan_runner.games.adversarial import Adversarial
 from gan_runner.games.view import AdversarialView
 from gan_runner.losses import Hinge
-from tests.helpers import TINY_MODEL
-from tests.helpers.games import counted, floats, make_game, step_without_sync, take_steps
+from gan_runner.runs.build import build
+from tests.helpers import TINY, TINY_MODEL, compose
+from tests.helpers.games import POINTS, build_game, counted, floats, make_game, step_without_sync, take_steps
 from tests.helpers.runs import differences
 
 
@@ -86,6 +88,56 @@ def seeing(views: list[AdversarialView], objective: Callable[..., Tensor]) -> Ca
     return look
 
 
+def seen_by(game: Adversarial) -> list[tuple[str, tuple[int, ...], tuple[int, ...], Tensor]]:
+    """Of each turn of a step: the player, the shapes of its fakes and of its labels, and its real samples."""
+    found = []
+    original = game.view
+
+    def spy(learner, real, fake, labels, step):
+        assert original(learner, real, fake, labels, step).batch_shape == fake.shape[:1]
+        found.append((learner.name, tuple(fake.shape), tuple(labels.shape), real.detach()))
+        return original(learner, real, fake, labels, step)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(game, "view", spy)
+        game.step(0)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("size", "updates", "read"),
+    [(5, 2, 8), (8, 2, 8), (13, 2, 8), (16, 2, 8), (19, 2, 10), (16, 1, 16), (3, 1, 8)],
+)
+def test_the_generators_turn_has_a_size_of_its_own(size: int, updates: int, read: int) -> None:
+    """Its real samples are the last of those that the step reads, in batches of one size that follow on each other."""
+    words = ["conditional=true", "loss=relativistic", f"discriminator_steps={updates}"]
+    game, asked = make_game(*words, f"generator_batch_size={size}"), []
+    original = game.data.batch
+    game.data.batch = lambda *request: asked.append(request) or original(*request)  # type: ignore[method-assign,func-returns-value]
+    *of_discriminator, of_generator = seen_by(game)
+    assert asked == [(index, read, 0) for index in range(updates)]
+    batches = [original(index, read, 0)[0] for index in range(updates)]
+    for (name, fakes, labels, real), batch in zip(of_discriminator, batches, strict=True):
+        assert (name, fakes, labels) == ("discriminator", (8, 1, 8, 8), (8,))
+        assert torch.equal(real, batch[:8])
+    name, fakes, labels, real = of_generator
+    assert (name, fakes, labels) == ("generator", (size, 1, 8, 8), (size,))
+    assert torch.equal(real, torch.cat(batches)[-size:])
+    assert game.images_per_step == 8 * updates
+
+
+def test_a_generators_batch_of_the_discriminators_size_changes_nothing() -> None:
+    words = ["loss=relativistic", "conditional=true", "discriminator_steps=2"]
+    assert take_steps(make_game(*words), 2) == take_steps(make_game(*words, "generator_batch_size=8"), 2)
+
+
+def test_a_generators_batch_from_an_endless_dataset_and_one_too_large() -> None:
+    game = build_game(compose(*POINTS, "generator_batch_size=64"))
+    assert math.isfinite(take_steps(game)["loss/generator"])
+    with pytest.raises(ConfigError, match="generator_batch_size=2000: the dataset has only 1707 samples"):
+        make_game("generator_batch_size=2000")
+
+
 def test_the_discriminators_fakes_carry_no_graph_and_the_generators_turn_leaves_it_no_gradient(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -138,14 +190,32 @@ def test_the_same_seed_gives_the_same_run_and_another_another() -> None:
 
 
 def test_steps_depend_on_their_number_and_the_state_alone() -> None:
-    straight = make_game("loss=wgan_gp", "regularizer=lecam", "model.discriminator.dropout=0.2", "optimizer=adam")
+    straight = make_game(
+        "loss=wgan_gp",
+        "regularizer=lecam",
+        "regularizer.lecam.start=0",
+        "model.discriminator.dropout=0.2",
+        "optimizer=adam",
+    )
     for step in range(4):
         straight.step(step)
-    resumed = make_game("loss=wgan_gp", "regularizer=lecam", "model.discriminator.dropout=0.2", "optimizer=adam")
+    resumed = make_game(
+        "loss=wgan_gp",
+        "regularizer=lecam",
+        "regularizer.lecam.start=0",
+        "model.discriminator.dropout=0.2",
+        "optimizer=adam",
+    )
     for step in range(2):
         resumed.step(step)
     state = copy.deepcopy(resumed.state_dict())
-    fresh = make_game("loss=wgan_gp", "regularizer=lecam", "model.discriminator.dropout=0.2", "optimizer=adam")
+    fresh = make_game(
+        "loss=wgan_gp",
+        "regularizer=lecam",
+        "regularizer.lecam.start=0",
+        "model.discriminator.dropout=0.2",
+        "optimizer=adam",
+    )
     fresh.load_state_dict(state)
     for step in (2, 3):
         fresh.step(step)
@@ -172,7 +242,12 @@ def test_looking_changes_nothing() -> None:
 @pytest.mark.parametrize(
     "overrides",
     [
-        ["loss=wgan_gp", "regularizer=[r1,r2,dragan,lecam,l1,gradient_clip]", "model.generator.dropout=0.1"],
+        [
+            "loss=wgan_gp",
+            "regularizer=[r1,r2,dragan,lecam,l1,gradient_clip]",
+            "regularizer.lecam.start=0",
+            "model.generator.dropout=0.1",
+        ],
         [
             "loss=relativistic_average",
             "regularizer=[orthogonal,spectral_norm,weight_clip]",
@@ -208,6 +283,33 @@ def test_lazy_terms_count_the_updates_of_their_player() -> None:
     assert len(seen) == 3  # of updates 0 to 5
 
 
+def test_a_term_that_has_not_started_does_nothing_and_remembers_nothing() -> None:
+    """The running means of LeCam begin with the first batch that it sees."""
+    words = ["regularizer=lecam", "discriminator_steps=2"]
+    game, without = make_game(*words, "regularizer.lecam.start=5"), make_game("discriminator_steps=2")
+    for step in range(2):
+        found, expected = take_steps(game, 1, step), take_steps(without, 1, step)
+        assert {tag: value for tag, value in found.items() if "lecam" not in tag} == expected
+        assert {found[f"{tag}/lecam{key}"] for tag, key in LECAM} == {0.0}
+    values = take_steps(game, 1, 2)  # whose second update is number 5
+    assert values["state/lecam/updates"] == 1
+    assert values["state/lecam/real_mean"] == pytest.approx(values["logits/real"], abs=1e-6)
+    assert values["state/lecam/fake_mean"] == pytest.approx(values["logits/fake"], abs=1e-6)
+    assert values["penalty/lecam"] > 0
+
+
+LECAM = [("penalty", ""), ("state", "/real_mean"), ("state", "/fake_mean"), ("state", "/updates")]
+
+
+@pytest.mark.parametrize(
+    ("loss", "is_told"), [("wasserstein", True), ("wgan_gp", True), ("hinge", False), ("bce", False), ("lsgan", False)]
+)
+def test_lecam_under_a_loss_without_a_bound_is_noted(loss: str, is_told: bool) -> None:
+    built = build(compose(*TINY, "model=mlp", *TINY_MODEL, f"loss={loss}", "regularizer=lecam"), [])
+    assert [note for note in built.notes if "regularizer.lecam" in note and "bound" in note] == built.notes
+    assert bool(built.notes) == is_told
+
+
 def test_a_term_on_both_players_has_a_tag_for_each() -> None:
     game = make_game("regularizer=l1", "regularizer.l1.on=[generator,discriminator]")
     tags = take_steps(game)
@@ -234,7 +336,9 @@ def test_bf16_keeps_the_weights_and_the_logits_in_float32() -> None:
 
 
 def test_only_a_step_that_is_logged_says_what_it_did() -> None:
-    game = make_game("loss=wgan_gp", "regularizer=[lecam,gradient_clip]", "discriminator_steps=2")
+    game = make_game(
+        "loss=wgan_gp", "regularizer=[lecam,gradient_clip]", "regularizer.lecam.start=0", "discriminator_steps=2"
+    )
     assert game.step(0) == {}
     values = game.step(1, is_logged=True)
     assert {tag for tag in values if "lecam" not in tag} == {
@@ -263,7 +367,7 @@ def test_batch_statistics_under_a_penalty_on_each_sample_are_refused() -> None:
     for regularizer in ("gradient_penalty", "r1", "dragan", "zero_centered_gradient_penalty"):
         with pytest.raises(ConfigError, match=rf"normalization=batch: .*regularizer.{regularizer}"):
             make_game("model.discriminator.normalization=batch", f"regularizer={regularizer}")
-    make_game("model.discriminator.normalization=batch", "regularizer=[l1,lecam]").step(0)
+    make_game("model.discriminator.normalization=batch", "regularizer=[l1,lecam]", "regularizer.lecam.start=0").step(0)
     make_game("model.discriminator.normalization=layer", "regularizer=r1").step(0)
 
 

@@ -31,6 +31,14 @@ def test_term_by_default_is_the_mean():
     assert term.memory() == {}
 
 
+def test_a_term_waits_for_its_start():
+    late = Term(lambda values: values, start=3)
+    assert [update for update in range(6) if late.is_active(update)] == [3, 4, 5]
+    assert late.logged("late", 0)["penalty/late"].item() == 0
+    lazy = Term(lambda values: values, every=4, start=5)  # the updates are those that `every` has without a start
+    assert [update for update in range(16) if lazy.is_active(update)] == [8, 12]
+
+
 def test_lazy_term_adds_up_to_the_eager_one():
     """Over k updates, evaluating every k-th and multiplying by k adds what evaluating every time adds."""
     lazy, eager = (Term(lambda values: values, weight=2.0, every=every) for every in (3, 1))

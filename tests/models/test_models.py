@@ -386,6 +386,82 @@ class TestInitialization:
             assert weight.abs().max().item() == pytest.approx(1 / math.sqrt(weight[0].numel()), rel=0.01)
 
 
+def spread(weight, gain):
+    """The standard deviation of a kernel, relative to that of Glorot with this gain, whose range it must have."""
+    fans = weight[0].numel() + weight[:, 0].numel()
+    sd = gain * math.sqrt(2 / fans)
+    assert weight.abs().max() <= math.sqrt(3) * sd
+    return float(weight.detach().std()) / sd
+
+
+@pytest.mark.parametrize("player", PLAYERS)
+def test_the_residual_initialization_of_every_kind_of_layer(player):
+    """Glorot's with gain √2 in the 3x3 convolutions of blocks, the discriminator's first among them; else 1."""
+    network = make("resnet", player, (3, 32, 32), 10, latent_size=128, width=64, initialization="residual")
+    residual: dict[str, typing.Any] = {}
+    others: dict[str, typing.Any] = {}
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            assert module.bias is None or not module.bias.any()
+            (residual if ".residual." in name else others)[name] = module
+    blocks = 3 if player == "generator" else 4
+    assert len(residual) == 2 * blocks
+    assert all(layer.kernel_size == (3, 3) for layer in residual.values())
+    kinds = sorted(type(layer).__name__ + str(getattr(layer, "kernel_size", "")) for layer in others.values())
+    if player == "generator":  # the first layer, three shortcuts, the last convolution
+        assert kinds == ["Conv2d(1, 1)"] * 3 + ["Conv2d(3, 3)", "Linear"]
+    else:  # two shortcuts, the logit, the projection of the labels
+        assert kinds == ["Conv2d(1, 1)"] * 2 + ["Linear"] * 2
+    for name, layer in residual.items():
+        assert spread(layer.weight, math.sqrt(2)) == pytest.approx(1, abs=0.06), name
+    for name, layer in others.items():
+        assert spread(layer.weight, 1) == pytest.approx(1, abs=0.25 if layer.weight.numel() < 500 else 0.06), name
+
+
+@pytest.mark.parametrize("player", PLAYERS)
+@pytest.mark.parametrize("num_classes", [0, 3])
+def test_the_dcgan_initialization(player, num_classes):
+    keys = {"width": 32, "initialization": "dcgan", "normalization": "batch"}
+    network = make("dcgan", player, (3, 64, 64), num_classes, **keys)
+    for weight in weights(network)[0]:
+        assert weight.std().item() == pytest.approx(0.02, rel=0.15)
+    modules = list(network.modules())
+    gains = [m.gain for m in modules if isinstance(m, layers.ConditionalBatchNorm2d)]
+    gains += [m.weight for m in modules if isinstance(m, nn.BatchNorm2d) and m.affine]
+    shifts = [m.shift for m in modules if isinstance(m, layers.ConditionalBatchNorm2d)]
+    shifts += [m.bias for m in modules if isinstance(m, nn.BatchNorm2d) and m.affine]
+    assert len(gains) == (4 if player == "generator" else 3)
+    everyone = torch.cat([gain.detach().flatten() for gain in gains])
+    assert everyone.mean().item() == pytest.approx(1, abs=0.005)
+    assert everyone.std().item() == pytest.approx(0.02, rel=0.15)
+    assert not any(shift.any() for shift in shifts)
+
+
+@pytest.mark.parametrize("model", ["mlp", "resnet"])
+def test_initializations_of_other_models(model):
+    hint = typing.get_type_hints(network_class(model, "generator").__init__, include_extras=True)["initialization"]
+    assert ("residual" in typing.get_args(hint)) == (model == "resnet")
+    assert "dcgan" not in typing.get_args(hint)
+    with pytest.raises(ValueError, match="initialization: 'dcgan' is none of"):
+        tiny(model, "generator", (1, 8, 8), initialization="dcgan")
+
+
+@pytest.mark.parametrize("kernel", [4, 5])
+@pytest.mark.parametrize("shape", IMAGES)
+def test_kernels_of_dcgan_at_any_size(kernel, shape):
+    """Also at odd sides, of which kernel 5 leaves the larger half."""
+    generator = tiny("dcgan", "generator", shape, kernel=kernel)
+    discriminator = tiny("dcgan", "discriminator", shape, kernel=kernel, activation="softplus")
+    assert generator(inputs_of("generator", shape)).shape == (3, *shape)
+    x = inputs_of("discriminator", shape).requires_grad_()
+    (gradient,) = torch.autograd.grad(discriminator(x).sum(), x)
+    assert (gradient != 0).all()
+    sides = shape[1:]
+    for _, *found in outputs_of(discriminator, nn.Conv2d, x):
+        sides = [(side + kernel % 2) // 2 for side in sides]
+        assert found == sides
+
+
 @pytest.mark.parametrize("model", IMAGE_MODELS)
 @pytest.mark.parametrize("player", PLAYERS)
 def test_errors_of_sizes(model, player):

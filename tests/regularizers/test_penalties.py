@@ -236,7 +236,7 @@ def test_under_autocast_values_are_float32(name):
         ("r1", {"weight": 10.0}),  # arXiv:1801.04406: gamma
         ("r2", {"weight": 10.0}),
         ("dragan", {"weight": 10.0, "target": 1.0, "scale": 0.5}),  # the code of arXiv:1705.07215
-        ("lecam", {"weight": 0.3, "decay": 0.99}),  # arXiv:2104.03310 on CIFAR
+        ("lecam", {"weight": 0.3, "start": 1000, "decay": 0.99}),  # arXiv:2104.03310 on CIFAR
         ("orthogonal", {"weight": 1e-4, "on": ["generator"]}),  # arXiv:1809.11096
         ("weight_clip", {"bound": 0.01, "on": ["discriminator"]}),  # arXiv:1701.07875, algorithm 1
         ("spectral_norm", {"iterations": 1, "on": ["discriminator"]}),  # arXiv:1802.05957

@@ -41,7 +41,7 @@ MLP = ["model=mlp", *TINY_MODEL]
 RUN = Path("run")
 WORDS = [
     *MLP, *TINY, "steps=12", "log_every=2", "sample_every=6", "evaluate_every=4", "checkpoint_every=3",
-    "sample_count=4", "regularizer=lecam",
+    "sample_count=4", "regularizer=lecam", "regularizer.lecam.start=0",
 ]  # fmt: skip
 
 

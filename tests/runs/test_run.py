@@ -16,7 +16,7 @@ from tests.helpers import refusal, runs
 WORDS = [
     "model=mlp", "model.generator.width=16", "model.discriminator.width=16", "model.latent_size=4", "steps=5",
     "batch_size=8", "log_every=2", "sample_every=3", "checkpoint_every=2", "sample_count=9", "device=cpu",
-    "regularizer=[r1,lecam]", "ema_half_life=8", "metric=none", "hydra.run.dir=run dir",
+    "regularizer=[r1,lecam]", "regularizer.lecam.start=0", "ema_half_life=8", "metric=none", "hydra.run.dir=run dir",
 ]  # fmt: skip
 RUN = Path("run dir")
 

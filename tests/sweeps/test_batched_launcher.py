@@ -5,6 +5,7 @@ import os
 import re
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,10 +13,11 @@ import torch
 import yaml
 
 from gan_runner.games.stacked_game import StackedGame, why_different
+from gan_runner.runs.build import load_data
 from gan_runner.storage.checkpoint import load
 from gan_runner.storage.status import run_status
-from gan_runner.sweeps.batched_launcher import chunks, own_bytes, structure
-from gan_runner.sweeps.sweep import Job
+from gan_runner.sweeps.batched_launcher import BatchedSweep, chunks, larger, own_bytes, structure
+from gan_runner.sweeps.sweep import DataCache, Job
 from tests.helpers import TINY, TINY_MODEL, compose, refusal
 from tests.helpers.games import take_steps, take_steps_together
 from tests.helpers.processes import cli, wait_for
@@ -84,6 +86,15 @@ def test_memory(words):
 
 
 # --- which jobs go together
+
+
+def test_the_trial_of_a_generators_batch_is_as_small_as_the_discriminators():
+    """And the memory of a job is judged by the larger of both."""
+    config = compose("batch_size=16", "generator_batch_size=64", "device=cpu", "metric=none", *MLP)
+    launcher = SimpleNamespace(trust=[], data=DataCache(lambda node: load_data(node, [])))
+    game: Any = BatchedSweep.small_game(launcher, config)  # type: ignore[arg-type]
+    assert (game.batch_size, game.generator_batch_size, game.discriminator_steps) == (8, 8, 1)
+    assert larger(config, game) == 64 / 8
 
 
 def test_structure():
