@@ -263,9 +263,14 @@ def check_discriminator(
 
 
 def unbounded_losses(loss: Any, regularizers: list["Regularizer"]) -> list[str]:
-    """A line for each penalty that is made for losses with a bound, where the loss has none."""
+    """Lines on a loss without a bound: that nothing holds its critic, or which penalties are made for others."""
     if getattr(loss, "is_bounded", True):
         return []
+    if not any("discriminator" in regularizer.on for regularizer in regularizers):
+        return [
+            f"{type(loss).__name__} alone: nothing keeps the critic Lipschitz, so its loss falls without end and the "
+            "generator learns nothing; loss=wgan_gp or regularizer=spectral_norm does"
+        ]
     return [
         f"{regularizer.key}: its paper is about discriminator losses that are bounded, and {type(loss).__name__}'s is "
         "not; loss=hinge and loss=bce are"

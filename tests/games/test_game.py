@@ -310,6 +310,21 @@ def test_lecam_under_a_loss_without_a_bound_is_noted(loss: str, is_told: bool) -
     assert bool(built.notes) == is_told
 
 
+@pytest.mark.parametrize(
+    ("words", "is_told"),
+    [
+        (["loss=wasserstein"], True),
+        (["loss=wasserstein", "regularizer=l1", "regularizer.l1.on=[generator]"], True),
+        (["loss=wasserstein", "regularizer=spectral_norm"], False),
+        (["loss=wgan"], False),
+        (["loss=hinge"], False),
+    ],
+)
+def test_a_critic_that_nothing_holds_is_noted(words: list[str], is_told: bool) -> None:
+    notes = build(compose(*TINY, "model=mlp", *TINY_MODEL, *words), []).notes
+    assert ["Lipschitz" in note for note in notes] == [True] * is_told
+
+
 def test_a_term_on_both_players_has_a_tag_for_each() -> None:
     game = make_game("regularizer=l1", "regularizer.l1.on=[generator,discriminator]")
     tags = take_steps(game)
