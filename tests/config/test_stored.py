@@ -220,7 +220,7 @@ def test_added_keys_make_no_other_job(monkeypatch):
 
 
 def test_a_penalty_that_was_stored_without_a_start_has_started():
-    new = compose("regularizer=[lecam,r1]", "regularizer.lecam.start=0")
+    new = compose("regularizer=[lecam,r1]", "regularizer.lecam.start=0", *OLD)
     before = as_version_0_1(new)
     assert "start" not in before["regularizer"]["lecam"]
     assert identity(translate_stored(before)) == identity(new)
