@@ -35,6 +35,7 @@ from gan_runner.torch_utils.parameters import mixes_samples
 from gan_runner.torch_utils.randomness import Randomness, derive, fixed_randomness
 
 PLAYERS = ("generator", "discriminator", "autoencoder")
+LATENTS_OF_IMAGES = 100  # where `model.latent_size` is null
 
 
 class Built(NamedTuple):
@@ -75,7 +76,7 @@ class Builder:
         self.num_classes = count_classes(self.settings, self.data)
         self.loss = component(config["loss"], "loss", trust)
         self.names = player_names(config["model"], self.loss)
-        self.latents = latent_distribution(config["model"])
+        self.latents = latent_distribution(config["model"], self.data.shape)
         self.regularizers = [
             Regularizer(name, node, trust, self.horizon, self.names) for name, node in regularizers.items()
         ]
@@ -332,14 +333,19 @@ def count_steps(settings: Settings, data: Data) -> int:
     return min(limits)
 
 
-def latent_distribution(model: dict[str, Any]) -> Latents:
-    """The distribution that the keys of a model say."""
+def latent_distribution(model: dict[str, Any], shape: tuple[int, ...]) -> Latents:
+    """The distribution that the keys of a model say; where these are null, one that suits samples of this shape.
+
+    For points that is a cube of as many dimensions as they have: a network that has to fold 100 normal latents into the
+    plane leaves modes out, and blurs the others.
+    """
     strangers = [key for key in model if key not in (*PLAYERS, *signature(latent)[0])]
     if strangers:
         raise ConfigError(f"unknown key 'model.{strangers[0]}'{suggest(strangers[0], model)}")
     keys = {"latent_distribution": "normal"} | {key: model[key] for key in model if key.startswith("latent_")}
-    size = check_arguments("model", latent, keys)["latent_size"]
-    name = keys["latent_distribution"]
+    is_points = len(shape) == 1
+    size = check_arguments("model", latent, keys)["latent_size"] or (shape[0] if is_points else LATENTS_OF_IMAGES)
+    name = keys["latent_distribution"] or ("uniform" if is_points else "normal")
     if name not in DISTRIBUTIONS:
         raise ConfigError(
             f"model.latent_distribution={name}: must be {' or '.join(DISTRIBUTIONS)}"
@@ -348,7 +354,7 @@ def latent_distribution(model: dict[str, Any]) -> Latents:
     return DISTRIBUTIONS[name](size)
 
 
-def latent(latent_size: Annotated[int, Ge(1)], latent_distribution: str) -> None:
+def latent(latent_size: Annotated[int, Ge(1)] | None, latent_distribution: str | None) -> None:
     """The keys of a model that are not a network's."""
 
 
