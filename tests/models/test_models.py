@@ -437,6 +437,25 @@ def test_the_dcgan_initialization(player, num_classes):
     assert not any(shift.any() for shift in shifts)
 
 
+@pytest.mark.parametrize("normalization", ["batch", "layer", "instance", "none"])
+@pytest.mark.parametrize("num_classes", [0, 3])
+@pytest.mark.parametrize("player", PLAYERS)
+def test_the_auto_initialization(player, num_classes, normalization):
+    """A normalization follows every layer of the generator but the last, and of the discriminator the later stages."""
+    keys = {"width": 16, "initialization": "auto", "normalization": normalization}
+    network = make("dcgan", player, (3, 32, 32), num_classes, **keys)
+    chain = [module for module in network.modules() if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d)]
+    normalized = chain[:-1] if player == "generator" else chain[1:3]
+    for layer in chain:
+        assert layer.bias is None or not layer.bias.any()
+        if normalization != "none" and layer in normalized:
+            assert layer.weight.std().item() == pytest.approx(0.02, rel=0.15)
+        else:
+            matrix = layer.weight.detach().flatten(1)
+            product = matrix @ matrix.T if matrix.shape[0] <= matrix.shape[1] else matrix.T @ matrix
+            torch.testing.assert_close(product, torch.eye(len(product)), rtol=0, atol=1e-4)
+
+
 @pytest.mark.parametrize("model", ["mlp", "resnet"])
 def test_initializations_of_other_models(model):
     hint = typing.get_type_hints(network_class(model, "generator").__init__, include_extras=True)["initialization"]
