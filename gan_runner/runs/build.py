@@ -35,7 +35,7 @@ from gan_runner.torch_utils.parameters import mixes_samples
 from gan_runner.torch_utils.randomness import Randomness, derive, fixed_randomness
 
 PLAYERS = ("generator", "discriminator", "autoencoder")
-LATENTS_OF_IMAGES = 100  # where `model.latent_size` is null
+LATENTS_OF_IMAGES, LATENTS_OF_POINTS = 100, 8  # where `model.latent_size` is null
 
 
 class Built(NamedTuple):
@@ -334,18 +334,17 @@ def count_steps(settings: Settings, data: Data) -> int:
 
 
 def latent_distribution(model: dict[str, Any], shape: tuple[int, ...]) -> Latents:
-    """The distribution that the keys of a model say; where these are null, one that suits samples of this shape.
+    """The distribution that the keys of a model say, of so many latents as suit samples of this shape if they do not.
 
-    For points that is a cube of as many dimensions as they have: a network that has to fold 100 normal latents into the
-    plane leaves modes out, and blurs the others.
+    A network that has to fold 100 latents into the plane leaves out modes under losses that find all of them from 8.
     """
     strangers = [key for key in model if key not in (*PLAYERS, *signature(latent)[0])]
     if strangers:
         raise ConfigError(f"unknown key 'model.{strangers[0]}'{suggest(strangers[0], model)}")
     keys = {"latent_distribution": "normal"} | {key: model[key] for key in model if key.startswith("latent_")}
-    is_points = len(shape) == 1
-    size = check_arguments("model", latent, keys)["latent_size"] or (shape[0] if is_points else LATENTS_OF_IMAGES)
-    name = keys["latent_distribution"] or ("uniform" if is_points else "normal")
+    fitting = LATENTS_OF_POINTS if len(shape) == 1 else LATENTS_OF_IMAGES
+    size = check_arguments("model", latent, keys)["latent_size"] or fitting
+    name = keys["latent_distribution"]
     if name not in DISTRIBUTIONS:
         raise ConfigError(
             f"model.latent_distribution={name}: must be {' or '.join(DISTRIBUTIONS)}"
@@ -354,7 +353,7 @@ def latent_distribution(model: dict[str, Any], shape: tuple[int, ...]) -> Latent
     return DISTRIBUTIONS[name](size)
 
 
-def latent(latent_size: Annotated[int, Ge(1)] | None, latent_distribution: str | None) -> None:
+def latent(latent_size: Annotated[int, Ge(1)] | None, latent_distribution: str) -> None:
     """The keys of a model that are not a network's."""
 
 
