@@ -9,17 +9,19 @@ FACTORS: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn.con
 PRODUCTS = ("mm", "bmm", "addmm", "baddbmm", "mv", "convolution", "convolution_backward", "_cdist_forward")
 
 
+def factors() -> str:
+    """What GPUs do with the factors of float32: `tf32` or `ieee`."""
+    return " and ".join(sorted({backend.fp32_precision for backend in FACTORS}))
+
+
 class Products(TorchDispatchMode):
-    """Of each product and convolution, what GPUs do with float32 at that time: `tf32` or `ieee`."""
+    """Of each product and convolution, what GPUs do with float32 then, and whether operators are deterministic."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.precisions: list[str] = []
-        self.is_deterministic: list[bool] = []
+        self.seen: list[tuple[str, bool]] = []
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if function.overloadpacket.__name__ in PRODUCTS:
-            (precision,) = {backend.fp32_precision for backend in FACTORS}
-            self.precisions.append(precision)
-            self.is_deterministic.append(torch.are_deterministic_algorithms_enabled())
+            self.seen.append((factors(), torch.are_deterministic_algorithms_enabled()))
         return function(*args, **(kwargs or {}))
