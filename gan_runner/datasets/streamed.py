@@ -194,8 +194,6 @@ def place(data: Data, device: torch.device, stream: Place, workers: int) -> tupl
             raise ValueError("stream=true: this dataset makes its samples on the device; stream=auto fits all datasets")
         return data.to(device), []
     is_there = data.device == device and not data.is_on_disk
-    if is_there and device.type != "cpu":  # from there it cannot stream: workers would read the memory of a GPU
-        return data.to(device), []
     takes, free = data.nbytes, None if is_there else free_memory(device)
     sizes = f"the dataset takes {size(takes)}, and {device} has {size(free or 0)} free"
     notes = []

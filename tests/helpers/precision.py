@@ -6,7 +6,17 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 FACTORS: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)  # type: ignore[attr-defined]
-PRODUCTS = ("mm", "bmm", "addmm", "baddbmm", "mv", "convolution", "convolution_backward", "_cdist_forward")
+PRODUCTS = (
+    "mm",
+    "bmm",
+    "addmm",
+    "baddbmm",
+    "mv",
+    "convolution",
+    "convolution_backward",
+    "_cdist_forward",
+    "_euclidean_dist",
+)
 
 
 def factors() -> str:

@@ -57,7 +57,7 @@ def test_what_has_no_deterministic_form_is_told_once():
     said: list[str] = []
     with arithmetic(tf32=True, is_deterministic=True, say=said.append):
         for _ in range(2):
-            torch.nn.functional.max_unpool2d(torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 2, 2, dtype=torch.long), [2])
+            torch.nn.functional.max_unpool2d(torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 2, 2, dtype=torch.long), [2, 2])
             warnings.warn(CUBLAS, stacklevel=1)
     assert len(said) == 2
     assert said[0].startswith(UNPOOL)
