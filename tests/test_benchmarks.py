@@ -13,6 +13,7 @@ from tests.benchmarks.bare import BareLoop
 from tests.benchmarks.naive import NaiveLoop
 from tests.benchmarks.roofline import count_flops
 from tests.benchmarks.speed import LOSSES, Model, set_up, timed
+from tests.benchmarks.timing import peak_of_process
 
 CPU = torch.device("cpu")
 SMALL = {
@@ -69,6 +70,15 @@ def test_flops_are_counted_through_a_double_backward():
     one = 2 * 7 * 3 * 5
     assert count_flops(step) in range(4 * one, 8 * one)
     assert count_flops(lambda: layer(samples)) == one
+
+
+def test_a_process_has_a_peak_of_its_own():
+    """Whatever that of its parent, this one, was: PyTorch alone takes more."""
+    assert peak_of_process() > 150
+    code = "from tests.benchmarks.timing import peak_of_process; print(peak_of_process())"
+    root = Path(__file__).parents[1]
+    ran = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert 0 < float(ran.stdout) < 100
 
 
 @pytest.mark.slow

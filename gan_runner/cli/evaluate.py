@@ -1,6 +1,8 @@
 """`gan-runner evaluate DIR`: the metrics of a run's checkpoint, and the training samples nearest to what it makes."""
 
+import argparse
 import json
+from functools import partial
 from typing import Any, get_args
 
 import torch
@@ -9,12 +11,14 @@ from rich.table import Table
 from torch import Tensor
 
 from gan_runner.cli.parser import RunParser, checkpoint_path, positive, refuse_links, truncation_suffix
+from gan_runner.config.check import load_settings
 from gan_runner.config.errors import ConfigError
 from gan_runner.config.stored import stored_config
 from gan_runner.datasets.splits import Split
 from gan_runner.games.game import Game
 from gan_runner.reporting.tables import ARROWS, new_table
 from gan_runner.runs import image_grid
+from gan_runner.runs.build import arithmetic_of
 from gan_runner.runs.evaluation import Evaluator, floors, generate
 from gan_runner.runs.load import load_trained
 from gan_runner.storage.atomic_files import json_safe, write_bytes
@@ -50,11 +54,17 @@ def main(arguments: list[str]) -> None:
     options = parser().parse_intermixed_args(arguments)
     refuse_links(options.directory, "generated", "evaluations.jsonl")
     config, trust = stored_config(options.directory, options.overrides)
+    console = Console(highlight=False, soft_wrap=True)
+    with arithmetic_of(load_settings(config), partial(console.print, markup=False)):
+        evaluate(options, config, trust, console)
+
+
+def evaluate(options: argparse.Namespace, config: dict[str, Any], trust: list[str], console: Console) -> None:
+    """Do what the flags say, of a stored config. Raises ConfigError where the two do not fit."""
     trained = load_trained(
         checkpoint_path(options), config, trust, raw=options.raw, truncation=options.truncation, with_data=True
     )
     game, evaluator = trained.built.game, trained.built.evaluator
-    console = Console(highlight=False, soft_wrap=True)
     if options.neighbors:
         if options.split != "training":
             raise ConfigError(f"--split {options.split}: --neighbors looks for training images; leave one of them out")

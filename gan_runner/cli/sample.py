@@ -12,6 +12,7 @@ from gan_runner.config.errors import ConfigError
 from gan_runner.config.stored import stored_config
 from gan_runner.games.game import Game
 from gan_runner.runs import image_grid
+from gan_runner.runs.build import arithmetic_of
 from gan_runner.runs.load import load_trained
 from gan_runner.storage.atomic_files import write_atomically, write_bytes
 from gan_runner.torch_utils.randomness import fixed_randomness
@@ -61,7 +62,8 @@ def main(arguments: list[str]) -> None:
     latents = draw_latents(game, options.seed, options.count, options.interpolate)
     labels = choose_labels(game, options.labels, options.count).to(latents.device)
     chunks = zip(latents.split(BATCH), labels.split(BATCH), strict=True)
-    samples = torch.cat([game.sample(some, their_labels) for some, their_labels in chunks])
+    with arithmetic_of(trained.built.settings, print):
+        samples = torch.cat([game.sample(some, their_labels) for some, their_labels in chunks])
     for path in save_samples(game, samples, options):
         print(path)
 

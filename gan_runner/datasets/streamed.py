@@ -183,14 +183,17 @@ def _obey(parent: int) -> None:
 def place(data: Data, device: torch.device, stream: Place, workers: int) -> tuple[Data, list[str]]:
     """Put the data on the device, or let it stream there; the data, and lines for the log.
 
-    On the CPU, samples in host memory are resident as they are, and those in files are if they fit it.
+    On the CPU, samples in host memory are resident as they are, and those in files are if they fit it. What has been
+    placed on the device before stays as it is, as it would not count in the memory that is free now.
     Raises ValueError where `stream` cannot be had.
     """
+    if isinstance(data, Streamed):
+        return data.to(device), []
     if not isinstance(data, Samples):
         if stream is True and not isinstance(data, Recorded):
             raise ValueError("stream=true: this dataset makes its samples on the device; stream=auto fits all datasets")
         return data.to(device), []
-    is_there = device.type == "cpu" and not data.is_on_disk
+    is_there = data.device == device and not data.is_on_disk
     takes, free = data.nbytes, None if is_there else free_memory(device)
     sizes = f"the dataset takes {size(takes)}, and {device} has {size(free or 0)} free"
     notes = []

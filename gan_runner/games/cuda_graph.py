@@ -6,7 +6,7 @@ schedules' values likewise, the noise by seeding the device's generator. Each se
 """
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from types import FunctionType
 from typing import Any, NamedTuple, Protocol
 
@@ -48,8 +48,11 @@ class CudaGraph:
             with torch.cuda.graph(self.graph, self.pool, self.stream, capture_error_mode="thread_local"):
                 work()
         except BaseException:
-            # Older versions of torch leave the stream current, and the generator recording.
+            # Older versions of torch leave the stream current, the pool open (pytorch#180395: a later `empty_cache`
+            # asserts, or frees nothing), and the generator recording.
             torch.cuda.set_stream(before)
+            with suppress(RuntimeError):  # it is closed
+                torch._C._cuda_endAllocateToPool(self.stream.device.index, self.pool)
             generator = default_generator(self.stream.device)
             generator.graphsafe_set_state(generator.clone_state())
             raise
@@ -90,8 +93,9 @@ class Recording(NamedTuple):
 class CapturedStep:
     """A game's step, replayed from graphs after a few steps of warm-up.
 
-    Each set of active terms has a graph of its own. Where one cannot be recorded `say` is told why, and steps are then
-    taken one operator after another.
+    Each set of active terms has a graph of its own, recorded when it is active for the second time: its kernels are
+    chosen and set up at the first, which no recording can do. Where one cannot be recorded `say` is told why, and steps
+    are then taken one operator after another.
     """
 
     def __init__(self, game: Game, say: Callable[[str], None], make_graph: Callable[[], Graph] | None = None):
@@ -103,6 +107,7 @@ class CapturedStep:
         self.inputs: list[Batch] = []
         self.recordings: dict[tuple[Any, ...], Recording] = {}
         self.taken = 0
+        self.warm: set[tuple[Any, ...]] = set()  # sets of active terms that a step was taken with in this process
         self.is_refused = False
 
     def __call__(self, step: int, *, is_logged: bool = False) -> Values:
@@ -112,9 +117,11 @@ class CapturedStep:
         self.taken += 1
         active, batches = self.game.active_terms(step), self.game.batches(step)
         self.fill(batches)
-        if self.taken > WARM_UP and active not in self.recordings and not self.is_refused:
+        is_new = active not in self.recordings
+        if is_new and self.taken > WARM_UP and active in self.warm and not self.is_refused:
             self.record(active, step)
         if active not in self.recordings:
+            self.warm.add(active)
             return self.warm_up(step, batches, is_logged)
         self.game.randomness.start_step(step)
         self.game.average_has_moved()

@@ -20,6 +20,7 @@ from gan_runner.augmentations import Fraction, flip_and_translate
 from gan_runner.games.view import AdversarialView, AutoencoderView
 from gan_runner.torch_utils.double_backward import gradient_at
 from gan_runner.torch_utils.parameters import as_matrix, kernels, per_run
+from gan_runner.torch_utils.precision import full_precision, full_product
 
 View = AdversarialView
 Penalty = TypeVar("Penalty", bound=Callable[..., Tensor])
@@ -226,13 +227,13 @@ def reconstruction(view: View, *, norm: Literal["l1", "l2"]) -> Tensor:
     """
     axes = len(view.batch_shape)
     real, fake = view.real.detach().flatten(axes), view.fake.flatten(axes)  # (..., N, D)
-    with torch.autocast(fake.device.type, enabled=False):
+    with full_precision(fake.device):
         with torch.no_grad():
             nearest = torch.cdist(real, fake, p=1.0 if norm == "l1" else 2.0).argmin(-1, keepdim=True)
             chosen = (nearest == torch.arange(fake.shape[-2], device=fake.device)).to(fake.dtype)  # (..., N, N)
         # A product, where gather would do: several real samples may share a neighbour, and on a GPU the gradient of
         # gather adds theirs in any order.
-        difference = real - chosen @ fake
+        difference = real - full_product(chosen, fake)
     return (difference.abs() if norm == "l1" else difference.square()).mean(-1)
 
 
@@ -267,8 +268,7 @@ def orthogonal(view: View) -> Tensor:
     total = []
     for kernel in kernels(view.learner):
         matrix = as_matrix(kernel, view.learner)
-        with torch.autocast(kernel.device.type, enabled=False):  # near orthogonality, bfloat16 sees only its own error
-            gram = matrix @ matrix.mT
+        gram = full_product(matrix, matrix.mT)  # near orthogonality, bfloat16 and TF32 see only their own error
         off_diagonal = gram - torch.diag_embed(gram.diagonal(dim1=-2, dim2=-1))
         total.append(off_diagonal.square().sum((-2, -1)))
     return torch.stack(total).sum(0).unsqueeze(-1)

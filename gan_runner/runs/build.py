@@ -4,6 +4,7 @@ import functools
 import inspect
 import json
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
@@ -32,6 +33,7 @@ from gan_runner.runs.budgets import within_budget
 from gan_runner.runs.evaluation import Evaluator, choose_objective
 from gan_runner.torch_utils.ema import HalfLife, MovingAverage
 from gan_runner.torch_utils.parameters import mixes_samples
+from gan_runner.torch_utils.precision import arithmetic
 from gan_runner.torch_utils.randomness import Randomness, derive, fixed_randomness
 
 PLAYERS = ("generator", "discriminator", "autoencoder")
@@ -58,7 +60,19 @@ def build(config: dict[str, Any], trust: list[str], data: Data | None = None, ho
     of their own: the run's steps by default.
     Raises ConfigError before any work is done.
     """
-    return Builder(config, trust, data, horizon).build()
+    builder = Builder(config, trust, data, horizon)
+    # Of its products only the shapes matter, and what has no deterministic form is told of when it is trained.
+    with arithmetic_of(builder.settings, lambda line: None):
+        return builder.build()
+
+
+def arithmetic_of(settings: Settings, say: Callable[[str], None]) -> AbstractContextManager[None]:
+    """The arithmetic of a run, for all that is computed in it; `say` gets a line on what is not deterministic."""
+
+    def tell(line: str) -> None:
+        say(f"warning: deterministic=true does not hold: {line}")
+
+    return arithmetic(tf32=settings.tf32, is_deterministic=settings.deterministic, say=tell)
 
 
 class Builder:
@@ -69,6 +83,8 @@ class Builder:
         self.settings = load_settings(config)
         regularizers, augmentations = active(config, "regularizer"), active(config, "augmentation")
         self.device = choose_device(self.settings.device)
+        if self.device.type == "cuda":  # or pinning memory and waiting for the device would open the first GPU too
+            torch.cuda.set_device(self.device)
         loaded = data or load_data(config["dataset"], trust)
         self.data, self.notes = place_data(loaded, self.device, self.settings)
         self.steps = count_steps(self.settings, self.data)
@@ -281,7 +297,10 @@ def unbounded_losses(loss: Any, regularizers: list["Regularizer"]) -> list[str]:
 
 
 def choose_device(name: str) -> torch.device:
-    """The device that a name means, with its index; auto is cuda, else mps, else cpu."""
+    """The device that a name means, with its index; auto is cuda, else mps, else cpu.
+
+    Raises ConfigError where there is none of that name.
+    """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         name = next(kind for kind in available if available[kind])

@@ -20,14 +20,13 @@ from gan_runner.games.cuda_graph import CapturedStep, why_not_capturable
 from gan_runner.games.game import Game
 from gan_runner.games.player import Values
 from gan_runner.runs.budgets import count_parameters
-from gan_runner.runs.build import Built, build
+from gan_runner.runs.build import Built, arithmetic_of, build
 from gan_runner.runs.log import RunLog, Terminal
 from gan_runner.runs.loop import TrainingLoop, run_loop, training_loop
 from gan_runner.runs.recorder import Diverged, Pruned
 from gan_runner.runs.signals import Interrupted, StopRequest
 from gan_runner.storage import checkpoint
 from gan_runner.storage.run_directory import RunDirectory, versions
-from gan_runner.torch_utils.precision import deterministic, tensor_cores
 
 
 class PreparedRun(NamedTuple):
@@ -73,7 +72,8 @@ def prepare_evaluation(built: Built) -> list[str]:
         terminal.say(line)
         said.append(line)
 
-    built.evaluator.prepare(built.game.data, say)
+    with arithmetic_of(built.settings, say):
+        built.evaluator.prepare(built.game.data, say)
     return said
 
 
@@ -186,7 +186,10 @@ def stepper(prepared: PreparedRun) -> Callable[..., Values]:
 
 
 def supervised_loop(prepared: PreparedRun, stop: StopRequest, *, is_alone: bool = True) -> TrainingLoop:
-    """The training loop of a run, which says in summary.json how it ended. One of many is not shown on the terminal.
+    """The training loop of a run, which says in summary.json how it ended.
+
+    One of many is not shown on the terminal, and whoever trains them sees to their arithmetic: loops that take turns do
+    not end in the opposite order.
 
     Raises SystemExit after an interruption, Stopped for what one line explains, TrainingFailed from whatever else
     training raised.
@@ -202,8 +205,8 @@ def supervised_loop(prepared: PreparedRun, stop: StopRequest, *, is_alone: bool 
             for line in lines:
                 log.say(line)
             try:
-                keep = deterministic(settings.deterministic and is_alone, partial(not_deterministic, directory, log))
-                with keep, tensor_cores(settings.tf32), contextlib.closing(game.data):
+                own = arithmetic_of(settings, partial(not_deterministic, directory, log))
+                with own if is_alone else contextlib.nullcontext(), contextlib.closing(game.data):
                     best = yield from training_loop(
                         game, evaluator, settings, steps=steps, directory=directory, log=log, stop=stop,
                         notes=notes, done=done or 0, memory=memory,
@@ -312,7 +315,7 @@ def metadata(built: Built) -> dict[str, Any]:
 def not_deterministic(directory: RunDirectory, log: RunLog, line: str) -> None:
     """Say that an operator has no deterministic form on this device."""
     directory.update(deterministic=False)
-    log.say(f"warning: deterministic=true does not hold: {line}")
+    log.say(line)
 
 
 def describe_evaluation(summary: dict[str, Any]) -> list[str]:

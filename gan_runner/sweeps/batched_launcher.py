@@ -14,12 +14,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from gan_runner.config.check import load_settings
 from gan_runner.config.errors import ConfigError, out_of_memory
 from gan_runner.config.keys import find_key, without_keys
+from gan_runner.datasets.data import Data
 from gan_runner.games.adversarial import Adversarial
 from gan_runner.games.game import Game
 from gan_runner.games.stacked_game import StackedGame, why_different, why_not_stackable
-from gan_runner.runs.build import build, choose_device, load_data
+from gan_runner.runs.build import arithmetic_of, build, choose_device, load_data, place_data
 from gan_runner.runs.loop import TrainingLoop, WantedStep, is_looked_at
 from gan_runner.runs.run import PreparedRun, supervised_loop
 from gan_runner.runs.signals import Interrupted, StopRequest
@@ -36,7 +38,7 @@ from gan_runner.sweeps.sweep import (
     prepare_job,
     why_failed,
 )
-from gan_runner.torch_utils.precision import deterministic
+from gan_runner.torch_utils.precision import tensor_cores
 
 MAX_GROUP = 64  # jobs at once, if memory and files suffice
 TRIAL_SAMPLES = 8  # in a batch of the trial
@@ -88,8 +90,16 @@ def run_batched(sweep: Sweep, jobs: list[Job], trust: list[str], *, max_group: i
 
     A signal ends the sweep, with all jobs of the group saved, by SystemExit.
     """
-    device = choose_device(jobs[0].config["device"])
-    data = DataCache(lambda node: load_data(node, trust).to(device))  # moved once, for all
+    settings = load_settings(jobs[0].config)  # where it trains, and what streams, is the same for all
+    device = choose_device(settings.device)
+
+    def load_and_place(node: dict[str, Any]) -> Data:
+        data, notes = place_data(load_data(node, trust), device, settings)
+        for note in notes:
+            print(note, flush=True)
+        return data
+
+    data = DataCache(load_and_place)
     batch = BatchedSweep(sweep, trust, data)
     alone: list[Job] = []
     with terminated_by_exit():
@@ -112,7 +122,7 @@ def run_batched(sweep: Sweep, jobs: list[Job], trust: list[str], *, max_group: i
                 else:
                     alone += batch.aside(left, failure.reason if failure else "its checkpoint is of another step")
     if alone:
-        run_sequentially(sweep, alone, trust)
+        run_sequentially(sweep, alone, trust, data)
 
 
 def grouped(jobs: list[Job], key: Callable[[Job], Any]) -> list[list[Job]]:
@@ -183,7 +193,8 @@ class BatchedSweep:
                 alone, stacked = ([self.small_game(config) for config in pair] for _ in range(2))
             except ConfigError:  # this one fails when its turn comes, and another may do
                 continue
-            reason, needed = try_out(alone, stacked)
+            with tensor_cores(False):  # whose rounding a stacked product may do in another order
+                reason, needed = try_out(alone, stacked)
             activations = needed * larger(job.config, alone[0])
             room = free_bytes(alone[0].randomness.device) / 2 / (own_bytes(alone[0]) + activations)
             return reason, max(1, min(int(room), files_at_once()))
@@ -319,15 +330,15 @@ class Group:
         """Train to the end. SystemExit after a signal."""
         failure = None
         if self.members:
-            settings = self.members[0].prepared.built.settings
-            try:
-                with deterministic(settings.deterministic, self.not_deterministic):
+            settings = self.members[0].prepared.built.settings  # `structure` has what these say of the arithmetic
+            with arithmetic_of(settings, self.not_deterministic):
+                try:
                     failure = self.train()
-            except BaseException as error:  # a second Ctrl-C
-                for member in list(self.members):
-                    with contextlib.suppress(KeyboardInterrupt):
-                        self.advance(member, partial(member.loop.throw, error))
-                raise
+                except BaseException as error:  # a second Ctrl-C
+                    for member in list(self.members):
+                        with contextlib.suppress(KeyboardInterrupt):
+                            self.advance(member, partial(member.loop.throw, error))
+                    raise
         if self.stop.came is not None:
             raise SystemExit(self.exit_code or 128 + self.stop.came)
         return failure
@@ -410,4 +421,4 @@ class Group:
         """Say that an operator has no deterministic form on this device."""
         for member in self.members:
             member.prepared.directory.update(deterministic=False)
-        print(f"warning: deterministic=true does not hold: {line}", flush=True)
+        print(line, flush=True)

@@ -47,9 +47,12 @@ def flags_of(launch: Launch) -> str:
 # --- one after another ------------------------------------------------------------------------------------------------
 
 
-def run_sequentially(sweep: Sweep, jobs: list[Job], trust: list[str]) -> None:
-    """Run jobs one after another in this process. A signal saves the present job, and raises SystemExit."""
-    data, hydra_files = data_cache(trust), sweep.hydra_files()
+def run_sequentially(sweep: Sweep, jobs: list[Job], trust: list[str], data: DataCache | None = None) -> None:
+    """Run jobs one after another in this process; `data` are datasets at hand.
+
+    A signal saves the present job, and raises SystemExit.
+    """
+    data, hydra_files = data or data_cache(trust), sweep.hydra_files()
     first = {data_key(job.config): -number for number, job in enumerate(jobs)}  # jobs of one dataset in a row
     jobs = sorted(jobs, key=lambda job: -first[data_key(job.config)])
     with terminated_by_exit():

@@ -1,43 +1,65 @@
 """How exact the arithmetic is: the same bits every time, and factors of full length, or as tensor cores want them."""
 
-import os
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import Tensor
+
+# What PyTorch's warnings have in common, whatever their case: "... does not have a deterministic implementation",
+# "Deterministic behavior was enabled ..., but this operation is not deterministic because it uses CuBLAS",
+# "Flash Attention defaults to a non-deterministic algorithm".
+NOT_DETERMINISTIC = r"(?s).*\bdeterministic\b"
+
+
+@contextmanager
+def arithmetic(*, tf32: bool, is_deterministic: bool, say: Callable[[str], None]) -> Iterator[None]:
+    """What a run's settings say of its arithmetic, while the context lasts: see `tensor_cores` and `deterministic`.
+
+    Both hold for the whole process, and are put back in the end. So contexts must nest: runs that are trained as one
+    program have one for all.
+    """
+    with deterministic(is_deterministic, say), tensor_cores(tf32):
+        yield
 
 
 @contextmanager
 def deterministic(wanted: bool, say: Callable[[str], None]) -> Iterator[None]:
     """PyTorch's deterministic algorithms while the context lasts; `say` is told, once, of each operator that has none.
 
-    The CPU's are deterministic anyway, for one number of threads.
+    The CPU's are deterministic anyway, for one number of threads. cuBLAS wants an environment variable besides, which
+    the package sets when it is imported.
     """
     if not wanted:
         yield
         return
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    options: Any = torch.utils.deterministic  # a module that has properties
+    fills = options.fill_uninitialized_memory
     show, told = warnings.showwarning, set()
 
     def tell(message: Warning | str, *rest: object) -> None:
-        line = str(message).partition(".")[0]
-        if "deterministic" not in line:
+        if not re.match(NOT_DETERMINISTIC, str(message), re.IGNORECASE):
             show(message, *rest)  # type: ignore[arg-type]
-        elif line not in told:
+            return
+        line = str(message).partition(". ")[0]
+        if line not in told:
             told.add(line)
             say(line)
 
     torch.use_deterministic_algorithms(True, warn_only=True)
+    options.fill_uninitialized_memory = False  # a kernel for each `empty`, and nothing reads it
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("always", message=".*deterministic")
+            warnings.filterwarnings("always", message=NOT_DETERMINISTIC)
             warnings.showwarning = tell  # type: ignore[assignment]
             yield
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        options.fill_uninitialized_memory = fills
 
 
 @contextmanager
@@ -52,3 +74,39 @@ def tensor_cores(tf32: bool) -> Iterator[None]:
     finally:
         for backend, precision in zip(backends, before, strict=True):
             backend.fp32_precision = precision
+
+
+def full_product(left: Tensor, right: Tensor) -> Tensor:
+    """left @ right, (..., N, K) and (..., K, M) of the same leading axes; neither TF32 nor autocast rounds the factors.
+
+    Nor do they those of its gradients, which are computed when a context around the product has ended.
+    """
+    made: Tensor = FullProduct.apply(left, right)
+    return made
+
+
+class FullProduct(torch.autograd.Function):
+    """A product of matrices in full precision, in both directions."""
+
+    @staticmethod
+    def forward(ctx: Any, left: Tensor, right: Tensor) -> Tensor:
+        ctx.save_for_backward(left, right)
+        with full_precision(left.device):
+            return left @ right
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        left, right = ctx.saved_tensors
+        (gradient,) = gradients
+        wants_left, wants_right = ctx.needs_input_grad
+        return (
+            full_product(gradient, right.mT) if wants_left else None,
+            full_product(left.mT, gradient) if wants_right else None,
+        )
+
+
+@contextmanager
+def full_precision(device: torch.device) -> Iterator[None]:
+    """Neither TF32 nor autocast while the context lasts."""
+    with torch.autocast(device.type, enabled=False), tensor_cores(False):
+        yield

@@ -1,7 +1,6 @@
 """The peak of memory of the runner, and of loops by hand, each in a process of its own: DCGAN 32x32 under WGAN-GP."""
 
 import dataclasses
-import resource
 import statistics
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from tests.benchmarks.bare import BareLoop, Problem
 from tests.benchmarks.naive import NaiveLoop
 from tests.benchmarks.roofline import synchronize
 from tests.benchmarks.speed import LATENTS, MODELS, games, stepper
+from tests.benchmarks.timing import peak_of_process
 
 STEPS = 5
 KINDS = ("nothing", "bare", "naive", "runner")
@@ -60,7 +60,7 @@ def child(kind: str, device: torch.device, path: Path) -> float:
         synchronize(device)
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    return peak_of_process()
 
 
 if __name__ == "__main__":

@@ -247,6 +247,21 @@ def test_a_resident_dataset_that_cannot_be_is_refused(monkeypatch):
     place(large, torch.device("cpu"), False, 2)
 
 
+@pytest.mark.parametrize("device", ["meta", "cpu"])
+@pytest.mark.parametrize("stream", ["auto", True, False])
+def test_what_was_placed_stays_where_it_is(stream, device, monkeypatch):
+    """The runs of a sweep share a dataset, which has taken its part of the memory."""
+    monkeypatch.setattr(streamed, "free_memory", lambda _: 6000)
+    data, _ = place(images(34), torch.device(device), stream, 2)
+    monkeypatch.setattr(streamed, "free_memory", lambda _: 100)
+    again, notes = place(data, torch.device(device), stream, 2)
+    assert notes == []
+    assert type(again) is type(data)
+    assert isinstance(again, Samples)
+    assert again._samples is data._samples  # type: ignore[attr-defined]
+    assert getattr(again, "_source", None) is getattr(data, "_source", None)
+
+
 def test_what_is_made_on_the_device_does_not_stream():
     endless = Endless(lambda generator, count: (torch.randn(count, 2, generator=generator), None), seed=0)
     with pytest.raises(ValueError, match="stream=true: this dataset makes its samples on the device"):

@@ -1,12 +1,20 @@
 """CUDA graphs: what a recorded step must get from outside, shown without a GPU; on one, the real thing."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from gan_runner.config.errors import ConfigError
-from gan_runner.games.cuda_graph import MOST_GRAPHS, WARM_UP, CapturedStep, put_schedules_on_device, why_not_capturable
+from gan_runner.games.cuda_graph import (
+    MOST_GRAPHS,
+    WARM_UP,
+    CapturedStep,
+    CudaGraph,
+    put_schedules_on_device,
+    why_not_capturable,
+)
 from gan_runner.runs.build import build
 from tests.helpers import compose
 from tests.helpers.games import floats
@@ -119,6 +127,67 @@ def test_a_later_recording_that_fails(monkeypatch):
     step = agree(CONFIGS["lazy"])
     assert not step.recordings
     assert step.said == ["capture: the host waits; steps without a CUDA graph from here on"]
+
+
+def test_a_set_of_terms_is_recorded_once_it_has_run():
+    """A resumed run may meet one after its warm-up: what its first step sets up cannot be recorded."""
+    step = taped(make(CONFIGS["lazy"]))
+    first = WARM_UP + 4
+    alone = step.game.active_terms(first)
+    for number in range(1, first):  # numbers of steps at which r1 is not due
+        step(3 * number + 1)
+    assert step.game.active_terms(3) != alone
+    assert list(step.recordings) == [alone]
+    step(3)
+    assert list(step.recordings) == [alone]
+    step(6)
+    assert len(step.recordings) == 2
+
+
+class FailedCapture:
+    """What `torch.cuda.graph` is where the capture ends with an error."""
+
+    def __init__(self, graph, pool, stream, **options):
+        pass
+
+    def __enter__(self):
+        pass
+
+    def __exit__(self, *exception):
+        raise RuntimeError("operation failed due to a previous error during capture")
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+def test_a_failed_recording_leaves_nothing_open(is_open, monkeypatch):
+    stream = SimpleNamespace(device=torch.device("cuda", 1))
+    closed: list[Any] = []
+    current: list[Any] = []
+    generators: list[Any] = []
+
+    def close(index, pool):
+        closed.append((index, pool))
+        if not is_open:
+            raise RuntimeError("not currently recording to that pool")
+
+    class Generator:
+        def clone_state(self):
+            return self
+
+        def graphsafe_set_state(self, state):
+            generators.append(state)
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
+    monkeypatch.setattr(torch.cuda, "graph", FailedCapture)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: "the one before")
+    monkeypatch.setattr(torch.cuda, "set_stream", current.append)
+    monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", close)
+    monkeypatch.setattr("gan_runner.games.cuda_graph.default_generator", lambda device: Generator())
+    graph = CudaGraph((0, 7), stream)  # type: ignore[arg-type]
+    with pytest.raises(RuntimeError, match="a previous error during capture"):
+        graph.record(lambda: None)
+    assert closed == [(1, (0, 7))]
+    assert current == ["the one before"]
+    assert len(generators) == 1
 
 
 @pytest.mark.parametrize("is_recorded", [True, False])

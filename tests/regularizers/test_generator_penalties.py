@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from gan_runner.regularizers import penalties
+from gan_runner.torch_utils.precision import tensor_cores
 from tests.helpers.games import counted, make_game
 from tests.helpers.penalties import Stacked, a_view, some
+from tests.helpers.precision import Products
 
 
 @pytest.mark.parametrize("sample", [(2,), (3, 4, 4)], ids=str)
@@ -176,3 +178,13 @@ def test_generator_terms_leave_the_discriminator_alone(name):
         values = game.step(0, is_logged=True)
     assert asked == [True, False]
     assert f"penalty/{name}" in values
+
+
+@pytest.mark.parametrize("norm", ["l1", "l2"])
+def test_reconstruction_leaves_tf32(norm):
+    """The distances, the choice, and its gradient: of long samples, distances are computed by products."""
+    real, fake = torch.rand(30, 40), torch.rand(30, 40, requires_grad=True)
+    with tensor_cores(True), Products() as products:
+        penalties.reconstruction(a_view(nn.Module(), None, real, fake), norm=norm).sum().backward()
+    assert len(products.seen) == 3
+    assert set(products.seen) == {("ieee", False)}

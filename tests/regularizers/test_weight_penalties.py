@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from gan_runner.models.layers import ConditionalBatchNorm2d
 from gan_runner.regularizers import penalties
 from gan_runner.regularizers.spectral_norm import spectral_norm
+from gan_runner.torch_utils.precision import tensor_cores
 from tests.helpers.penalties import Linear, Stacked, Unlabelled, a_view, some, view_of
+from tests.helpers.precision import Products
 
 
 class Assorted(nn.Module):
@@ -77,6 +79,14 @@ def test_orthogonal_is_zero_on_orthogonal_rows_of_any_length():
     assert penalties.orthogonal(view).item() < 1e-10
     with torch.autocast("cpu", torch.bfloat16):  # whose own rounding would be the larger part
         assert penalties.orthogonal(view).item() < 1e-10
+
+
+def test_orthogonal_leaves_tf32():
+    """Its gradient too, which is computed outside."""
+    network = nn.Linear(4, 3)
+    with tensor_cores(True), torch.autocast("cpu", torch.bfloat16), Products() as products:
+        penalties.orthogonal(view_of(network, some(1), some(1))).sum().backward()
+    assert products.seen == [("ieee", False)] * 3
 
 
 def test_weights_are_the_learner_s():

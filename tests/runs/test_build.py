@@ -1,7 +1,10 @@
 """From a config to a game: what players, optimizers and terms it has."""
 
+import pytest
 import torch
 
+from gan_runner.config.errors import ConfigError
+from gan_runner.runs import build as module
 from tests.helpers import compose
 from tests.helpers.games import make_game, take_steps
 
@@ -29,3 +32,22 @@ def test_a_loss_that_brings_a_penalty_keeps_it_beside_others() -> None:
     }  # fmt: skip
     assert values["weight/gradient_penalty"] == 3
     assert compose("loss=wgan_gp", "regularizer=l1")["discriminator_steps"] == 5
+
+
+@pytest.mark.parametrize(("name", "index"), [("cuda:1", 1), ("cuda", 0), ("auto", 0), ("cpu", None)])
+def test_the_gpu_that_is_chosen_is_the_current_one(
+    name: str, index: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything goes there: memory is pinned for the current one."""
+    current: list[torch.device] = []
+
+    def stop(data: object, device: torch.device, settings: object) -> None:
+        raise ConfigError(f"to {device}")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    monkeypatch.setattr(module, "place_data", stop)
+    with pytest.raises(ConfigError, match="to c"):
+        module.build(compose(f"device={name}"), [])
+    assert current == ([] if index is None else [torch.device("cuda", index)])

@@ -12,6 +12,7 @@ from gan_runner.runs import evaluation
 from gan_runner.runs.build import build
 from gan_runner.runs.evaluation import Objective
 from tests.helpers import TINY, TINY_MODEL, compose, refusal
+from tests.helpers.precision import Products, factors
 from tests.helpers.runs import metrics, rows, summary
 
 RUN = Path("run")
@@ -51,6 +52,27 @@ def test_an_evaluation_says_how_it_was_computed(ring):
     assert record["seed"] == 0
     assert record["features"] is None
     assert {"torch", "torch-fidelity", "scipy", "gan_runner"} <= set(record["versions"])
+
+
+def test_a_run_and_its_verbs_have_one_arithmetic(run_cli):
+    """From the first product, which may be in the training of the feature network, to the last."""
+    before = factors()
+    words = ["tf32=true", "deterministic=true", "steps=2", "evaluate_every=1", f"hydra.run.dir={RUN}"]
+    for arguments in (
+        [*DIGITS, FEW, *words],
+        ["evaluate", str(RUN)],
+        ["sample", str(RUN)],
+        ["resume", str(RUN), "steps=3"],
+    ):
+        with Products() as products:
+            code, _, err = run_cli(*arguments)
+        assert code == 0, err
+        assert set(products.seen) == {("tf32", True)}, arguments
+        assert factors() == before
+        assert not torch.are_deterministic_algorithms_enabled()
+    with Products() as products:
+        run_cli("evaluate", str(RUN), "--neighbors", "2", "tf32=false", "deterministic=false")
+    assert set(products.seen) == {("ieee", False)}
 
 
 def test_image_metrics_record_their_network(run_cli):

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -16,10 +17,11 @@ from gan_runner.games.stacked_game import StackedGame, why_different
 from gan_runner.runs.build import load_data
 from gan_runner.storage.checkpoint import load
 from gan_runner.storage.status import run_status
-from gan_runner.sweeps.batched_launcher import BatchedSweep, chunks, larger, own_bytes, structure
+from gan_runner.sweeps.batched_launcher import BatchedSweep, Group, chunks, larger, own_bytes, structure
 from gan_runner.sweeps.sweep import DataCache, Job
 from tests.helpers import TINY, TINY_MODEL, compose, refusal
 from tests.helpers.games import take_steps, take_steps_together
+from tests.helpers.precision import Products, factors
 from tests.helpers.processes import cli, wait_for
 from tests.helpers.runs import metrics, rows, summary
 from tests.helpers.stacked import games_of, numbers, variants
@@ -213,6 +215,44 @@ def test_one_that_diverges_leaves_the_others_alone(run_cli):
     assert summary("alone/1e18")["reason"] == reason
     for name, lr in (("lr-0.001", "1e-3"), ("lr-0.002", "2e-3")):
         assert metrics(ROOT / name) == approximately(metrics(Path("alone") / lr))
+
+
+def test_stacked_runs_have_one_arithmetic(run_cli, monkeypatch):
+    """Whichever ends first; they are tried out with the exact one."""
+    before, train, products, tried = factors(), Group.train, Products(), set()
+
+    def watch(self):
+        with products:
+            return train(self)
+
+    monkeypatch.setattr(Group, "train", watch)
+    step = StackedGame.step
+
+    def note(self, number, **options):
+        tried.add(factors())
+        return step(self, number, **options)
+
+    monkeypatch.setattr(StackedGame, "step", note)
+    words = ["optimizer.lr=1e18,1e-3,2e-3", "loss=bce", "deterministic=true", "tf32=true"]
+    refusal(run_cli(*SWEEP, *words), "1 diverged")
+    assert set(products.seen) == {("tf32", True)}
+    assert tried == {"tf32", "ieee"}
+    assert factors() == before
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_a_dataset_that_is_too_large_streams_or_is_refused(run_cli, monkeypatch):
+    """It is asked for once where it goes, and by the jobs' own keys."""
+    np.save("a.npy", np.random.default_rng(0).integers(0, 256, (20, 3, 8, 8), dtype=np.uint8))
+    monkeypatch.setattr("gan_runner.datasets.memory.available_memory", lambda: 1000)
+    words = [word for word in SWEEP[:-1] if word != "dataset=ring"] + ["dataset=npy", "dataset.path=a.npy", "steps=1"]
+    code, out, error = run_cli(*words, "seed=0,1", "workers=0", "sweep=s")
+    assert code == 0, error
+    assert out.count("it streams from its file, workers=0") == 1
+    assert out.count("one by one: the dataset streams") == 2
+    outcome = run_cli(*words, "seed=0,1", "stream=false", "sweep=t")
+    assert "stream=false: the dataset takes 3.75 KiB" in outcome[1] + outcome[2]
+    assert outcome[0] == 1
 
 
 @pytest.mark.parametrize("during_evaluation", [pytest.param(False, marks=pytest.mark.slow), True])
