@@ -519,6 +519,8 @@ def test_a_state_whose_entries_lie_otherwise_goes_on_alike():
 @pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
 def test_one_pass_is_what_one_weight_after_another_is(name):
     words = [*TINY, "model=dcgan", "model.generator.width=4", "model.discriminator.width=4", f"optimizer={name}"]
+    # Before a normalization, a bias has a gradient of rounding alone, of which Adam makes whole steps.
+    words += ["model.generator.normalization=none"]
     fused, plain = (build(compose(*words), []).game for _ in range(2))
     for player in plain.players.values():
         for group in player.optimizer.param_groups:

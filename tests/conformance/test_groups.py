@@ -117,6 +117,8 @@ def test_every_experiment_trains(experiment: str, tmp_path: Path) -> None:
         words += ["dataset=npy", f"dataset.path={path}"]
     if "/model: resnet" in text or "/model: dcgan" in text:
         words += ["model.generator.width=8", "model.discriminator.width=8"]
+    if "generator_batch_size" in text:
+        words += ["generator_batch_size=8"]
     config = compose(*words)
     assert config["steps"] or config["epochs"]
     assert_trains(config)
