@@ -60,6 +60,7 @@ def whole_rows(rows, columns):
     return [pytest.param(*pair, marks=[] if set(pair) & set(first) else pytest.mark.slow) for pair in pairs]
 
 
+@pytest.mark.slow
 def test_where_one_stands_no_code_is_looked_for(small_run, run_cli, tmp_path):
     """A received directory may hold what Hydra or PyTorch would import if it found it."""
     place = tmp_path / "received"

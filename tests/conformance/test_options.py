@@ -19,9 +19,11 @@ from tests.helpers.runs import differences
 from tests.helpers.stacked import default_dtype, largest_difference, variants
 from tests.helpers.taped import taped, tensors
 
-# By default every option once: combinations take as long again.
-DEFAULT = every_option()
-PARAMS = [pytest.param(name, marks=[pytest.mark.slow] * (name not in DEFAULT)) for name in CASES]
+# By default every option, and every third where a test is dear; combinations take as long again.
+BY_DEFAULT = list(every_option())
+PARAMS = [pytest.param(name, marks=[pytest.mark.slow] * (name not in BY_DEFAULT)) for name in CASES]
+DEAR = [pytest.param(name, marks=[pytest.mark.slow] * (name not in BY_DEFAULT[::3])) for name in CASES]
+every_third = pytest.mark.parametrize("name", DEAR, ids=list(CASES), indirect=True, scope="module")
 
 
 @pytest.fixture(scope="module", params=PARAMS, ids=list(CASES))
@@ -54,7 +56,8 @@ def test_it_never_waits_for_the_device(config: dict[str, Any], monkeypatch: pyte
 NOT_CAPTURED = ("RMSprop", "Subgradient", "FiniteDifference")
 
 
-def test_captured_steps_are_eager_ones(config: dict[str, Any]) -> None:
+@every_third
+def test_captured_steps_are_eager_ones(name: str, config: dict[str, Any]) -> None:
     """Recorded on a tape and replayed, with NaN in whatever memory a graph may not count on."""
     eager, step = build_game(config), taped(build_game(config))
     if any(type(player.optimizer).__name__ in NOT_CAPTURED for player in eager.players.values()):
@@ -98,6 +101,7 @@ def stackable(name: str, config: dict[str, Any]) -> list[dict[str, Any]]:
     return variants(config)
 
 
+@every_third
 def test_stacked_runs_are_those_alone(name: str, config: dict[str, Any]) -> None:
     configs = stackable(name, config)
     with default_dtype(torch.float64):

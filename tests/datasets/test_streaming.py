@@ -426,10 +426,9 @@ def list_children(number: int) -> list[str]:
     return [word for each in lists for word in each.read_text().split()]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.parametrize(
-    ("number", "expected"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_to_the_whole_group_saves_and_ends_all(streaming_run, number, expected):
     """As Ctrl-C sends it, and a scheduler."""
     os.killpg(streaming_run.pid, number)

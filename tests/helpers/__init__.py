@@ -1,8 +1,11 @@
 """What the tests share: the config, its options, words that make a run small."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from gan_runner.config.compose import compose_packaged, to_plain
 from gan_runner.config.schema import conf_directory
@@ -48,3 +51,8 @@ def refusal(outcome: tuple[int, str, str], *named: str) -> str:
     assert "Traceback" not in out
     assert not [name for name in named if name not in error], error
     return error
+
+
+def some(params: Iterable[Any], every: int) -> list[Any]:
+    """Every `every`-th of a test's parameters by default, and all of them in `make test-all`."""
+    return [pytest.param(value, marks=[pytest.mark.slow] * (number % every > 0)) for number, value in enumerate(params)]

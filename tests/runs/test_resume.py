@@ -9,7 +9,6 @@ import re
 import shutil
 import signal
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -30,7 +29,7 @@ from gan_runner.storage import atomic_files as files
 from gan_runner.storage import checkpoint, run_directory
 from gan_runner.storage.run_directory import RunDirectory
 from gan_runner.storage.status import run_status
-from tests.helpers import CONF, METRIC, TINY, TINY_MODEL, compose, naming, refusal
+from tests.helpers import CONF, METRIC, TINY, TINY_MODEL, compose, naming, refusal, some
 from tests.helpers.runs import contents, differences, rows, summary
 
 MLP = ["model=mlp", *TINY_MODEL]
@@ -162,7 +161,7 @@ AFTER = {
     "the best checkpoint": (checkpoint, "save", 3),
     "the last checkpoint": (checkpoint, "save_last", 4),
 }
-MOMENTS: list[Any] = [(*moment, False) for moment in BEFORE.values()]
+MOMENTS = some([(*moment, False) for moment in BEFORE.values()], every=2)
 MOMENTS += [pytest.param((*moment, True), marks=pytest.mark.slow) for moment in AFTER.values()]
 
 
@@ -311,7 +310,7 @@ def test_a_second_sigint_ends_at_once(start, resume, straight, monkeypatch):
     finish(resume, straight)
 
 
-@pytest.mark.parametrize("name", ["last.pt", "last.pt.sha256", "previous.pt"])
+@pytest.mark.parametrize("name", some(["last.pt", "last.pt.sha256", "previous.pt"], every=3))
 def test_a_second_sigint_breaks_no_file(start, resume, straight, monkeypatch, name):
     original, calls = Path.replace, itertools.count(1)
 
@@ -406,7 +405,7 @@ def empty(path):
     (path.parent / f"{path.name}.sha256").unlink()
 
 
-@pytest.mark.parametrize("damage", [truncate, flip, empty])
+@pytest.mark.parametrize("damage", some([truncate, flip, empty], every=3))
 def test_a_damaged_checkpoint_falls_back(start, resume, straight, killed, damage):
     killed(start, Adversarial, "step", 11)
     damage(RUN / "checkpoints/last.pt")

@@ -395,7 +395,8 @@ def test_a_search(run_cli):
     assert set(statuses().values()) <= {"completed", "pruned"}
 
 
-@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_every_run_of_the_group(number):
     process = cli(*SWEEP, "seed=range(3)", "steps=1000000", "checkpoint_every=5", "sample_every=null")
     for seed in range(3):

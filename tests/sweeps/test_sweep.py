@@ -387,6 +387,7 @@ def test_a_thousand_jobs_are_planned_in_linear_time(run_cli, monkeypatch):
 # --- processes
 
 
+@pytest.mark.slow
 def test_a_pool_of_processes(run_cli):
     """One is killed, Ctrl-C saves the rest, and the sweep goes on."""
     words = [*SWEEP, "seed=range(3)", "steps=1000000", "log_every=1", "checkpoint_every=5"]
