@@ -145,7 +145,7 @@ OVERRIDE = st.one_of(SETTING, SETTING, PREFIXED, LONGER, STRANGE).map("".join)
 WORDS = st.lists(OVERRIDE, min_size=1, max_size=2) | st.lists(OVERRIDE | st.sampled_from(FLAGS) | VALUES, max_size=4)
 
 
-@few_and_many(20, 5000)
+@few_and_many(10, 5000)
 def test_words(run_cli, place, count):
     standing = place()
 
@@ -205,7 +205,7 @@ YAML = st.one_of(DOCUMENT, WITH_DEFAULTS, NODE.map(dump), RAW).map(
 ) | st.binary(max_size=40)
 
 
-@few_and_many(15, 1500)
+@few_and_many(8, 1500)
 def test_config_directories(run_cli, place, count):
     standing = place()
 

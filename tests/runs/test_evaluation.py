@@ -286,13 +286,13 @@ def test_evaluate_with_a_key_of_the_run_s_metric(run_cli, ring):
     ("words", "named"),
     [
         (["metric=mods"], "metric=mods 'modes'"),
-        (["metric=frechet"], "points"),
+        pytest.param(["metric=frechet"], "points", marks=pytest.mark.slow),
         (["metric=none"], "metric"),
-        (["metric.modes.smples=3"], "metric.modes.smples"),
+        pytest.param(["metric.modes.smples=3"], "metric.modes.smples", marks=pytest.mark.slow),
         (["--neighbors"], "points"),
-        (["--neighbours"], "--neighbours"),
+        pytest.param(["--neighbours"], "--neighbours", marks=pytest.mark.slow),
         (["--checkpoint", "nowhere.pt"], "nowhere.pt"),
-        (["features=lenett"], "features=lenett 'lenet'"),
+        pytest.param(["features=lenett"], "features=lenett 'lenet'", marks=pytest.mark.slow),
     ],
 )
 def test_evaluate_refuses_in_one_line(run_cli, ring, words, named):

@@ -191,11 +191,9 @@ def test_a_full_disk_in_the_middle_of_a_log(name, run_cli, monkeypatch):
     "name",
     [
         "last.pt",
-        "previous.pt",
-        "last.pt.sha256",
         "summary.json",
-        "step_00000007.png",
-        pytest.param("best.pt", marks=pytest.mark.slow),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("previous.pt", "last.pt.sha256", "best.pt")),
+        pytest.param("step_00000007.png", marks=pytest.mark.slow),
     ],
 )
 @pytest.mark.parametrize("at", ["write", "replace"])

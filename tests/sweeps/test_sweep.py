@@ -120,10 +120,10 @@ def test_a_refused_sweep_leaves_nothing(run_cli, line, named):
     ("line", "named"),
     [
         ("steps=2 seed=0,1", "steps 3 2 sweep="),
-        ("loss=hinge seed=0,1", "another sweep"),
-        (f"{WEIGHT}=5", None),  # a weight among others
+        pytest.param("loss=hinge seed=0,1", "another sweep", marks=pytest.mark.slow),
+        pytest.param(f"{WEIGHT}=5", None, marks=pytest.mark.slow),  # a weight among others
         ("optimizer.lr=1e-4,1e-3", None),  # another axis
-        (f"{WEIGHT}=1,2 log_every=2", None),
+        pytest.param(f"{WEIGHT}=1,2 log_every=2", None, marks=pytest.mark.slow),
     ],
 )
 def test_other_settings_are_another_sweep(run_cli, monkeypatch, line, named):
