@@ -95,7 +95,7 @@ MISTAKES = {  # the words of a line -> what its one message names: the key, the 
 }
 
 
-@pytest.mark.parametrize("line", some(MISTAKES, every=3))
+@pytest.mark.parametrize("line", some(MISTAKES, every=4))
 def test_a_mistake_gets_one_short_message(line, run_cli):
     Path("taken").mkdir()
     Path("taken/summary.json").write_text("{}")

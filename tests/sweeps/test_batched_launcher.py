@@ -290,6 +290,7 @@ def test_an_interrupted_group_goes_on(run_cli, monkeypatch, during_evaluation):
         assert metrics(ROOT / name) == approximately(metrics(Path("outputs/sweeps/whole") / name))
 
 
+@pytest.mark.slow
 def test_skipping_extending_and_retrying(run_cli, monkeypatch):
     from gan_runner.runs.recorder import Recorder
 
