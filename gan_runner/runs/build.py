@@ -110,7 +110,7 @@ class Builder:
         else:
             check_discriminator(players["discriminator"].network, self.regularizers, settings, self.device)
             check_augmentations(self.augmentations, self.data)
-            self.notes.extend(unbounded_losses(self.loss, self.regularizers))
+            self.notes.extend(notes_on_unbounded_loss(self.loss, self.regularizers))
             make = functools.partial(
                 Adversarial,
                 discriminator_steps=settings.discriminator_steps,
@@ -279,7 +279,7 @@ def check_discriminator(
                 refuse_wrong_gradients(discriminator, regularizer.key)
 
 
-def unbounded_losses(loss: Any, regularizers: list["Regularizer"]) -> list[str]:
+def notes_on_unbounded_loss(loss: Any, regularizers: list["Regularizer"]) -> list[str]:
     """Lines on a loss without a bound: that nothing holds its critic, or which penalties are made for others."""
     if getattr(loss, "is_bounded", True):
         return []

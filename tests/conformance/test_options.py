@@ -121,8 +121,11 @@ def test_many_stacked_steps(name: str, config: dict[str, Any], dtype: torch.dtyp
 
 
 def without_kinks(config: dict[str, Any]) -> dict[str, Any]:
-    """A config with SiLU for its activations: in float32, rounding puts a value on the other side of a ReLU's kink
-    within 50 steps of many a seed, and from there on the runs go apart."""
+    """A config with SiLU for its activations.
+
+    In float32, rounding puts a value on the other side of a ReLU's kink within 50 steps of many a seed, and from there
+    on the runs go apart.
+    """
     changed = copy.deepcopy(config)
     for node in changed["model"].values():
         if isinstance(node, dict) and "activation" in node:
