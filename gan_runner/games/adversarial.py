@@ -1,6 +1,7 @@
 """The adversarial game: a discriminator and a generator take turns. Goodfellow et al. 2014, arXiv:1406.2661."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -9,7 +10,9 @@ from torch import Tensor, nn
 
 from gan_runner.games.game import Batch, Game, evaluating
 from gan_runner.games.player import LOSS, Player, Values, frozen
+from gan_runner.games.term import Term
 from gan_runner.games.view import AdversarialView, full_precision, judged
+from gan_runner.torch_utils.double_backward import Layers
 from gan_runner.torch_utils.parameters import mixes_samples
 from gan_runner.torch_utils.randomness import Randomness
 
@@ -105,11 +108,17 @@ class Adversarial(Game):
         real, fake = real.detach().requires_grad_(), fake.requires_grad_()
 
         def objective() -> Tensor:
-            with self.autocast:
+            with self.autocast, self.layers(update):
                 view = self.view(self.discriminator, real, fake, labels, step)
                 return self.discriminator.objective(view, update, step)
 
         return self.discriminator.learn(objective, step, is_logged=is_logged)
+
+    def layers(self, update: int) -> AbstractContextManager[object]:
+        """The layers of `double_backward`, in a turn whose penalties differentiate at the samples of the loss."""
+        terms = self.discriminator.terms
+        is_wanted = any(differentiates_at_samples(terms[name]) for name in self.discriminator.active_terms(update))
+        return Layers() if is_wanted else nullcontext()
 
     def generator_turn(self, real: Tensor, labels: Tensor | None, step: int, *, is_logged: bool = False) -> Values:
         """The generator learns from the discriminator, whose weights get no gradient."""
@@ -169,6 +178,10 @@ def can_be_joined(discriminator: Player) -> bool:
     Not where statistics of the batch would mix them; and not where a penalty differentiates at the one or the other,
     which would then pay for both.
     """
-    penalties = [getattr(term.fn, "func", term.fn) for term in discriminator.terms.values()]
-    is_at_samples = any(getattr(penalty, "at_samples", False) for penalty in penalties)
+    is_at_samples = any(differentiates_at_samples(term) for term in discriminator.terms.values())
     return not is_at_samples and not mixes_samples(discriminator.network)
+
+
+def differentiates_at_samples(term: Term) -> bool:
+    """Whether a term asks for the gradient of the logits at the samples that the loss has."""
+    return getattr(getattr(term.fn, "func", term.fn), "at_samples", False)

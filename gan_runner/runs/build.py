@@ -108,7 +108,7 @@ class Builder:
             check_autoencoder(settings, self.augmentations, self.loss, self.data)
             make = functools.partial(Autoencoder, loss=self.loss)
         else:
-            check_discriminator(players["discriminator"].network, self.regularizers, settings, self.device)
+            check_discriminator(players["discriminator"].network, self.regularizers)
             check_augmentations(self.augmentations, self.data)
             self.notes.extend(notes_on_unbounded_loss(self.loss, self.regularizers))
             make = functools.partial(
@@ -268,15 +268,11 @@ def check_autoencoder(settings: Settings, augmentations: list[Any], loss: Any, d
         )
 
 
-def check_discriminator(
-    discriminator: nn.Module, regularizers: list["Regularizer"], settings: Settings, device: torch.device
-) -> None:
-    """Refuse a penalty on each sample's own gradient where that would be something else, or wrong."""
+def check_discriminator(discriminator: nn.Module, regularizers: list["Regularizer"]) -> None:
+    """Refuse a penalty on each sample's own gradient where that would be something else."""
     for regularizer in regularizers:
         if regularizer.mark("of_each_sample"):
             refuse_batch_statistics(discriminator, regularizer.key)
-            if regularizer.mark("at_samples") and settings.precision == "bf16" and device.type == "cpu":
-                refuse_wrong_gradients(discriminator, regularizer.key)
 
 
 def notes_on_unbounded_loss(loss: Any, regularizers: list["Regularizer"]) -> list[str]:
@@ -473,18 +469,3 @@ def refuse_batch_statistics(discriminator: nn.Module, regularizer: str) -> None:
             f"model.discriminator.normalization=batch: it mixes the samples, but {regularizer} needs each "
             "sample's own gradient; layer, instance and none do not"
         )
-
-
-def refuse_wrong_gradients(discriminator: nn.Module, regularizer: str) -> None:
-    """Refuse a penalty whose gradient would be wrong: oneDNN's bf16 convolutions with kernels of 8 or 16 are
-    (pytorch#163347, torch 2.11 to 2.15).
-
-    PyTorch's double backward pass of a convolution of stride 1 has such kernels, and a penalty at the samples that the
-    loss has seen goes through it (any other: see `double_backward`); the penalty's gradient is off by 40 to 100 %.
-    """
-    for module in discriminator.modules():
-        if isinstance(module, nn.Conv2d) and module.stride == (1, 1) and module.kernel_size != (1, 1):
-            raise ConfigError(
-                f"precision=bf16: on the CPU the gradient of {regularizer} would be wrong through convolutions of "
-                "stride 1, by a bug of oneDNN; fp32 is right, as are a GPU and model=dcgan"
-            )

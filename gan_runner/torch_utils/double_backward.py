@@ -49,20 +49,21 @@ class Layers(TorchFunctionMode):
 # An activation of straight pieces is x times the slope at x, as its backward function is the gradient times that slope:
 # with x in the gradient's place, that function is the activation itself, and the slope a constant. What is kept for the
 # backward pass is what PyTorch keeps, the result of a ReLU and the input of a LeakyReLU: the other may be overwritten.
+# In place, a copy of the result is kept, and written over the input: whoever else holds that sees what PyTorch shows.
 
 
 def relu(input: Tensor, inplace: bool = False) -> Tensor:  # noqa: A002 -- its name there
     """`F.relu`."""
-    if inplace:
-        return F.relu(input, inplace)
-    return aten.threshold_backward(input, F.relu(input.detach()), 0)
+    found = aten.threshold_backward(input, F.relu(input.detach()), 0)
+    return input.copy_(found) if inplace else found
 
 
 def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:  # noqa: A002
     """`F.leaky_relu`."""
-    if inplace:
-        return F.leaky_relu(input, negative_slope, inplace)
-    return aten.leaky_relu_backward(input, input.detach(), float(negative_slope), False)
+    slope = float(negative_slope)
+    if not inplace:
+        return aten.leaky_relu_backward(input, input.detach(), slope, False)
+    return input.copy_(aten.leaky_relu_backward(input, F.leaky_relu(input.detach(), slope), slope, True))
 
 
 def conv2d(  # noqa: PLR0917 -- as many as `F.conv2d` has
@@ -76,13 +77,24 @@ def conv2d(  # noqa: PLR0917 -- as many as `F.conv2d` has
 ) -> Tensor:
     """`F.conv2d`."""
     kind, is_complex = input.device.type, input.is_complex() or weight.is_complex()
-    if isinstance(padding, str) or input.ndim != 4 or is_complex or not torch.amp.is_autocast_available(kind):
+    if input.ndim != 4 or is_complex or not torch.amp.is_autocast_available(kind):
         return F.conv2d(input, weight, bias, stride, padding, dilation, groups)
+    if isinstance(padding, str):
+        input, padding = padded(input, weight, padding, pair(dilation))  # noqa: A001
     tensors = [input, weight, bias]
     if torch.is_autocast_enabled(kind):  # what it does to a convolution, which must not be done within a layer of ours
         dtype = torch.get_autocast_dtype(kind)
         tensors = [each if each is None or each.dtype == torch.float64 else each.to(dtype) for each in tensors]
     return Convolution.apply(*tensors, Grid(pair(stride), pair(padding), pair(dilation), groups))
+
+
+def padded(samples: Tensor, weight: Tensor, padding: str, dilation: Sequence[int]) -> tuple[Tensor, Sequence[int]]:
+    """What "same" and "valid" mean in numbers, with samples to which the odd row and column are added."""
+    kernel = weight.shape[2:]
+    missing = [d * (k - 1) if padding == "same" else 0 for d, k in zip(dilation, kernel, strict=True)]
+    if any(each % 2 for each in missing):
+        samples = F.pad(samples, [0, missing[1] % 2, 0, missing[0] % 2])
+    return samples, [each // 2 for each in missing]
 
 
 class Grid(NamedTuple):

@@ -427,19 +427,6 @@ def test_estimating_statistics_is_no_part_of_training() -> None:
     assert not list(differences(looked_at.state_dict()["moving_average"], shown))
 
 
-def test_bf16_on_the_cpu_where_its_gradients_are_wrong_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"precision=bf16: .* regularizer.r1 .*oneDNN"):
-        make_game(
-            "model=resnet", "model.generator.depth=1", "model.discriminator.depth=1", "precision=bf16", "regularizer=r1"
-        )
-    make_game("model=dcgan", "precision=bf16", "regularizer=r1")
-    for right in ("l1", "gradient_penalty"):
-        make_game(
-            "model=resnet", "model.generator.depth=1", "model.discriminator.depth=1", "precision=bf16",
-            f"regularizer={right}",
-        )  # fmt: skip
-
-
 def test_a_frozen_layer_of_a_users_network_stays_frozen() -> None:
     game = make_game()
     frozen = next(game.discriminator.network.parameters()).requires_grad_(False)

@@ -1,5 +1,6 @@
 """The gradient at the samples, differentiated in the weights: against PyTorch's own, and what it costs."""
 
+import contextlib
 from collections.abc import Callable
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gan_runner.games import adversarial
 from gan_runner.regularizers import penalties
 from gan_runner.runs.build import build
 from gan_runner.torch_utils.double_backward import gradient_at
@@ -21,10 +23,17 @@ CONVOLUTIONS = {
     "dilation": {"kernel_size": 3, "stride": 2, "dilation": 2, "padding": 1},
     "groups": {"kernel_size": (3, 2), "stride": (3, 1), "groups": 2, "padding": 1},
     "same": {"kernel_size": 3, "padding": "same"},
+    "same, uneven": {"kernel_size": (4, 2), "padding": "same", "dilation": (1, 3)},
     "one number": {"kernel_size": 3, "stride": (2,), "padding": [1], "dilation": np.int64(1)},
     "reflect": {"kernel_size": 3, "padding": 1, "padding_mode": "reflect", "bias": False},
 }
-ACTIVATIONS = {"relu": nn.ReLU(), "leaky": nn.LeakyReLU(0.2), "in place": nn.LeakyReLU(0.2, True), "tanh": nn.Tanh()}
+ACTIVATIONS = {
+    "relu": nn.ReLU(),
+    "leaky": nn.LeakyReLU(0.2),
+    "relu in place": nn.ReLU(inplace=True),
+    "leaky in place": nn.LeakyReLU(0.2, inplace=True),
+    "tanh": nn.Tanh(),
+}
 NORMALIZATIONS: dict[str, Callable[[int], nn.Module]] = {
     "none": lambda channels: nn.Identity(),
     "layer": lambda channels: nn.GroupNorm(1, channels),
@@ -47,6 +56,7 @@ def weight_gradients(
     return [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in network.parameters()]
 
 
+@pytest.mark.filterwarnings("ignore:Using padding=.same.")
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("convolution", CONVOLUTIONS)
@@ -87,7 +97,7 @@ def test_values_that_take_part_as_well() -> None:
     torch.testing.assert_close(found[0], found[1], rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("activation", ["relu", "leaky"])
+@pytest.mark.parametrize("activation", ["relu", "leaky", "relu in place", "leaky in place"])
 def test_costs_four_forward_passes(activation: str) -> None:
     network = nn.Sequential(
         nn.Conv2d(3, 8, 4, 2, 1), ACTIVATIONS[activation], nn.Conv2d(8, 16, 4, 2, 1), ACTIVATIONS[activation],
@@ -125,6 +135,24 @@ def test_is_pytorchs_in_a_step(words: list[str], monkeypatch: pytest.MonkeyPatch
     for ours, theirs in zip(*found, strict=True):
         assert (ours - theirs).norm() <= 1e-4 * theirs.norm()
     assert torch.stack([theirs.norm() for theirs in found[1]]).norm() > 1
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("penalty", ["r1", "r2", "adversarial_perturbation"])
+def test_a_turn_at_the_samples_of_the_loss(penalty: str, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its gradient is PyTorch's in float32, which in bfloat16 on a CPU may be wrong by 100 %."""
+    words = ["model=resnet", "model.discriminator.depth=1", "model.generator.depth=1", "batch_size=8", "device=cpu"]
+    words += ["loss=hinge", f"regularizer={penalty}", "metric=none"]
+    found = []
+    for own in (f"precision={precision}", "precision=fp32"):
+        game = build(compose(*words, own), []).game
+        game.step(0)
+        found.append(gradients(game.players["discriminator"].network))
+        monkeypatch.setattr(adversarial, "Layers", contextlib.nullcontext)
+    limit = {"fp32": 1e-5, "bf16": 0.15}[precision]
+    for ours, exact in zip(*found, strict=True):
+        assert (ours - exact).norm() <= limit * exact.norm()
+    assert torch.stack([exact.norm() for exact in found[1]]).norm() > 0.1
 
 
 def test_in_bfloat16() -> None:
