@@ -10,6 +10,7 @@ PyTorch's own is right for every layer, and slow for the two that a discriminato
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -49,21 +50,47 @@ class Layers(TorchFunctionMode):
 # An activation of straight pieces is x times the slope at x, as its backward function is the gradient times that slope:
 # with x in the gradient's place, that function is the activation itself, and the slope a constant. What is kept for the
 # backward pass is what PyTorch keeps, the result of a ReLU and the input of a LeakyReLU: the other may be overwritten.
-# In place, a copy of the result is kept, and written over the input: whoever else holds that sees what PyTorch shows.
 
 
 def relu(input: Tensor, inplace: bool = False) -> Tensor:  # noqa: A002 -- its name there
     """`F.relu`."""
-    found = aten.threshold_backward(input, F.relu(input.detach()), 0)
-    return input.copy_(found) if inplace else found
+    if inplace:
+        return Overwriting.apply(input, F.relu_, partial(aten.threshold_backward, threshold=0))
+    return aten.threshold_backward(input, F.relu(input.detach()), 0)
 
 
 def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:  # noqa: A002
     """`F.leaky_relu`."""
     slope = float(negative_slope)
-    if not inplace:
-        return aten.leaky_relu_backward(input, input.detach(), slope, False)
-    return input.copy_(aten.leaky_relu_backward(input, F.leaky_relu(input.detach(), slope), slope, True))
+    if inplace:
+        backward = partial(aten.leaky_relu_backward, negative_slope=slope, self_is_result=True)
+        return Overwriting.apply(input, partial(F.leaky_relu_, negative_slope=slope), backward)
+    return aten.leaky_relu_backward(input, input.detach(), slope, False)
+
+
+class Overwriting(Function):
+    """An activation of straight pieces in place, by its function there and its backward function of the result."""
+
+    @staticmethod
+    def forward(x: Tensor, activate: Callable[[Tensor], Tensor], backward: Callable[..., Tensor]) -> Tensor:
+        return activate(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        """Keep the result, as PyTorch does."""
+        x, _, ctx.its_backward = inputs
+        ctx.mark_dirty(x)
+        ctx.save_for_backward(output.detach())
+
+    @staticmethod
+    def vmap(info: Any, axes: Any, x: Tensor, *functions: Callable[..., Tensor]) -> tuple[Tensor, int]:
+        """Of all networks at once: it looks at each value alone."""
+        return Overwriting.apply(x, *functions), axes[0]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+        (result,) = ctx.saved_tensors
+        return ctx.its_backward(gradient, result), None, None
 
 
 def conv2d(  # noqa: PLR0917 -- as many as `F.conv2d` has

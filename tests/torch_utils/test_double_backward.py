@@ -14,6 +14,7 @@ from gan_runner.regularizers import penalties
 from gan_runner.runs.build import build
 from gan_runner.torch_utils.double_backward import gradient_at
 from gan_runner.torch_utils.parameters import gradients
+from gan_runner.torch_utils.stacked_network import StackedNetwork
 from tests.benchmarks.roofline import count_flops
 from tests.helpers import compose
 
@@ -201,12 +202,39 @@ class Overwriting(nn.Module):
         return F.leaky_relu(waves.abs(), np.float32(0.1)).flatten(1).sum(1)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("make", [Dynamic, Overwriting])
+class InPlace(nn.Module):
+    """An activation whose result is found where its input was, on the residual path as well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolutions = nn.ModuleList(nn.Conv2d(3, 3, 3, padding=1) for _ in range(3))
+
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        first, second, third = self.convolutions
+        h = first(x)
+        F.relu(h, inplace=True)
+        h = h + second(h)
+        h = third(F.leaky_relu(h, 0.2, inplace=True)) + h
+        return h.square().flatten(1).sum(1)
+
+
+@pytest.mark.parametrize("make", [Dynamic, Overwriting, InPlace])
 def test_is_pytorchs_gradient_of_unusual_networks(make: Callable[[], nn.Module]) -> None:
     torch.manual_seed(0)
     network, samples = make().double(), torch.randn(3, 3, 7, 6).double()
     ours, theirs = (weight_gradients(how, network, samples) for how in (gradient_at, pytorchs))
     torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
+
+
+def test_stacked_networks_in_place() -> None:
+    torch.manual_seed(0)
+    networks, samples = [InPlace().double() for _ in range(3)], torch.randn(3, 4, 3, 5, 5).double()
+    alone = [weight_gradients(pytorchs, network, own) for network, own in zip(networks, samples, strict=True)]
+    stacked = StackedNetwork(networks)
+    slopes = gradient_at(samples, stacked).flatten(2).norm(dim=2)
+    ((slopes - 1).square().mean(1) + stacked(samples).mean(1)).sum().backward()
+    together = [parameter.grad for parameter in stacked.parameters()]
+    torch.testing.assert_close(together, [torch.stack(each) for each in zip(*alone, strict=True)])
 
 
 class InFullPrecision(nn.Module):
