@@ -2,10 +2,10 @@
 
 A small network's step is bound by the launches of its operators; a replay is one launch for all of them. What differs
 from step to step reaches a graph from outside: the batches through tensors that are filled before a replay, the
-schedules' values likewise, the noise by seeding the device's generator. Each set of active terms has its own graph.
+schedules' values likewise, the noise by seeding the generators. Each set of active terms has its own graph.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
 from types import FunctionType
 from typing import Any, NamedTuple, Protocol
@@ -35,26 +35,28 @@ class Graph(Protocol):
 
 
 class CudaGraph:
-    """PyTorch's, recorded on a stream into the memory pool of those before."""
+    """PyTorch's, recorded on a stream into the memory pool of those before; the work draws from the generators."""
 
-    def __init__(self, pool: Any, stream: torch.cuda.Stream):
-        self.graph, self.pool, self.stream = torch.cuda.CUDAGraph(), pool, stream
+    def __init__(self, pool: Any, stream: torch.cuda.Stream, generators: Sequence[torch.Generator]):
+        self.graph, self.pool, self.stream, self.generators = torch.cuda.CUDAGraph(), pool, stream, generators
 
     def record(self, work: Callable[[], None]) -> None:
         """Raises RuntimeError for work that waits for the device, or moves data to it from the host."""
-        before = torch.cuda.current_stream(self.stream.device)
+        before, default = torch.cuda.current_stream(self.stream.device), default_generator(self.stream.device)
+        for generator in {*self.generators} - {default}:  # which a capture knows
+            self.graph.register_generator_state(generator)
         try:
             # Other threads may go on, such as the one that pins batches of a dataset that streams.
             with torch.cuda.graph(self.graph, self.pool, self.stream, capture_error_mode="thread_local"):
                 work()
         except BaseException:
             # Older versions of torch leave the stream current, the pool open (pytorch#180395: a later `empty_cache`
-            # asserts, or frees nothing), and the generator recording.
+            # asserts, or frees nothing), and the generators recording.
             torch.cuda.set_stream(before)
             with suppress(RuntimeError):  # it is closed
                 torch._C._cuda_endAllocateToPool(self.stream.device.index, self.pool)
-            generator = default_generator(self.stream.device)
-            generator.graphsafe_set_state(generator.clone_state())
+            for generator in {*self.generators, default}:
+                generator.graphsafe_set_state(generator.clone_state())
             raise
 
     def replay(self) -> None:
@@ -62,21 +64,37 @@ class CudaGraph:
 
 
 class DeviceSchedule:
-    """A schedule whose value is a tensor, which `fill` sets before each step: a graph reads it where it lies."""
+    """A schedule whose value is a tensor, which `fill` sets before each step: a graph reads it where it lies.
+
+    The value is (), or (M,) where M runs have different ones.
+    """
 
     def __init__(self, schedule: Schedule, device: torch.device):
-        self.schedule, self.value = schedule, torch.ones((), device=device)
-        self.last: float | None = None
+        self.schedule, self.device = schedule, device
+        self.tensors: dict[torch.Size, Tensor] = {}  # of each shape there was
+        self.value: Tensor | None = None
+        self.last: float | Tensor | None = None
 
     def fill(self, step: int) -> None:
         """Fill in the value at a step; most stay as they are."""
-        value = float(self.schedule(step))
-        if value != self.last:
-            self.value.fill_(value)
-            self.last = value
+        value = self.schedule(step)
+        if isinstance(value, Tensor):  # the same one, as long as its numbers stay as they are
+            if value is not self.last:
+                self.tensor_of(value.shape).copy_(value)
+        elif value != self.last:
+            self.tensor_of(torch.Size()).fill_(value)
+        self.last = value
+
+    def tensor_of(self, shape: torch.Size) -> Tensor:
+        """The tensor of this shape, which is the value from now on."""
+        if shape not in self.tensors:
+            self.tensors[shape] = torch.empty(shape, device=self.device)
+        self.value = self.tensors[shape]
+        return self.value
 
     def __call__(self, step: int) -> Tensor:
         """The tensor, whatever the step."""
+        assert self.value is not None, "it is filled before the step"
         return self.value
 
 
@@ -93,8 +111,9 @@ class Recording(NamedTuple):
 class CapturedStep:
     """A game's step, replayed from graphs after a few steps of warm-up.
 
-    Each set of active terms has a graph of its own, recorded when it is active for the second time: its kernels are
-    chosen and set up at the first, which no recording can do. Where one cannot be recorded `say` is told why, and steps
+    Each set of active terms has a graph of its own (and one for each way in which the schedules of stacked runs are
+    equal or differ), recorded when it is active for the second time: its kernels are chosen and set up at the first,
+    which no recording can do. Where one cannot be recorded `say` is told why, and steps
     are then taken one operator after another.
     """
 
@@ -102,7 +121,7 @@ class CapturedStep:
         self.game, self.say = game, say
         device = game.randomness.device
         self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
-        self.make_graph = make_graph or cuda_graphs(self.stream)
+        self.make_graph = make_graph or cuda_graphs(self.stream, game.randomness.generators)
         self.schedules = put_schedules_on_device(game)
         self.inputs: list[Batch] = []
         self.recordings: dict[tuple[Any, ...], Recording] = {}
@@ -115,7 +134,8 @@ class CapturedStep:
         for schedule in self.schedules:
             schedule.fill(step)
         self.taken += 1
-        active, batches = self.game.active_terms(step), self.game.batches(step)
+        active = (self.game.active_terms(step), tuple(schedule(step).shape for schedule in self.schedules))
+        batches = self.game.batches(step)
         self.fill(batches)
         is_new = active not in self.recordings
         if is_new and self.taken > WARM_UP and active in self.warm and not self.is_refused:
@@ -170,11 +190,11 @@ class CapturedStep:
     def fill(self, batches: list[Batch]) -> None:
         """Put a step's batches where the graphs read them."""
         if not self.inputs:
-            self.inputs = [(real.clone(), None if labels is None else labels.clone()) for real, labels in batches]
+            self.inputs = [(like(real), None if labels is None else like(labels)) for real, labels in batches]
         for (real, labels), (new, new_labels) in zip(self.inputs, batches, strict=True):
-            real.copy_(new)
+            overwrite(real, new)
             if labels is not None and new_labels is not None:
-                labels.copy_(new_labels)
+                overwrite(labels, new_labels)
 
     def in_place(self) -> AbstractContextManager[None]:
         """Buffers of networks and terms stay where the graphs find them, whatever a step assigns to them."""
@@ -182,11 +202,29 @@ class CapturedStep:
         return buffers_in_place(module for player in players for module in (player.network, *player.terms.values()))
 
 
-def cuda_graphs(stream: torch.cuda.Stream | None) -> Callable[[], Graph]:
+def is_shared(batch: Tensor) -> bool:
+    """Whether the first axis is of stacked runs that all have the same samples, which lie in memory once."""
+    return batch.stride(0) == 0 and len(batch) > 1
+
+
+def like(batch: Tensor) -> Tensor:
+    """Memory for batches like this."""
+    return torch.empty_like(batch[0]).expand(batch.shape) if is_shared(batch) else torch.empty_like(batch)
+
+
+def overwrite(static: Tensor, batch: Tensor) -> None:
+    """Put a batch into memory made for it."""
+    if is_shared(static):
+        static[0].copy_(batch[0])
+    else:
+        static.copy_(batch)
+
+
+def cuda_graphs(stream: torch.cuda.Stream | None, generators: Sequence[torch.Generator]) -> Callable[[], Graph]:
     """What makes the graphs of one game, which share their memory."""
     assert stream is not None, "on a GPU there is one"
     pool = torch.cuda.graph_pool_handle()
-    return lambda: CudaGraph(pool, stream)
+    return lambda: CudaGraph(pool, stream, generators)
 
 
 def why_not_capturable(game: Game) -> str | None:

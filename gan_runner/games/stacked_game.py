@@ -33,12 +33,16 @@ LINEAR_IN_RATE = (
 
 
 class StackedGame:
-    """Games of one structure, after equally many steps, and `game`, which trains all of them at once."""
+    """Games of one structure, after equally many steps, and `game`, which trains all of them at once.
+
+    `take_step` takes its steps, one operator after another unless it is replaced.
+    """
 
     def __init__(self, games: Sequence[Game]):
         first = games[0]
         self.games = games
         self.game = copy.copy(first)
+        self.take_step: Callable[..., Values] = self.game.step
         networks = {name: StackedNetwork([game.players[name].network for game in games]) for name in first.players}
         self.game.players = {
             name: stacked_player([game.players[name] for game in games], network) for name, network in networks.items()
@@ -58,7 +62,7 @@ class StackedGame:
 
     def step(self, step: int, *, is_logged: bool = False) -> Values:
         """Training step number `step` of all runs; of a logged one, tag -> tensor (M,), or () for all."""
-        values = self.game.step(step, is_logged=is_logged)
+        values = self.take_step(step, is_logged=is_logged)
         return values | self.host_numbers(step) if is_logged else values
 
     def host_numbers(self, step: int) -> Values:
@@ -111,10 +115,25 @@ def numbers(values: Sequence[float], like: Tensor) -> float | Tensor:
     return made.pin_memory().to(like.device, non_blocking=True) if like.is_cuda else made.to(like.device)
 
 
+class StackedSchedule:
+    """The multipliers of M runs as one schedule, whose tensor is the same one as long as its numbers are."""
+
+    def __init__(self, schedules: Sequence[Schedule], like: Tensor):
+        self.schedules, self.like = schedules, like
+        self.values: list[float] = []
+        self.made: float | Tensor = 1.0
+
+    def __call__(self, step: int) -> float | Tensor:
+        values = [float(schedule(step)) for schedule in self.schedules]
+        if values != self.values:
+            self.values, self.made = values, numbers(values, self.like)
+        return self.made
+
+
 def stacked_schedule(schedules: Sequence[Schedule | None], like: Tensor) -> Schedule | None:
-    """The multipliers of all runs, as one schedule."""
+    """The multipliers of all runs, where they have schedules."""
     made = [schedule for schedule in schedules if schedule]
-    return (lambda step: numbers([float(schedule(step)) for schedule in made], like)) if made else None
+    return StackedSchedule(made, like) if made else None
 
 
 # --- players ----------------------------------------------------------------------------------------------------------
@@ -198,7 +217,7 @@ class StackedOptimizer(optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 value = closure()
-        differing = [group for group in self.param_groups if isinstance(group["lr"], Tensor)]
+        differing = [group for group in self.param_groups if isinstance(group["lr"], Tensor) and group["lr"].ndim]
         before = [[weight.clone() for weight in group["params"]] for group in differing]
         rates = [group["lr"] for group in differing]
         for group in differing:
@@ -244,11 +263,15 @@ class StackedRandomness(Randomness):
         super().__init__(seeds[0], device)
         self.runs = OfSeeds(seeds)
         self.leading_shape = (len(seeds),)
-        self.generators = [torch.Generator(device) for _ in self.runs.seeds]
+        self.own = [torch.Generator(device) for _ in self.runs.seeds]
+
+    @property
+    def generators(self) -> Sequence[torch.Generator]:
+        return self.own
 
     def start_step(self, step: int) -> None:
         """Seed all draws of training step `step`."""
-        for seed, generator in zip(self.runs.seeds, self.generators, strict=True):
+        for seed, generator in zip(self.runs.seeds, self.own, strict=True):
             generator.manual_seed(derive(seed, "step", step))
 
     def normal(self, *shape: int) -> Tensor:
@@ -259,7 +282,7 @@ class StackedRandomness(Randomness):
 
     def draw(self, make: Callable[..., Tensor], shape: tuple[int, ...]) -> Tensor:
         assert shape[:1] == self.leading_shape, "all runs draw at once"
-        return self.runs.spread([make(shape[1:], generator=each, device=self.device) for each in self.generators])
+        return self.runs.spread([make(shape[1:], generator=each, device=self.device) for each in self.own])
 
 
 class OfSeeds:

@@ -14,6 +14,7 @@ import torch
 from gan_runner import __version__
 from gan_runner.config.errors import ConfigError, Stopped, TrainingFailed, out_of_memory
 from gan_runner.config.keys import flatten
+from gan_runner.config.schema import Settings
 from gan_runner.datasets.data import Data
 from gan_runner.datasets.on_disk import UnreadableError
 from gan_runner.games.cuda_graph import CapturedStep, why_not_capturable
@@ -170,19 +171,19 @@ def fail(path: Path, hydra_files: dict[str, str], reason: str) -> None:
 def train(prepared: PreparedRun) -> float | None:
     """Train one run; the best value of its objective is returned. Raises what `supervised_loop` does."""
     with prepared.directory, StopRequest() as stop:
-        return run_loop(supervised_loop(prepared, stop), stepper(prepared))
+        built = prepared.built
+        return run_loop(supervised_loop(prepared, stop), stepper(built.game, built.settings, prepared.notes.append))
 
 
-def stepper(prepared: PreparedRun) -> Callable[..., Values]:
-    """What takes the training steps: CUDA graphs of them where there can be some."""
-    game = prepared.built.game
-    if not prepared.built.settings.capture:
+def stepper(game: Game, settings: Settings, say: Callable[[str], None]) -> Callable[..., Values]:
+    """What takes the training steps: CUDA graphs of them where there can be some; `say` is told why not on a GPU."""
+    if not settings.capture:
         return game.step
     if reason := why_not_capturable(game):
         if game.randomness.device.type == "cuda":
-            prepared.notes.append(f"capture: {reason}; steps without a CUDA graph")
+            say(f"capture: {reason}; steps without a CUDA graph")
         return game.step
-    return CapturedStep(game, say=prepared.notes.append)
+    return CapturedStep(game, say)
 
 
 def supervised_loop(prepared: PreparedRun, stop: StopRequest, *, is_alone: bool = True) -> TrainingLoop:

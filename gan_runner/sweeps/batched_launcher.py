@@ -23,7 +23,7 @@ from gan_runner.games.game import Game
 from gan_runner.games.stacked_game import StackedGame, why_different, why_not_stackable
 from gan_runner.runs.build import arithmetic_of, build, choose_device, load_data, place_data
 from gan_runner.runs.loop import TrainingLoop, WantedStep, is_looked_at
-from gan_runner.runs.run import PreparedRun, supervised_loop
+from gan_runner.runs.run import PreparedRun, stepper, supervised_loop
 from gan_runner.runs.signals import Interrupted, StopRequest
 from gan_runner.sweeps.launchers import run_sequentially, terminated_by_exit
 from gan_runner.sweeps.sweep import (
@@ -354,7 +354,7 @@ class Group:
         together = None
         while self.members:
             try:
-                together = together or StackedGame([member.game for member in self.members])
+                together = together or self.stacked()
                 values = together.step(step.number, is_logged=step.is_logged)
             except Exception as error:
                 together = None
@@ -374,6 +374,18 @@ class Group:
             if len(self.members) < count:
                 together = None  # the others are stacked anew
         return None
+
+    def stacked(self) -> StackedGame:
+        """The games of all members as one."""
+        together = StackedGame([member.game for member in self.members])
+        together.take_step = stepper(together.game, self.members[0].prepared.built.settings, self.note)
+        return together
+
+    def note(self, line: str) -> None:
+        """Say what concerns all runs on the terminal, and in the log of each."""
+        print(line, flush=True)
+        for member in self.members:
+            member.prepared.notes.append(line)
 
     def unstack_if_wanted(self, together: StackedGame, step: int) -> None:
         """Put the state into the single games where they are read or saved; now and then say how far it is."""

@@ -4,6 +4,7 @@ A run that stops and resumes, or evaluates in between, sees the same noise witho
 """
 
 import hashlib
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -36,6 +37,11 @@ class Randomness:
     def __init__(self, seed: int, device: torch.device, generator: torch.Generator | None = None):
         self.seed, self.device = seed, device
         self.generator = generator or default_generator(device)
+
+    @property
+    def generators(self) -> Sequence[torch.Generator]:
+        """All that it draws from."""
+        return [self.generator]
 
     def start_step(self, step: int) -> None:
         """Seed all draws of training step `step`."""

@@ -12,9 +12,11 @@ from gan_runner.games.cuda_graph import (
     WARM_UP,
     CapturedStep,
     CudaGraph,
+    DeviceSchedule,
     put_schedules_on_device,
     why_not_capturable,
 )
+from gan_runner.games.stacked_game import StackedGame, StackedSchedule
 from gan_runner.runs.build import build
 from tests.helpers import compose
 from tests.helpers.games import floats
@@ -83,6 +85,50 @@ def test_graphs_and_single_operators_in_turn(monkeypatch):
     assert "in more than 1 combinations" in step.said[0]
 
 
+STACKED = {
+    "weights": [[f"regularizer.gradient_penalty.weight={weight}"] for weight in (0.1, 1, 10)],
+    "seeds and rates": [[f"seed={seed}", f"optimizer.lr={rate}"] for seed, rate in ((0, 1e-3), (1, 1e-4), (1, 1e-3))],
+    # For a while all are the same, and then they are not.
+    "schedules": [["lr_schedule=linear", f"lr_schedule.steps={steps}", "lr_schedule.warmup=4"] for steps in (10, 20)],
+    "lazy": [[*CONFIGS["lazy"], f"seed={seed}"] for seed in (0, 1)],
+    "images": [[*CONFIGS["images"], "conditional=true", f"seed={seed}"] for seed in (0, 1)],
+}
+
+
+@pytest.mark.parametrize("name", STACKED)
+def test_stacked_runs_are_recorded(name):
+    together = [StackedGame([make(words) for words in STACKED[name]]) for _ in range(2)]
+    eager, captured = together
+    schedules = put_schedules_on_device(eager.game)
+    captured.take_step = step = taped(captured.game)
+    for number in range(STEPS):
+        for schedule in schedules:
+            schedule.fill(number)
+        expected, found = eager.step(number, is_logged=True), captured.step(number, is_logged=True)
+        for run in range(len(STACKED[name])):
+            assert floats(eager.values_of(run, expected)) == floats(captured.values_of(run, found)), number
+    for each in together:
+        each.hand_out(STEPS - 1)
+    for one, other in zip(eager.games, captured.games, strict=True):
+        for ours, theirs in zip(tensors(one.state_dict()), tensors(other.state_dict()), strict=True):
+            assert torch.equal(ours, theirs)
+    assert step.recordings
+    assert not step.said
+
+
+def test_schedules_of_runs_that_come_to_differ():
+    """The value is one number, then one for each run, in a tensor of its own that stays where it is."""
+    schedule = StackedSchedule([lambda step: 1.0, lambda step: 1.0 if step < 2 else 0.1 * (step // 4)], torch.zeros(()))
+    held = DeviceSchedule(schedule, torch.device("cpu"))
+    found = []
+    for step in range(10):
+        held.fill(step)
+        found.append((held(step).data_ptr(), held(step).tolist()))
+    assert [value for _, value in found[:2]] == [1.0, 1.0]
+    assert found[9][1] == pytest.approx([1.0, 0.2])
+    assert len({place for place, _ in found[:2]}) == len({place for place, _ in found[2:]}) == 1
+
+
 @pytest.mark.parametrize("name", ["schedules", "noise"])
 def test_a_schedule_on_the_device_is_the_schedule(name):
     plain, held = make(CONFIGS[name]), make(CONFIGS[name])
@@ -137,9 +183,9 @@ def test_a_set_of_terms_is_recorded_once_it_has_run():
     for number in range(1, first):  # numbers of steps at which r1 is not due
         step(3 * number + 1)
     assert step.game.active_terms(3) != alone
-    assert list(step.recordings) == [alone]
+    assert [terms for terms, _ in step.recordings] == [alone]
     step(3)
-    assert list(step.recordings) == [alone]
+    assert [terms for terms, _ in step.recordings] == [alone]
     step(6)
     assert len(step.recordings) == 2
 
@@ -176,18 +222,26 @@ def test_a_failed_recording_leaves_nothing_open(is_open, monkeypatch):
         def graphsafe_set_state(self, state):
             generators.append(state)
 
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
+    class Graph:
+        def register_generator_state(self, generator):
+            registered.append(generator)
+
+    registered: list[Any] = []
+    default: Any = Generator()
+    own: Any = Generator()
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
     monkeypatch.setattr(torch.cuda, "graph", FailedCapture)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: "the one before")
     monkeypatch.setattr(torch.cuda, "set_stream", current.append)
     monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", close)
-    monkeypatch.setattr("gan_runner.games.cuda_graph.default_generator", lambda device: Generator())
-    graph = CudaGraph((0, 7), stream)  # type: ignore[arg-type]
+    monkeypatch.setattr("gan_runner.games.cuda_graph.default_generator", lambda device: default)
+    graph = CudaGraph((0, 7), stream, [default, own])  # type: ignore[arg-type]
     with pytest.raises(RuntimeError, match="a previous error during capture"):
         graph.record(lambda: None)
     assert closed == [(1, (0, 7))]
     assert current == ["the one before"]
-    assert len(generators) == 1
+    assert registered == [own]
+    assert {*generators} == {default, own}
 
 
 @pytest.mark.parametrize("is_recorded", [True, False])
@@ -263,3 +317,20 @@ def test_graphs_on_a_gpu(name, most, monkeypatch):
     assert step.recordings
     assert all("combinations" in line for line in said)
     assert floats(found) == pytest.approx(floats(expected), rel=1e-3, abs=1e-5)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("name", STACKED)
+def test_stacked_graphs_on_a_gpu(name, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
+    eager, captured = (StackedGame([make([*words, "device=cuda"]) for words in STACKED[name]]) for _ in range(2))
+    said: list[str] = []
+    captured.take_step = step = CapturedStep(captured.game, said.append)
+    for number in range(30):
+        expected, found = eager.step(number, is_logged=True), captured.step(number, is_logged=True)
+    assert step.recordings
+    assert not said
+    for run in range(len(STACKED[name])):
+        one, other = floats(eager.values_of(run, expected)), floats(captured.values_of(run, found))
+        assert other == pytest.approx(one, rel=1e-2, abs=1e-4)

@@ -73,7 +73,7 @@ def idle_weights(game: Any) -> list[str]:
         norm = gradient_norm(player.network)
         for number, (weight_name, weight) in enumerate(player.network.named_parameters()):
             assert weight.grad is not None
-            if weight.grad.abs().max() < 1e-6 * norm:
+            if weight.grad.abs().max() < 100 * torch.finfo(weight.dtype).eps * norm:
                 found += [f"/{name}/network/{weight_name}", f"/{name}/optimizer/state/{number}/"]
                 found += [f"/moving_average/{weight_name}"] if player.network is game.sampler else []
     return found
@@ -104,6 +104,7 @@ def largest_difference(configs: list[dict[str, Any]], steps: int) -> tuple[float
         ]
         for tag, wanted in expected_values.items():
             if tag.startswith(("loss", "penalty", "gradient_norm", "weight", "learning_rate", "state", "logits/real")):
-                found.append((abs(values[tag] - wanted) / max(abs(wanted), 1e-6), tag))
+                least = 1.0 if tag.startswith("logits") else 1e-6  # a mean of logits may be 0
+                found.append((abs(values[tag] - wanted) / max(abs(wanted), least), tag))
     assert all(math.isfinite(error) for error, _ in found), found
     return max(found)
