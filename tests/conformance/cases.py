@@ -77,7 +77,7 @@ COMBINATIONS = [
     ["model.generator.normalization=batch", "model.discriminator.normalization=batch", "loss=bce", *DCGAN],
     ["model.generator.normalization=batch", "model.discriminator.normalization=layer", *MLP],
     ["model.generator.normalization=layer", "optimizer=subgradient", "optimizer.normalize=true", *MLP],
-    ["model.discriminator.normalization=instance", "model.generator.normalization=none", *DCGAN],
+    ["model.discriminator.normalization=instance", "model.generator.normalization=none", "optimizer.lr=1e-4", *DCGAN],
     ["model.discriminator.scales=2", "regularizer=spectral_norm", *MLP],
     ["model.generator.dropout=0.3", "model.discriminator.dropout=0.3", "optimizer=finite_difference", *MLP],
     [
