@@ -8,7 +8,7 @@ from gan_runner.games.game import Game
 from gan_runner.games.player import Values
 from gan_runner.runs.evaluation import Evaluator
 from gan_runner.runs.log import RunLog
-from gan_runner.runs.recorder import Pruned, Recorder
+from gan_runner.runs.recorder import Pruned, Recorder, read_at_once
 from gan_runner.runs.signals import Interrupted, StopRequest
 from gan_runner.storage.run_directory import RunDirectory
 
@@ -20,8 +20,19 @@ class WantedStep(NamedTuple):
     is_logged: bool
 
 
-TrainingLoop = Generator[WantedStep, Values, float | None]
-"""The loop of one run, a generator: it asks for training steps, is sent their values, and does what lies between."""
+class WantedNumbers(NamedTuple):
+    """What a training loop asks for at a log point: tensors () as numbers, by their tags."""
+
+    values: Values
+
+
+Wanted = WantedStep | WantedNumbers
+TrainingLoop = Generator[Wanted, Any, float | None]
+"""The loop of one run, a generator: it does what lies between the training steps.
+
+It asks for steps, and is sent their Values; and for numbers, and is sent a dict of these. So one transfer from the
+device can be for many runs.
+"""
 
 
 def run_loop(loop: TrainingLoop, take_step: Callable[..., Values]) -> float | None:
@@ -29,11 +40,15 @@ def run_loop(loop: TrainingLoop, take_step: Callable[..., Values]) -> float | No
     try:
         wanted = next(loop)
         while True:
+            answer: Any = None
             try:
-                values = take_step(wanted.number, is_logged=wanted.is_logged)
+                if isinstance(wanted, WantedNumbers):
+                    answer = read_at_once(wanted.values)
+                else:
+                    answer = take_step(wanted.number, is_logged=wanted.is_logged)
             except BaseException as error:
                 loop.throw(error)
-            wanted = loop.send(values)
+            wanted = loop.send(answer)
     except StopIteration as end:
         return end.value
 
@@ -76,7 +91,10 @@ def training_loop(
         if is_logged:
             while notes:
                 log.say(f"note: {notes.pop(0)}")
-            recorder.write(step, values, stop, is_evaluated)
+            found = recorder.pending
+            if found is None:
+                found = recorder.check(step, (yield WantedNumbers(recorder.look(step, values))))
+            recorder.write(step, found, stop, is_evaluated)
         is_pending = recorder.pending is not None
         if settings.sample_every and (last or is_due(settings.sample_every, step)) and not is_pending:
             recorder.preview.draw(step)

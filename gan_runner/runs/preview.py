@@ -42,8 +42,8 @@ class Preview:
         for name, samples in pictures.items():
             self.save(f"{'step' if name == 'samples' else name}_{step:08d}", step, self.picture(samples))
 
-    def diversity(self, step: int) -> float:
-        """The mean distance between samples, relative to that between real ones: near 0 where all are alike.
+    def diversity(self, step: int) -> Tensor:
+        """The mean distance between samples, relative to that between real ones, (): near 0 where all are alike.
 
         The samples are the network's in training while its moving average still resembles the start.
         """
@@ -51,7 +51,7 @@ class Preview:
         is_cold = average is not None and average.half_life.share_of_start(step) > COLD
         network = self.game.sampler if is_cold else None
         samples = self.game.sample(self.latents[:DIVERSITY_OF], self.labels[:DIVERSITY_OF], network)
-        return float(mean_distance(samples) / self.real_distance)
+        return mean_distance(samples) / self.real_distance
 
     def picture(self, samples: Tensor) -> bytes:
         """A grid of images, or a scatter plot of points over the real ones."""

@@ -2,9 +2,11 @@
 
 import math
 import time
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
 from gan_runner.config.schema import Settings
 from gan_runner.games.game import Game
@@ -16,6 +18,8 @@ from gan_runner.runs.preview import Preview
 from gan_runner.runs.signals import StopRequest
 from gan_runner.storage import checkpoint
 from gan_runner.storage.run_directory import RunDirectory, versions
+
+WEIGHTS = "weights/"  # how the tags of what is checked and not logged begin
 
 
 class Diverged(Exception):  # noqa: N818 -- no error of the program
@@ -40,13 +44,19 @@ class Recorder:
         self.has_diverged = False
         self.best = Best(evaluator.objective)
         self.clock = Clock()
+        self.checked: int | None = None  # the step of the last log point
         self.pending: dict[str, float] | None = None  # a log point whose evaluation was broken off
 
-    def read(self, step: int, of_step: Values) -> dict[str, float]:
-        """The values of a log point: what the step did, and what its networks make now. Raises Diverged."""
-        values = read_at_once(of_step | self.game.judge_held_out())
-        values["diversity"] = self.preview.diversity(step)
-        reason = self.guard.reason(step, values | self.weights())
+    def look(self, step: int, of_step: Values) -> Values:
+        """What a log point is about, tag -> tensor (): what the step did, and what its networks make now."""
+        diversity = self.preview.diversity(step)
+        return of_step | self.game.judge_held_out() | {"diversity": diversity} | self.largest_weights()
+
+    def check(self, step: int, numbers: dict[str, float]) -> dict[str, float]:
+        """The values to log, of what `look` found; warns of what is wrong with them. Raises Diverged."""
+        self.checked = step
+        values = {tag: value for tag, value in numbers.items() if not tag.startswith(WEIGHTS)}
+        reason = self.guard.reason(step, numbers)
         if reason and self.settings.on_divergence == "stop":
             self.log_point(step, values)
             raise Diverged(f"step {step:,}: {reason}")
@@ -58,14 +68,13 @@ class Recorder:
             self.log.say(f"warning: step {step:,}: {line}")
         return values
 
-    def weights(self) -> dict[str, float]:
+    def largest_weights(self) -> Values:
         """weights/PLAYER: the largest magnitude, NaN or infinite where one of them is."""
         players = self.game.players.items()
-        return {f"weights/{name}": float(largest_weight(list(player.network.parameters()))) for name, player in players}
+        return {f"{WEIGHTS}{name}": largest_weight(list(player.network.parameters())) for name, player in players}
 
-    def write(self, step: int, of_step: Values, stop: StopRequest, is_evaluated: bool) -> None:
+    def write(self, step: int, values: dict[str, float], stop: StopRequest, is_evaluated: bool) -> None:
         """A log point, evaluated first if it is to be; a signal leaves it pending."""
-        values = self.pending or self.read(step, of_step)
         self.pending = None
         if is_evaluated:
             try:
@@ -99,9 +108,10 @@ class Recorder:
 
     def save(self, step: int) -> None:
         """A checkpoint. Raises Diverged instead of writing one that is worth nothing."""
-        broken = [tag for tag, value in self.weights().items() if not math.isfinite(value)]
-        if broken and self.settings.on_divergence == "stop":
-            raise Diverged(f"step {step:,}: {broken[0]} is not finite")
+        if step != self.checked and self.settings.on_divergence == "stop":
+            broken = [tag for tag, value in read_at_once(self.largest_weights()).items() if not math.isfinite(value)]
+            if broken:
+                raise Diverged(f"step {step:,}: {broken[0]} is not finite")
         self.directory.check()
         self.log.flush()  # what a checkpoint is behind of must not be lost
         self.directory.update(step=step)  # first: a run killed after its last checkpoint has only its status to change
@@ -135,12 +145,15 @@ class Recorder:
         self.pending = state["pending"]
 
 
-def read_at_once(values: Values) -> dict[str, float]:
+Key = TypeVar("Key")
+
+
+def read_at_once(values: Mapping[Key, Tensor]) -> dict[Key, float]:
     """Tensors of one entry as numbers, waiting for a device once."""
-    tensors = {tag: value.float() for tag, value in values.items() if not value.is_cpu}
+    tensors = {key: value.float() for key, value in values.items() if not value.is_cpu}
     numbers = torch.stack(list(tensors.values())).tolist() if tensors else []
     read = dict(zip(tensors, numbers, strict=True))
-    return {tag: read[tag] if tag in read else float(value) for tag, value in values.items()}
+    return {key: read[key] if key in read else float(value) for key, value in values.items()}
 
 
 class Best:

@@ -22,7 +22,8 @@ from gan_runner.games.adversarial import Adversarial
 from gan_runner.games.game import Game
 from gan_runner.games.stacked_game import StackedGame, why_different, why_not_stackable
 from gan_runner.runs.build import arithmetic_of, build, choose_device, load_data, place_data
-from gan_runner.runs.loop import TrainingLoop, WantedStep, is_looked_at
+from gan_runner.runs.loop import TrainingLoop, Wanted, WantedNumbers, WantedStep, is_looked_at
+from gan_runner.runs.recorder import read_at_once
 from gan_runner.runs.run import PreparedRun, stepper, supervised_loop
 from gan_runner.runs.signals import Interrupted, StopRequest
 from gan_runner.sweeps.launchers import run_sequentially, terminated_by_exit
@@ -396,18 +397,32 @@ class Group:
             self.last_line = time.perf_counter()
             print(f"step {step + 1}/{built.steps} of {len(self.members)} runs", flush=True)
 
-    def go_on(self, calls: Mapping[int, Callable[[], WantedStep]]) -> dict[int, WantedStep]:
-        """Let every run go on by its call; the steps that those ask for which have not ended."""
-        found = {id(member): self.advance(member, calls[id(member)]) for member in list(self.members)}
-        return {key: step for key, step in found.items() if step is not None}
+    def go_on(self, calls: Mapping[int, Callable[[], Wanted]]) -> dict[int, WantedStep]:
+        """Let every run go on by its call; the steps that those ask for which have not ended.
+
+        At a log point they ask for numbers first, which come from the device in one transfer.
+        """
+        steps: dict[int, WantedStep] = {}
+        while calls:
+            going = [member for member in self.members if id(member) in calls]
+            found = {id(member): self.advance(member, calls[id(member)]) for member in going}
+            steps |= {key: wanted for key, wanted in found.items() if isinstance(wanted, WantedStep)}
+            unread = {key: wanted.values for key, wanted in found.items() if isinstance(wanted, WantedNumbers)}
+            read = read_at_once({(key, tag): value for key, values in unread.items() for tag, value in values.items()})
+            calls = {
+                id(member): partial(member.loop.send, {tag: read[id(member), tag] for tag in unread[id(member)]})
+                for member in going
+                if id(member) in unread
+            }
+        return steps
 
     def part(self, members: list[GroupMember], reason: str) -> None:
         """Let runs end as interrupted, at their last checkpoints, which they go on from in another way."""
         for member in list(members):
             self.advance(member, partial(member.loop.throw, Regrouped(reason)))
 
-    def advance(self, member: GroupMember, go_on: Callable[[], WantedStep]) -> WantedStep | None:
-        """Let a run go on to the next step that it asks for; None where it has ended, and is no member any more."""
+    def advance(self, member: GroupMember, go_on: Callable[[], Wanted]) -> Wanted | None:
+        """Let a run go on to what it asks for next; None where it has ended, and is no member any more."""
         reason = None
         try:
             return go_on()

@@ -15,12 +15,13 @@ import yaml
 
 from gan_runner.games.stacked_game import StackedGame, why_different
 from gan_runner.runs.build import load_data
+from gan_runner.runs.recorder import Recorder, read_at_once
 from gan_runner.storage.checkpoint import load
 from gan_runner.storage.status import run_status
 from gan_runner.sweeps.batched_launcher import BatchedSweep, Group, chunks, larger, own_bytes, structure
 from gan_runner.sweeps.sweep import DataCache, Job
 from tests.helpers import TINY, TINY_MODEL, compose, refusal
-from tests.helpers.games import take_steps, take_steps_together
+from tests.helpers.games import NoHostSync, take_steps, take_steps_together
 from tests.helpers.precision import Products, factors
 from tests.helpers.processes import cli, wait_for
 from tests.helpers.runs import metrics, rows, summary
@@ -290,27 +291,46 @@ def test_an_interrupted_group_goes_on(run_cli, monkeypatch, during_evaluation):
         assert metrics(ROOT / name) == approximately(metrics(Path("outputs/sweeps/whole") / name))
 
 
+def test_one_transfer_a_log_point(run_cli, monkeypatch):
+    """Whatever the number of runs; and nothing is read before it."""
+    transfers: list[int] = []
+
+    def read(values):
+        transfers.append(len(values))
+        return read_at_once(values)
+
+    def look(self, step, of_step):
+        with NoHostSync():
+            return own_look(self, step, of_step)
+
+    own_look = Recorder.look
+    monkeypatch.setattr(Recorder, "look", look)
+    monkeypatch.setattr("gan_runner.sweeps.batched_launcher.read_at_once", read)
+    assert run_cli(*SWEEP, f"{WEIGHT}=1,2,3", "log_every=2", "steps=5")[0] == 0
+    logged = [row["step"] for row in rows(ROOT / "weight-1/metrics.jsonl")]
+    assert logged == [2, 4, 5]
+    assert len([count for count in transfers if count]) == len(logged)
+
+
 @pytest.mark.slow
 def test_skipping_extending_and_retrying(run_cli, monkeypatch):
-    from gan_runner.runs.recorder import Recorder
-
     assert run_cli(*SWEEP, f"{WEIGHT}=1,2")[0] == 0
     before = {name: (ROOT / name / "summary.json").read_bytes() for name in statuses()}
-    read = Recorder.read
+    look = Recorder.look
 
     def fail(self, number, values):
         if self.settings.seed == 1 and number == 4:
             raise RuntimeError("the sky fell")
-        return read(self, number, values)
+        return look(self, number, values)
 
-    monkeypatch.setattr(Recorder, "read", fail)
+    monkeypatch.setattr(Recorder, "look", fail)
     words = [*SWEEP, f"{WEIGHT}=1,2", "seed=0,1,2"]
     outcome = run_cli(*words)
     refusal(outcome, "4 completed, 2 failed")
     assert "4 jobs as one program" in outcome[1]
     assert "Traceback" in (ROOT / "weight-1_seed-1/gan_runner.log").read_text()
     assert {name: (ROOT / name / "summary.json").read_bytes() for name in before} == before
-    monkeypatch.setattr(Recorder, "read", read)
+    monkeypatch.setattr(Recorder, "look", look)
     code, out, error = run_cli(*words, "retry_failed=true")
     assert code == 0, error
     assert "2 jobs as one program" in out
