@@ -1,12 +1,15 @@
 """Wrappers: what is done to a network once, when it is built."""
 
-from typing import Annotated
+from collections import defaultdict
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
 from annotated_types import Ge
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
+
+WORTHWHILE = 3  # layers of one shape; two cost more together than one by one, on a CPU
 
 
 class SpectralNorm(nn.Module):
@@ -18,6 +21,7 @@ class SpectralNorm(nn.Module):
 
     left: Tensor
     right: Tensor
+    ahead: Tensor | None = None  # the normalized weight, where it was made together with those of other layers
 
     def __init__(self, weight: Tensor, iterations: int):
         super().__init__()
@@ -32,6 +36,8 @@ class SpectralNorm(nn.Module):
 
     def forward(self, weight: Tensor) -> Tensor:
         """A kernel (outputs, inputs, ...) -> the same shape."""
+        if self.ahead is not None:
+            return self.ahead
         matrix = weight.flatten(1)
         with torch.autocast(weight.device.type, enabled=False):  # in bfloat16 σ would be off by up to 1 %
             if self.training:
@@ -40,16 +46,57 @@ class SpectralNorm(nn.Module):
                 self.right.copy_(right)
             else:
                 left, right = self.left.clone(), self.right.clone()  # the buffers change before the backward pass
-            return weight / (left @ matrix @ right)
+            return weight / singular_value(matrix, left, right)
+
+
+class Together:
+    """Layers whose weights have one shape as matrices, normalized together before each pass of the network in training.
+
+    One batched product then does for K layers what takes a small kernel for each. A forward pass of a part of the
+    network alone, such as `features`, normalizes each layer when it comes to it.
+    """
+
+    def __init__(self, layers: list[Any]):
+        self.layers = layers  # torch's ParametrizationList each
+
+    def normalize(self, network: nn.Module, arguments: Any) -> None:
+        """Called before the network's forward pass."""
+        if not network.training:
+            return
+        norms, weights = [layer[0] for layer in self.layers], [layer.original for layer in self.layers]
+        with torch.autocast(weights[0].device.type, enabled=False):
+            matrices = torch.stack([weight.flatten(1) for weight in weights])
+            start = torch.stack([norm.right for norm in norms])
+            left, right = power_method(matrices, start, norms[0].iterations)
+            sigmas = singular_value(matrices, left, right)
+            for norm, weight, *own, sigma in zip(norms, weights, left, right, sigmas, strict=True):
+                norm.left.copy_(own[0])
+                norm.right.copy_(own[1])
+                norm.ahead = weight / sigma
+
+    def forget(self, network: nn.Module, arguments: Any, outputs: Any) -> None:
+        """Called after it."""
+        for layer in self.layers:
+            layer[0].ahead = None
 
 
 @torch.no_grad()
 def power_method(matrix: Tensor, right: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
-    """The singular vectors (outputs,) and (inputs,) of a matrix (outputs, inputs), starting from the right one."""
+    """The singular vectors (..., outputs) and (..., inputs) of matrices (..., outputs, inputs), from the right one."""
     for _ in range(iterations):
-        left = F.normalize(matrix @ right, dim=0)
-        right = F.normalize(matrix.mT @ left, dim=0)
+        left = F.normalize(product(matrix, right), dim=-1)
+        right = F.normalize(product(matrix.mT, left), dim=-1)
     return left, right
+
+
+def singular_value(matrix: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """leftᵀ matrix right, (...,)."""
+    return torch.linalg.vecdot(left, product(matrix, right))
+
+
+def product(matrix: Tensor, vector: Tensor) -> Tensor:
+    """(..., outputs, inputs) and (..., inputs) -> (..., outputs)."""
+    return matrix @ vector if vector.ndim == 1 else (matrix @ vector.unsqueeze(-1)).squeeze(-1)
 
 
 def spectral_norm(network: nn.Module, *, iterations: Annotated[int, Ge(1)]) -> nn.Module:
@@ -57,7 +104,15 @@ def spectral_norm(network: nn.Module, *, iterations: Annotated[int, Ge(1)]) -> n
 
     Kernels of transposed convolutions are (inputs, outputs, ...): theirs is taken of that matrix, as torch does not.
     """
+    of_shape: dict[torch.Size, list[Any]] = defaultdict(list)
     for module in list(network.modules()):
         if isinstance(module, nn.Linear | nn.Embedding | nn.modules.conv._ConvNd):
+            shape = module.weight.flatten(1).shape
             parametrize.register_parametrization(module, "weight", SpectralNorm(module.weight, iterations))
+            of_shape[shape].append(module.parametrizations["weight"])  # type: ignore[index]
+    for layers in of_shape.values():
+        if len(layers) >= WORTHWHILE:
+            together = Together(layers)
+            network.register_forward_pre_hook(together.normalize)
+            network.register_forward_hook(together.forget, always_call=True)
     return network

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from gan_runner.regularizers.spectral_norm import SpectralNorm, spectral_norm
+from gan_runner.torch_utils.stacked_network import StackedNetwork
 from tests.helpers.networks import floats, small_network
 
 
@@ -195,3 +196,61 @@ def test_spectral_norm_under_autocast_is_in_float32():
             layer(floats(2, 64))
         weight = layer.weight
     assert singular_value(weight) == pytest.approx(1, abs=2e-4)
+
+
+class EqualLayers(nn.Sequential):
+    """Samples (N, 6) -> (N, 6), as a discriminator is called."""
+
+    def __init__(self) -> None:
+        super().__init__(*(nn.Linear(6, 6) for _ in range(4)))
+
+    def forward(self, samples: Tensor, labels: Tensor | None = None) -> Tensor:
+        return super().forward(samples)
+
+
+def equal_layers(seed: int = 0) -> nn.Module:
+    """Layers of one shape, normalized."""
+    torch.manual_seed(seed)
+    return spectral_norm(EqualLayers(), iterations=2)
+
+
+@pytest.mark.parametrize("is_copied", [False, True])
+def test_layers_of_one_shape_together(is_copied):
+    """The same as one by one: values, gradients and buffers, in training and after it."""
+    together, single = equal_layers(), equal_layers()
+    if is_copied:  # its hooks are about its own layers
+        together = copy.deepcopy(together)
+    single._forward_pre_hooks.clear()
+    assert len(together._forward_pre_hooks) == 1
+    for step in range(3):
+        for network in (together, single):
+            network.zero_grad()
+            inputs = floats(3, 6, seed=step).requires_grad_()
+            (slope,) = torch.autograd.grad(network(inputs).square().sum(), inputs, create_graph=True)
+            slope.square().sum().backward()
+        for one, other in zip(together.parameters(), single.parameters(), strict=True):
+            torch.testing.assert_close(one.grad, other.grad)
+        torch.testing.assert_close(buffers(together), buffers(single))
+    assert not any(getattr(module, "ahead", None) is not None for module in together.modules())
+    torch.testing.assert_close(together.eval()(inputs), single.eval()(inputs))
+
+
+def test_a_pass_that_fails_leaves_no_weights_behind():
+    network = equal_layers()
+    with pytest.raises(RuntimeError):
+        network(floats(3, 7))
+    assert not any(getattr(module, "ahead", None) is not None for module in network.modules())
+
+
+def test_stacked_layers_of_one_shape():
+    networks, alone = ([equal_layers(seed) for seed in range(3)] for _ in range(2))
+    inputs, stacked = floats(3, 5, 6), StackedNetwork(networks)
+    outputs = stacked(inputs)
+    outputs.square().sum().backward()
+    for run, network in enumerate(alone):
+        expected = network(inputs[run])
+        torch.testing.assert_close(outputs[run], expected)
+        expected.square().sum().backward()
+        torch.testing.assert_close(buffers(networks[run]), buffers(network))
+    for parameter, *parts in zip(stacked.parameters(), *(network.parameters() for network in alone), strict=True):
+        torch.testing.assert_close(parameter.grad, torch.stack([part.grad for part in parts]))
