@@ -76,26 +76,42 @@ class Frechet(FeatureMetric):
         ]
 
     def __call__(self, view: EvaluationView) -> dict[str, float]:
-        ours = moments(view.seen[0][: self.samples])
-        return {"distance": frechet(ours, view.moments_of_real(self.real_samples))}
+        assert view.network is not None, "the metric needs features"
+        device = view.network.device
+        ours = moments(view.seen[0][: self.samples], device)
+        return {"distance": frechet(ours, view.moments_of_real(self.real_samples), device)}
 
 
-def moments(features: Tensor) -> Moments:
-    """Mean (F,) and covariance (F, F), by N - 1, of features (N, F), in float64."""
-    mean = features.mean(0, dtype=torch.float64)
-    covariance = torch.zeros(len(mean), len(mean), dtype=torch.float64)
+def moments(features: Tensor, device: torch.device) -> Moments:
+    """Mean (F,) and covariance (F, F), by N - 1, of features (N, F), in float64; computed on the device if it can."""
+    device = with_float64(device)
+    mean = features.mean(0, dtype=torch.float64).to(device)
+    covariance = torch.zeros(len(mean), len(mean), dtype=torch.float64, device=device)
     for block in features.split(BLOCK):
-        centred = block - mean
+        centred = block.to(device) - mean
         covariance += centred.T @ centred
-    return mean.numpy(), (covariance / (len(features) - 1)).numpy()
+    return mean.cpu(), (covariance / (len(features) - 1)).cpu()
 
 
-def frechet(ours: Moments, theirs: Moments) -> float:
-    """|μ - m|² + tr(Σ + S - 2 (Σ S)^1/2)."""
-    from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric
+def frechet(ours: Moments, theirs: Moments, device: torch.device) -> float:
+    """|μ - m|² + tr(Σ + S - 2 (Σ S)^1/2), computed on the device if it can.
 
-    statistics = [{"mu": mean, "sigma": covariance} for mean, covariance in (ours, theirs)]
-    return float(fid_statistics_to_metric(*statistics, verbose=False)[KEY_METRIC_FID])
+    With S = A Aᵀ the product Σ S has the eigenvalues of Aᵀ Σ A, which is symmetric: a fifth of the time that the
+    eigenvalues of Σ S itself take, and none of them comes out complex.
+    """
+    device = with_float64(device)
+    (mean, covariance), (its_mean, its_covariance) = [
+        [each.to(device) for each in moments] for moments in (ours, theirs)
+    ]
+    values, vectors = torch.linalg.eigh(its_covariance)
+    root = vectors * values.clamp(min=0).sqrt()
+    cross = torch.linalg.eigvalsh(root.T @ covariance @ root).clamp(min=0).sqrt().sum()
+    return float((mean - its_mean).square().sum() + covariance.trace() + its_covariance.trace() - 2 * cross)
+
+
+def with_float64(device: torch.device) -> torch.device:
+    """The device, or the CPU where it has no float64."""
+    return torch.device("cpu") if device.type == "mps" else device
 
 
 class KernelDistance(FeatureMetric):

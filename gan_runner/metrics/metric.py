@@ -6,14 +6,13 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from gan_runner.datasets.data import Data
 from gan_runner.features.network import FeatureNetwork
 
-Moments = tuple[np.ndarray, np.ndarray]
-"""Mean (D,) and covariance (D, D), float64."""
+Moments = tuple[Tensor, Tensor]
+"""Mean (D,) and covariance (D, D), float64, on the CPU."""
 
 
 @dataclass(frozen=True, kw_only=True)

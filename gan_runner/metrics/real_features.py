@@ -4,7 +4,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from gan_runner.datasets.data import Data
@@ -29,8 +28,12 @@ class RealFeatures:
 
     def moments(self, before_batch: Callable[[], object], count: int | None) -> Moments:
         """Mean (F,) and covariance (F, F), float64."""
-        found = self.recall("moments", count, before_batch, as_tensors)
-        return found["mean"].numpy(), found["covariance"].numpy()
+
+        def convert(features: Tensor) -> dict[str, Tensor]:
+            return dict(zip(("mean", "covariance"), moments(features, self.network.device), strict=True))
+
+        found = self.recall("moments", count, before_batch, convert)
+        return found["mean"], found["covariance"]
 
     def recall(
         self,
@@ -50,12 +53,6 @@ class RealFeatures:
             is_large = kind == "features" and len(images) > KEPT
             self.memory[kind, count] = compute() if is_large else cached(name, compute)
         return self.memory[kind, count]
-
-
-def as_tensors(features: Tensor) -> dict[str, Tensor]:
-    """The moments of features (N, F), as a file of the cache holds them."""
-    mean, covariance = moments(features)
-    return {"mean": torch.from_numpy(mean), "covariance": torch.from_numpy(covariance)}
 
 
 def real_side(data: Data, features: RealFeatures | None, before_batch: Callable[[], object]) -> dict[str, Any]:

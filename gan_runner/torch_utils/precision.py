@@ -19,11 +19,17 @@ NOT_DETERMINISTIC = r"(?s).*\bdeterministic\b"
 def arithmetic(*, tf32: bool, is_deterministic: bool, say: Callable[[str], None]) -> Iterator[None]:
     """What a run's settings say of its arithmetic, while the context lasts: see `tensor_cores` and `deterministic`.
 
-    Both hold for the whole process, and are put back in the end. So contexts must nest: runs that are trained as one
-    program have one for all.
+    Unless it is to be deterministic, cuDNN tries its algorithms at the first convolution of each shape, and takes the
+    fastest; a run has few shapes. All of this holds for the whole process, and is put back in the end. So contexts must
+    nest: runs that are trained as one program have one for all.
     """
-    with deterministic(is_deterministic, say), tensor_cores(tf32):
-        yield
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = not is_deterministic
+    try:
+        with deterministic(is_deterministic, say), tensor_cores(tf32):
+            yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 @contextmanager

@@ -20,6 +20,8 @@ from gan_runner.metrics.transport import wasserstein
 from gan_runner.storage import cache
 from tests.metrics.test_metrics import build, random_network
 
+CPU = torch.device("cpu")
+
 
 def images(held_out: float) -> Data:
     return digits(held_out=held_out, image_size=None, channels=None, normalization="unit", flip=False, seed=0)
@@ -45,8 +47,8 @@ def test_held_out_images_against_training_images():
     }  # fmt: skip
 
     def distance(some: Tensor) -> float:
-        ours, theirs = (moments(network.look(each)[0]) for each in (some, data.training(None)[0]))
-        return frechet(ours, theirs)
+        ours, theirs = (moments(network.look(each)[0], CPU) for each in (some, data.training(None)[0]))
+        return frechet(ours, theirs, CPU)
 
     unseen = data.unseen(None)
     assert unseen is not None

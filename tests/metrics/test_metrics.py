@@ -15,6 +15,7 @@ import torch.nn.functional as F
 import yaml
 from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
+from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric
 
 from gan_runner.config.check import check_arguments
 from gan_runner.config.instantiate import resolve
@@ -91,7 +92,7 @@ def view_of(
         generated=generated,
         labels=labels,
         features_of_real=features,
-        moments_of_real=lambda count: moments(features(count)),
+        moments_of_real=lambda count: moments(features(count), torch.device("cpu")),
     )
 
 
@@ -317,24 +318,30 @@ def test_modes_of_stacked_images() -> None:
 # --- distances of features --------------------------------------------------------------------------------------------
 
 
+def distance_of(ours: tuple[Any, Any], theirs: tuple[Any, Any]) -> float:
+    """Of means and covariances as numpy has them."""
+    one, other = [tuple(torch.from_numpy(each) for each in moments) for moments in (ours, theirs)]
+    return frechet(one, other, torch.device("cpu"))  # type: ignore[arg-type]
+
+
 def test_frechet_of_two_gaussians() -> None:
-    """With commuting covariances it is |μ - m|² + Σ (s - t)²; in general, Gelbrich's formula by a symmetric root."""
+    """With commuting covariances it is |μ - m|² + Σ (s - t)²; in general, what torch-fidelity makes of Σ S."""
     ours = np.array([1.0, 2.0]), np.diag([4.0, 9.0])
     theirs = np.array([0.0, 4.0]), np.diag([1.0, 1.0])
-    assert frechet(ours, theirs) == pytest.approx(1 + 4 + 1 + 4)
+    assert distance_of(ours, theirs) == pytest.approx(1 + 4 + 1 + 4)
     rng = np.random.default_rng(0)
-    (a, s), (b, t) = [(rng.normal(size=5), np.cov(rng.normal(size=(5, 20)))) for _ in range(2)]
-    values, vectors = np.linalg.eigh(s)
-    root = vectors @ np.diag(np.sqrt(values)) @ vectors.T
-    cross = np.sqrt(np.linalg.eigvalsh(root @ t @ root)).sum()
-    assert frechet((a, s), (b, t)) == pytest.approx((a - b) @ (a - b) + np.trace(s) + np.trace(t) - 2 * cross)
-    assert frechet((a, s), (a, s)) == pytest.approx(0, abs=1e-6)
+    for samples in (200, 20):  # in the end fewer than dimensions, and covariances that are singular
+        one, other = [(rng.normal(size=50), np.cov(rng.normal(size=(50, samples)))) for _ in range(2)]
+        statistics = [{"mu": mean, "sigma": covariance} for mean, covariance in (one, other)]
+        expected = fid_statistics_to_metric(*statistics, verbose=False)[KEY_METRIC_FID]
+        assert distance_of(one, other) == pytest.approx(float(expected), rel=1e-6)
+    assert distance_of(one, one) == pytest.approx(0, abs=1e-6)
 
 
 def test_moments_block_by_block() -> None:
     features = 100 + torch.randn(2500, 3, generator=torch.Generator().manual_seed(0))
-    mean, covariance = moments(features)
-    assert mean.dtype == covariance.dtype == np.float64
+    mean, covariance = moments(features, torch.device("cpu"))
+    assert mean.dtype == covariance.dtype == torch.float64
     np.testing.assert_allclose(mean, features.double().mean(0), rtol=1e-12)
     np.testing.assert_allclose(covariance, np.cov(features.double().numpy(), rowvar=False), rtol=1e-9)
 

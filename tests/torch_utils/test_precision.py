@@ -31,6 +31,7 @@ def settings() -> tuple[Any, ...]:
         torch.is_deterministic_algorithms_warn_only_enabled(),
         options.fill_uninitialized_memory,
         warnings.showwarning,
+        torch.backends.cudnn.benchmark,
         *(backend.fp32_precision for backend in FACTORS),
     )
 
@@ -42,6 +43,7 @@ def test_an_arithmetic_holds_and_is_put_back(tf32, is_deterministic):
     with arithmetic(tf32=tf32, is_deterministic=is_deterministic, say=print):
         assert factors() == ("tf32" if tf32 else "ieee")
         assert torch.are_deterministic_algorithms_enabled() == is_deterministic
+        assert torch.backends.cudnn.benchmark != is_deterministic
         options: Any = torch.utils.deterministic
         assert options.fill_uninitialized_memory != is_deterministic  # nothing reads it, and it costs a kernel
         with tensor_cores(not tf32):
