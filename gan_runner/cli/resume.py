@@ -68,7 +68,7 @@ def resume_sweep(options: argparse.Namespace) -> None:
     if options.batched:
         from gan_runner.sweeps.batched_launcher import MAX_GROUP, run_batched
 
-        launch = Launch(run_batched, max_group=MAX_GROUP)
+        launch = Launch(run_batched, max_group=MAX_GROUP, stack="auto")
     if options.processes:
         launch = Launch(run_in_processes, processes=options.processes, threads=None)
     with Sweep(options.directory) as sweep:

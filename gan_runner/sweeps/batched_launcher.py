@@ -1,15 +1,17 @@
 """Jobs that differ only in numbers, trained as one program."""
 
 import contextlib
+import hashlib
 import json
 import math
+import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,8 +19,10 @@ from torch import Tensor
 from gan_runner.config.check import load_settings
 from gan_runner.config.errors import ConfigError, out_of_memory
 from gan_runner.config.keys import find_key, without_keys
+from gan_runner.config.schema import Settings
 from gan_runner.datasets.data import Data
 from gan_runner.games.adversarial import Adversarial
+from gan_runner.games.cuda_graph import WARM_UP
 from gan_runner.games.game import Game
 from gan_runner.games.stacked_game import StackedGame, why_different, why_not_stackable
 from gan_runner.runs.build import arithmetic_of, build, choose_device, load_data, place_data
@@ -26,6 +30,7 @@ from gan_runner.runs.loop import TrainingLoop, Wanted, WantedNumbers, WantedStep
 from gan_runner.runs.recorder import read_at_once
 from gan_runner.runs.run import PreparedRun, stepper, supervised_loop
 from gan_runner.runs.signals import Interrupted, StopRequest
+from gan_runner.storage.atomic_files import write_bytes
 from gan_runner.sweeps.launchers import run_sequentially, terminated_by_exit
 from gan_runner.sweeps.sweep import (
     DONE,
@@ -41,7 +46,13 @@ from gan_runner.sweeps.sweep import (
 )
 from gan_runner.torch_utils.precision import tensor_cores
 
+Stack = Literal["auto", "always"]
+
+STACKING = "stacking.json"  # in the sweep's directory: what a step took, for each structure
 MAX_GROUP = 64  # jobs at once, if memory and files suffice
+MOST_TIMED = 16  # jobs whose steps are timed together,
+LEAST_TIMED = 10  # for so many steps after the warm-up,
+MOST_SECONDS = 20.0  # or fewer, if these have gone
 TRIAL_SAMPLES = 8  # in a batch of the trial
 FILES_OF_A_RUN = 8  # open at once: the logs, the lock, what is just written
 SECONDS_BETWEEN_LINES = 10.0
@@ -86,9 +97,10 @@ class GroupMember(NamedTuple):
 # --- which jobs go together -------------------------------------------------------------------------------------------
 
 
-def run_batched(sweep: Sweep, jobs: list[Job], trust: list[str], *, max_group: int) -> None:
+def run_batched(sweep: Sweep, jobs: list[Job], trust: list[str], *, max_group: int, stack: Stack) -> None:
     """Jobs of one structure as one program, in groups that fit into memory; what cannot be stacked one by one.
 
+    With `stack` "auto" those too that take less time one by one, as a trial says; "always" asks for none.
     A signal ends the sweep, with all jobs of the group saved, by SystemExit.
     """
     settings = load_settings(jobs[0].config)  # where it trains, and what streams, is the same for all
@@ -106,7 +118,10 @@ def run_batched(sweep: Sweep, jobs: list[Job], trust: list[str], *, max_group: i
     with terminated_by_exit():
         for same in grouped(jobs, lambda job: (structure(job.config), steps_done(sweep, job))):
             reason, size = batch.trial(same)
-            waiting = [] if reason else chunks(same, min(size, max_group))
+            size = min(size, max_group)
+            if not reason and size > 1 and stack == "auto":
+                reason = batch.why_slower(same, size)
+            waiting = [] if reason else chunks(same, size)
             if reason:
                 alone += batch.aside(same, reason)
             while waiting:
@@ -201,6 +216,52 @@ class BatchedSweep:
             return reason, max(1, min(int(room), files_at_once()))
         return "none of its structure can be built", 1
 
+    def why_slower(self, jobs: list[Job], size: int) -> str | None:
+        """Why jobs that can be stacked are not to be: they take longer. None if they do not.
+
+        A few steps of both ways are timed, once for a structure: a sweep that goes on keeps to what it began with.
+        """
+        path, key = self.sweep.directory / STACKING, hashlib.sha256(structure(jobs[0].config).encode()).hexdigest()[:16]
+        measured: dict[str, dict[str, float]] = json.loads(path.read_text()) if path.exists() else {}
+        if key not in measured:
+            measured[key] = self.time_both([job for job in jobs if self.can_be_built(job)][: min(size, MOST_TIMED)])
+            write_bytes(path, json.dumps(measured, indent=2).encode())
+        alone, together = (f"{1000 * measured[key][way]:.3g} ms" for way in ("alone", "together"))
+        is_slower = measured[key]["together"] > measured[key]["alone"]
+        print(
+            f"a step of one run takes {alone} alone and {together} in a stack of {measured[key]['runs']:.0f}",
+            flush=True,
+        )
+        return "stacked they take longer; hydra.launcher.stack=always stacks them all the same" if is_slower else None
+
+    def can_be_built(self, job: Job) -> bool:
+        """Whether a job's run can; one that cannot fails when its turn comes."""
+        try:
+            self.small_game(job.config)
+        except ConfigError:
+            return False
+        return True
+
+    def time_both(self, jobs: list[Job]) -> dict[str, float]:
+        """The median seconds of a run's step, `alone` and `together` with as many as there are jobs, timed in turn."""
+        settings = load_settings(jobs[0].config)
+        with arithmetic_of(settings, ignore):
+            games = [build(job.config, self.trust, self.data.of(job.config)).game for job in [jobs[0], *jobs]]
+            together = stacked(games[1:], settings, ignore)
+            ways = {"alone": stepper(games[0], settings, ignore), "together": together.take_step}
+            times: dict[str, list[float]] = {name: [] for name in ways}
+            begun = time.perf_counter()
+            for step in range(WARM_UP + 2 + LEAST_TIMED):
+                for name, take_step in ways.items():
+                    start = time.perf_counter()
+                    take_step(step)
+                    synchronize(games[0].randomness.device)
+                    times[name].append(time.perf_counter() - start)
+                if step >= 2 and time.perf_counter() - begun > MOST_SECONDS:
+                    break
+        seconds = {name: statistics.median(found[len(found) // 2 :]) for name, found in times.items()}
+        return {"alone": seconds["alone"], "together": seconds["together"] / len(jobs), "runs": len(jobs)}
+
     def small_game(self, config: dict[str, Any]) -> Game:
         """A job's game, whose turns are short, and whose numbers are exact enough to be compared."""
         game = build(config | {"precision": "fp32"}, self.trust, self.data.of(config)).game
@@ -224,6 +285,23 @@ class BatchedSweep:
                 return group.run()
         finally:
             empty_cache()
+
+
+def stacked(games: list[Game], settings: Settings, say: Callable[[str], None]) -> StackedGame:
+    """The games as one, whose steps are CUDA graphs where there can be some."""
+    together = StackedGame(games)
+    together.take_step = stepper(together.game, settings, say)
+    return together
+
+
+def ignore(line: str) -> None:
+    """Say nothing: it will be said when the run takes its steps."""
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until a device has done what it was given."""
+    if device.type != "cpu":
+        torch.get_device_module(device).synchronize()
 
 
 def try_out(alone: list[Game], stacked: list[Game]) -> tuple[str | None, float]:
@@ -352,10 +430,10 @@ class Group:
         step = Counter(wanted.values()).most_common(1)[0][0]
         if others := [member for member in self.members if wanted[id(member)] != step]:
             self.part(others, "its checkpoint is of another step than those of the others")
-        together = None
+        together, built = None, self.members[0].prepared.built
         while self.members:
             try:
-                together = together or self.stacked()
+                together = together or stacked([member.game for member in self.members], built.settings, self.note)
                 values = together.step(step.number, is_logged=step.is_logged)
             except Exception as error:
                 together = None
@@ -375,12 +453,6 @@ class Group:
             if len(self.members) < count:
                 together = None  # the others are stacked anew
         return None
-
-    def stacked(self) -> StackedGame:
-        """The games of all members as one."""
-        together = StackedGame([member.game for member in self.members])
-        together.take_step = stepper(together.game, self.members[0].prepared.built.settings, self.note)
-        return together
 
     def note(self, line: str) -> None:
         """Say what concerns all runs on the terminal, and in the log of each."""

@@ -159,7 +159,7 @@ RING = [
     *MLP, "dataset=ring", "model.latent_size=4", "batch_size=8", "sample_count=4", "device=cpu", "metric=none",
     "steps=6", "log_every=2", "sample_every=3", "checkpoint_every=3",
 ]  # fmt: skip
-SWEEP = ["-m", *RING, "hydra/launcher=batched", "sweep=s"]
+SWEEP = ["-m", *RING, "hydra/launcher=batched", "hydra.launcher.stack=always", "sweep=s"]
 ROOT = Path("outputs/sweeps/s")
 WEIGHT = "regularizer.gradient_penalty.weight"
 
@@ -289,6 +289,37 @@ def test_an_interrupted_group_goes_on(run_cli, monkeypatch, during_evaluation):
     assert run_cli(*SWEEP[:-1], *words, "sweep=whole")[0] == 0
     for name in statuses():
         assert metrics(ROOT / name) == approximately(metrics(Path("outputs/sweeps/whole") / name))
+
+
+def test_stacked_only_where_it_saves_time(run_cli, monkeypatch):
+    """What a trial has found is kept, and a sweep that goes on keeps to it."""
+    words = [*SWEEP, "hydra.launcher.stack=auto", "steps=2"]
+    timed: list[int] = []
+
+    def time_both(self, jobs):
+        timed.append(len(jobs))
+        return {"alone": 0.002, "together": 0.003, "runs": len(jobs)}
+
+    with monkeypatch.context() as patched:
+        patched.setattr(BatchedSweep, "time_both", time_both)
+        code, out, error = run_cli(*words, "seed=0,1,2")
+        assert code == 0, error
+        assert "2 ms alone and 3 ms in a stack of 3" in out
+        assert out.count("one by one: stacked they take longer; hydra.launcher.stack=always") == 3
+        assert timed == [3]
+        assert "one by one" in run_cli(*words, "seed=0,1,2,3,4")[1]
+        assert timed == [3]
+        assert "2 jobs as one program" in run_cli(*words, "seed=0,1,2,3,4,5,6", "hydra.launcher.stack=always")[1]
+
+    def quick(self, jobs):
+        found = really_time_both(self, jobs)
+        assert min(found["alone"], found["together"]) > 0
+        return found | {"together": found["alone"] / 2}
+
+    really_time_both = BatchedSweep.time_both
+    monkeypatch.setattr(BatchedSweep, "time_both", quick)
+    assert "2 jobs as one program" in run_cli(*words, "seed=0,1", "sweep=t")[1]
+    refusal(run_cli(*words, "seed=0,1", "hydra.launcher.stack=never"), "hydra.launcher.stack=never")
 
 
 def test_one_transfer_a_log_point(run_cli, monkeypatch):

@@ -88,10 +88,10 @@ class PoolLauncher(ComposedLauncher):
 
 
 class BatchedLauncher(ComposedLauncher):
-    """Jobs that differ only in numbers as one program, so many at once at most."""
+    """Jobs that differ only in numbers as one program, so many at once at most; `stack` is auto or always."""
 
-    def __init__(self, max_group: int | None):
-        self.max_group = max_group
+    def __init__(self, max_group: int | None, stack: Any):
+        self.max_group, self.stack = max_group, stack
 
     def of_composed_jobs(self) -> Any:
         """A launch of stacked jobs. Raises ConfigError for a group size that is no whole number from 1."""
@@ -102,7 +102,9 @@ class BatchedLauncher(ComposedLauncher):
         max_group = MAX_GROUP if self.max_group is None else self.max_group
         if type(max_group) is not int or max_group < 1:
             raise ConfigError(f"hydra.launcher.max_group={max_group}: must be a whole number from 1")
-        return Launch(run_batched, max_group=max_group)
+        if self.stack not in ("auto", "always"):
+            raise ConfigError(f"hydra.launcher.stack={self.stack}: must be auto (where it saves time) or always")
+        return Launch(run_batched, max_group=max_group, stack=self.stack)
 
 
 SEARCH = {
@@ -116,10 +118,16 @@ SEARCH = {
     "batch": None,  # trials drawn at once; None: as many as the launcher runs at once
 }
 
+BATCHED = {
+    "_target_": f"{__name__}.BatchedLauncher",
+    "max_group": None,  # jobs at once; None: 64, if memory suffices
+    "stack": "auto",  # auto: only jobs that take less time so than one by one; always
+}
+
 for group, name, node in (
     ("hydra/sweeper", "grid", {"_target_": f"{__name__}.GridSweeper", "params": None}),
     ("hydra/sweeper", "search", SEARCH),
     ("hydra/launcher", "pool", {"_target_": f"{__name__}.PoolLauncher", "processes": None, "threads": None}),
-    ("hydra/launcher", "batched", {"_target_": f"{__name__}.BatchedLauncher", "max_group": None}),
+    ("hydra/launcher", "batched", BATCHED),
 ):
     ConfigStore.instance().store(group=group, name=name, node=node, provider="gan_runner")
