@@ -1,5 +1,6 @@
 """A player: a network, the named terms that it minimises, and how it learns."""
 
+import functools
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -59,7 +60,7 @@ class Player:
             summands.append(self.terms[name](view, step))
         if self.closure and self.closure.is_logged and is_first:
             self.closure.values |= view.logged()
-        return torch.stack(summands).sum(0)
+        return functools.reduce(torch.add, summands)
 
     def learn(
         self, objective: Callable[[], Tensor], step: int, *, is_logged: bool = False, others: Sequence[nn.Module] = ()
@@ -136,8 +137,9 @@ class Closure:
                 entered.enter_context(self.again())
             if not wants_gradient:
                 entered.enter_context(frozen(self.player.parameters))
-            # The sum is over the runs, if any, which share no weights.
-            value = self.objective().sum()
+            value = self.objective()
+            if value.ndim:  # over the runs, which share no weights
+                value = value.sum()
         if wants_gradient:
             # Only towards the own weights: not to the samples, which require grad where a penalty differentiates there.
             value.backward(inputs=self.player.parameters)

@@ -57,7 +57,8 @@ class Term(nn.Module):
             raise ValueError("a loss or penalty returns one value per sample, (N,), and was reduced to one number")
         value = values.mean(-1)
         self.value = value.detach()
-        return self.weight_at(step) * self.every * value
+        factor = self.weight_at(step) * self.every
+        return value if isinstance(factor, float) and factor == 1 else factor * value
 
     def logged(self, tag: str, step: int) -> dict[str, Tensor]:
         """The last unweighted value, the weight in force, and what the term remembers: (...,) each."""

@@ -51,6 +51,8 @@ class MovingAverage:
         self.rate: Callable[[int], float | Tensor] = half_life  # a CUDA graph reads it from a tensor
         self.weights: list[Tensor] = list(network.parameters())
         self.source_weights: list[Tensor] = list(source.parameters())
+        modules = zip(network.modules(), source.modules(), strict=True)
+        self.buffers = [(own._buffers, its._buffers) for own, its in modules if own._buffers]
 
     @classmethod
     def of(cls, source: nn.Module, half_life: HalfLife) -> Self:
@@ -64,8 +66,10 @@ class MovingAverage:
         # torch takes one number, or a tensor for every weight.
         rates: Any = [rate] * len(self.weights) if isinstance(rate, Tensor) else rate
         torch._foreach_lerp_(self.weights, self.source_weights, rates)
-        for average, buffer in zip(self.network.buffers(), self.source.buffers(), strict=True):
-            average.copy_(buffer)
+        for average, source in self.buffers:
+            for name, buffer in source.items():
+                if buffer is not None and (own := average[name]) is not None:
+                    own.copy_(buffer)
 
 
 def has_batch_statistics(network: nn.Module) -> bool:
