@@ -19,7 +19,7 @@ from tests.gpu.record import Record
 from tests.helpers import compose
 from tests.helpers.taped import taped
 
-CPU = torch.device("cpu")
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
 HOLDS = "import json, sys; json.dump({'values': {'x': 1}, 'notes': ['seen'], 'failures': []}, open(sys.argv[1], 'w'))"
 FAILS = "import json, sys; json.dump({'failures': ['3 is not 4']}, open(sys.argv[1], 'w')); sys.exit(1)"
 RAISES = "print('before'); raise RuntimeError('CUDA error: an illegal memory access was encountered')"
@@ -165,6 +165,18 @@ def test_steps_from_tapes_are_eager_ones(precision: str) -> None:
     assert record.values["state differs by"] <= correctness.TOLERANCE[precision]
 
 
+def test_on_a_gpu_what_waits_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+    modes: list[str] = []
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", modes.append)
+
+    def step() -> None:
+        raise ValueError(f"in mode {modes[-1]}")
+
+    with pytest.raises(ValueError, match="in mode error"), correctness.no_waiting(GPU):
+        step()
+    assert modes == ["error", "default"]
+
+
 @pytest.mark.usefixtures("few_steps")
 def test_another_state_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     def changed(game, say):
@@ -267,6 +279,35 @@ def test_the_seconds_of_a_step() -> None:
     seconds = timings.seconds_of(step, CPU)
     assert 0.009 < seconds < 0.1
     assert next(steps) >= timings.BLOCKS
+
+
+def test_a_gpu_is_timed_by_its_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each step takes a GPU 5 ms, however soon the host has told it."""
+    steps = itertools.count()
+
+    class Event:
+        def __init__(self, *, enable_timing: bool):
+            assert enable_timing
+
+        def record(self) -> None:
+            self.at = next(steps)
+
+        def elapsed_time(self, other: "Event") -> float:
+            return 5.0 * (other.at - self.at - 1)
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    waited: list[torch.device] = []
+    monkeypatch.setattr(timings, "synchronize", waited.append)
+    assert timings.timed(lambda: next(steps), 20, GPU) == pytest.approx(0.005)
+    assert waited == [GPU, GPU]
+    monkeypatch.setattr(timings, "profiled", lambda *_: ([{"name": "gemm", "count": 3.0, "microseconds": 9.0}], 0.004))
+    memory = {"memory_allocated": 1 * 2**20, "max_memory_allocated": 4 * 2**20}
+    for name in ("empty_cache", "reset_peak_memory_stats", *memory):
+        monkeypatch.setattr(torch.cuda, name, lambda *_, name=name: memory.get(name))
+    found = timings.measured(lambda: lambda: next(steps), GPU)
+    assert found["milliseconds"] == pytest.approx(5)
+    assert found["busy"] == pytest.approx(0.8)
+    assert (found["peak MiB"], found["kernels of a step"]) == (3, 3)
 
 
 def test_each_process_has_its_share_of_the_cores(tmp_path: Path) -> None:

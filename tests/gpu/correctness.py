@@ -292,14 +292,17 @@ def failed_capture(device: torch.device, record: Record) -> None:
             if device.type == "cuda":
                 gc.collect()
                 torch.cuda.empty_cache()
-        record.values["MiB left after failures"] = allocated(device)
+        record.values |= memory(device, "after failures")
         captured_is_eager(config, device, record)  # on the memory that was given back
         gc.collect()
         if device.type == "cuda":
             torch.cuda.empty_cache()
-        record.values["MiB left in the end"] = allocated(device)
+        record.values |= memory(device, "in the end")
 
 
-def allocated(device: torch.device) -> float:
-    """Memory of a GPU that tensors hold, in MiB."""
-    return torch.cuda.memory_allocated(device) / 2**20 if device.type == "cuda" else 0.0
+def memory(device: torch.device, when: str) -> dict[str, float]:
+    """Memory of a GPU that tensors hold, and that PyTorch holds for them, in MiB."""
+    if device.type != "cuda":
+        return {}
+    held, reserved = torch.cuda.memory_allocated(device), torch.cuda.memory_reserved(device)
+    return {f"MiB held {when}": held / 2**20, f"MiB reserved {when}": reserved / 2**20}
