@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None, make_jobs: Callable[[str, str, str]
     out = (options.out or REPOSITORY / time.strftime("outputs/gpu/%Y-%m-%d-%H-%M-%S.json")).absolute()
     logs = out.with_suffix("")
     logs.mkdir(parents=True, exist_ok=True)
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
     report: dict[str, Any] = {"machine": machine(options.device), "held": False, "parts": {}}
     console.print(", ".join(f"{name} {value}" for name, value in report["machine"].items()), markup=False)
     found: list[Outcome] = []
