@@ -1,6 +1,6 @@
 # `make` lists the targets. All of them install what they need into .venv/, once.
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-all bench lint format types tensorboard clean
+.PHONY: help install train test test-all bench gpu lint format types tensorboard clean
 
 # The newest Python that the project runs on.
 PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
@@ -31,6 +31,9 @@ test-all: lint types ## the same, with the tests that take long
 
 bench: $(INSTALLED) ## speed and memory, side by side with loops written by hand
 	$(BIN)/python -m tests.benchmarks
+
+gpu: $(INSTALLED) ## check a GPU: correctness, the command line, timings; ARGS='timings --out FILE' takes a part
+	$(BIN)/python -m tests.gpu $(ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check

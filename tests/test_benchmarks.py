@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,16 @@ import pytest
 import torch
 from torch import nn
 
+from gan_runner.games.cuda_graph import WARM_UP
+from gan_runner.runs.build import build
+from tests.benchmarks import batched, speed
 from tests.benchmarks.bare import BareLoop
 from tests.benchmarks.naive import NaiveLoop
 from tests.benchmarks.roofline import count_flops
 from tests.benchmarks.speed import LOSSES, Model, set_up, timed
 from tests.benchmarks.timing import peak_of_process
-from tests.helpers import some
+from tests.helpers import compose, some
+from tests.helpers.precision import factors
 
 CPU = torch.device("cpu")
 SMALL = {
@@ -59,6 +64,36 @@ def test_the_options_of_the_bare_loop_change_no_loss(options, loss, tmp_path):
         losses.append(loop.discriminator_loss(real, fake))
         loop.step()
     torch.testing.assert_close(*losses)
+
+
+def test_what_is_built_for_graphs_is_stepped_by_them(monkeypatch):
+    built = build(compose("model=mlp", "dataset=ring", "metric=none", "device=cpu", "batch_size=8"), [])
+    seen: list[int] = []
+    monkeypatch.setattr(speed, "CapturedStep", lambda game, say: seen.append)
+    for capture, expected in ((False, []), (True, list(range(WARM_UP + 3)))):
+        seen.clear()
+        speed.stepper(built._replace(settings=replace(built.settings, capture=capture)))()
+        assert seen == expected
+
+
+def test_steps_are_measured_in_the_arithmetic_of_a_run(monkeypatch):
+    seen: list[str] = []
+
+    def look(*_: object) -> None:
+        seen.append(factors())
+        raise StopIteration
+
+    monkeypatch.setattr(speed, "matrix_rate", lambda *_: 1.0)
+    monkeypatch.setattr(speed, "set_up", look)
+    with pytest.raises(StopIteration):
+        speed.speed(1, "cpu", ["mlp"])
+    assert seen == ["tf32"]
+
+
+def test_few_processes_share_a_gpu(monkeypatch):
+    monkeypatch.setattr(batched, "cores", lambda: 16)
+    assert batched.processes(CPU) == 16
+    assert batched.processes(torch.device("cuda")) == 4
 
 
 def test_flops_are_counted_through_a_double_backward():

@@ -147,6 +147,7 @@ class CapturedStep:
         self.game.average_has_moved()
         recording = self.recordings[active]
         recording.graph.replay()
+        self.set_rates(recording.values)
         return recording.values
 
     def warm_up(self, step: int, batches: list[Batch], is_logged: bool) -> Values:
@@ -182,6 +183,12 @@ class CapturedStep:
             self.recordings.clear()  # their noise comes from the generator as it was
             return
         self.recordings[active] = Recording(graph, values)
+
+    def set_rates(self, values: Values) -> None:
+        """Have a checkpoint find the rates of this step: those of another graph lie in memory that this one uses."""
+        for name, player in self.game.players.items():
+            for group in player.optimizer.param_groups:
+                group["lr"] = values[f"learning_rate/{name}"]
 
     def refuse(self, reason: str) -> None:
         self.is_refused = True

@@ -10,12 +10,16 @@ import torch
 
 from gan_runner.games.game import Game
 from gan_runner.games.stacked_game import StackedGame
-from gan_runner.runs.build import build
+from gan_runner.runs.build import arithmetic_of, build
 from gan_runner.sweeps.launchers import cores
+from tests.benchmarks.roofline import synchronize
+from tests.benchmarks.speed import waited
 from tests.benchmarks.timing import medians
 from tests.helpers import compose
 
 RUNS = 16
+STEPS_ON_GPU = 20  # that are measured together: the host tells a GPU the next one before it has done the last
+PROCESSES_ON_GPU = 4  # each has a context of CUDA, of half a gigabyte
 
 
 def configs(width: int, batch_size: int, *words: str) -> list[dict[str, Any]]:
@@ -32,23 +36,34 @@ def games(found: list[dict[str, Any]]) -> list[Game]:
     return [build(config, []).game for config in found]
 
 
-def in_processes(config: dict[str, Any], seconds: float) -> float:
-    """Steps per second of as many processes as cores, one thread each: the pool at its best."""
+def processes(device: torch.device) -> int:
+    """How many share a device: one for each core, and a few on a GPU."""
+    return min(cores(), PROCESSES_ON_GPU) if device.type == "cuda" else cores()
+
+
+def in_processes(config: dict[str, Any], seconds: float, count: int) -> float:
+    """Steps per second of so many processes, one thread each: the pool at its best."""
     context = multiprocessing.get_context("spawn")
-    with context.Pool(cores()) as pool:
-        pool.map(work, [(config, 0.5)] * cores(), chunksize=1)  # until all are there
-        return sum(pool.map(work, [(config, seconds)] * cores(), chunksize=1))
+    with context.Pool(count) as pool:
+        pool.map(work, [(config, 0.5)] * count, chunksize=1)  # until all are there
+        return sum(pool.map(work, [(config, seconds)] * count, chunksize=1))
 
 
 def work(task: tuple[dict[str, Any], float]) -> float:
     """Steps per second of one run in this process."""
     torch.set_num_threads(1)
     config, seconds = task
-    game, step, start = build(config, []).game, 0, time.perf_counter()
-    while time.perf_counter() - start < seconds:
-        game.step(step)
-        step += 1
-    return step / (time.perf_counter() - start)
+    built = build(config, [])
+    game, device, step = built.game, built.game.randomness.device, 0
+    count = STEPS_ON_GPU if device.type == "cuda" else 1
+    with arithmetic_of(built.settings, print):
+        start = time.perf_counter()
+        while time.perf_counter() - start < seconds:
+            for _ in range(count):
+                game.step(step)
+                step += 1
+            synchronize(device)
+        return step / (time.perf_counter() - start)
 
 
 def main() -> None:
@@ -61,13 +76,18 @@ def main() -> None:
     print(f"{RUNS} penalty weights, mlp on the ring, WGAN-GP, {cores()} cores, {torch.get_num_threads()} threads")
     for width, batch_size in ((64, 64), (128, 256)):
         found = configs(width, batch_size, *options.words)
-        single, together = games(found)[0], StackedGame(games(found))
+        built = build(found[0], [])
+        single, together, device = built.game, StackedGame(games(found)), built.game.randomness.device
         steps = [iter(range(10**9)), iter(range(10**9))]
-        times = medians(
-            {"one by one": lambda: single.step(next(steps[0])), "batched": lambda: together.step(next(steps[1]))},  # noqa: B023
-            options.rounds,
-        )
-        rates = {"one by one": 1 / times["one by one"], "pool": in_processes(found[0], options.seconds)}
+        count = STEPS_ON_GPU if device.type == "cuda" else 1
+        contestants = {
+            "one by one": waited(lambda: single.step(next(steps[0])), count, device),  # noqa: B023
+            "batched": waited(lambda: together.step(next(steps[1])), count, device),  # noqa: B023
+        }
+        with arithmetic_of(built.settings, print):
+            times = {name: seconds / count for name, seconds in medians(contestants, options.rounds).items()}
+        pool = in_processes(found[0], options.seconds, processes(device))
+        rates = {"one by one": 1 / times["one by one"], "pool": pool}
         rates["batched"] = RUNS / times["batched"]
         print(f"\nwidth {width}, batch {batch_size}")
         for name, rate in rates.items():

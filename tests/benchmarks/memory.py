@@ -6,16 +6,17 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from gan_runner.runs.build import choose_device
+from gan_runner.runs.build import arithmetic_of, choose_device
 from tests.benchmarks.bare import BareLoop, Problem
 from tests.benchmarks.naive import NaiveLoop
 from tests.benchmarks.roofline import synchronize
-from tests.benchmarks.speed import LATENTS, MODELS, games, stepper
+from tests.benchmarks.speed import LATENTS, MODELS, runs, stepper
 from tests.benchmarks.timing import peak_of_process
 
 STEPS = 5
@@ -45,19 +46,21 @@ def child(kind: str, device: torch.device, path: Path) -> float:
         module(torch.zeros(2, 3, 8, 8, device=device)).sum().backward()
         torch.optim.Adam(module.parameters()).step()
     else:
-        game = games(MODELS["dcgan"], "wgan_gp", device, path)["runner"]
-        step = stepper(game)
+        built = runs(MODELS["dcgan"], "wgan_gp", device, path)["runner"]
+        settings, step = built.settings, stepper(built)
         if kind != "runner":
+            game: Any = built.game
             problem = Problem.of(game, "wgan_gp", LATENTS, np.load(path))
             loop = BareLoop(problem) if kind == "bare" else NaiveLoop(problem)
             # It has copies of the networks: nothing of the game stays.
             loop.problem = dataclasses.replace(problem, generator=nn.Identity(), discriminator=nn.Identity())
-            del problem
+            del problem, game
             step = loop.step
-        del game
-        for _ in range(STEPS):
-            step()
-        synchronize(device)
+        del built
+        with arithmetic_of(settings, print):
+            for _ in range(STEPS):
+                step()
+            synchronize(device)
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     return peak_of_process()

@@ -4,15 +4,15 @@ import itertools
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from gan_runner.config.errors import ConfigError
 from gan_runner.config.schema import known_keys
-from gan_runner.games.adversarial import Adversarial
-from gan_runner.runs.build import build, choose_device
+from gan_runner.games.cuda_graph import WARM_UP, CapturedStep
+from gan_runner.runs.build import Built, arithmetic_of, build, choose_device
 from tests.benchmarks.bare import BareLoop, Loss, Problem, leanest
 from tests.benchmarks.naive import NaiveLoop
 from tests.benchmarks.roofline import count_flops, matrix_rate, synchronize
@@ -52,7 +52,7 @@ class Setup(NamedTuple):
     lean: dict[str, bool]
 
 
-def games(model: Model, loss: Loss, device: torch.device, path: Path) -> dict[str, Adversarial]:
+def runs(model: Model, loss: Loss, device: torch.device, path: Path) -> dict[str, Built]:
     """The runner in its modes, as far as they go together with the model and the loss."""
     words = [*model.words, *(model.on_cpu if device.type == "cpu" else [])]
     if "dataset=ring" not in words:
@@ -66,25 +66,31 @@ def games(model: Model, loss: Loss, device: torch.device, path: Path) -> dict[st
     found = {}
     for name, own in modes.items():
         try:
-            found[name] = build(compose(*words, *own), []).game
+            found[name] = build(compose(*words, *own), [])
         except ConfigError as error:
             if not name.startswith("bf16"):
                 raise
             print(f"  {model.title}, {loss}, {name}: {error}")
-    return found  # type: ignore[return-value]
+    return found
 
 
-def stepper(game: Adversarial) -> Callable[[], object]:
-    """What takes a game's next step."""
-    numbers = itertools.count()
-    return lambda: game.step(next(numbers))
+def stepper(built: Built) -> Callable[[], object]:
+    """What takes a run's next step; from CUDA graphs, recorded already, if it was built for them."""
+    numbers, game = itertools.count(), built.game
+    if built.settings.capture is not True:
+        return lambda: game.step(next(numbers))
+    captured = CapturedStep(game, say=print)
+    for _ in range(WARM_UP + 2):
+        captured(next(numbers))
+    return lambda: captured(next(numbers))
 
 
 def set_up(model: Model, loss: Loss, device: torch.device, path: Path, *, tune: bool = True) -> Setup:
     """All contestants, of the same start weights."""
-    found = games(model, loss, device, path)
-    images = None if found["runner"].data.centres is not None else np.load(path)
-    problem = Problem.of(found["runner"], loss, LATENTS, images)
+    found = runs(model, loss, device, path)
+    game: Any = found["runner"].game
+    images = None if game.data.centres is not None else np.load(path)
+    problem = Problem.of(game, loss, LATENTS, images)
 
     def measure(loops: Mapping[str, Callable[[], object]]) -> dict[str, float]:
         return timed(loops, device, rounds=2)
@@ -94,7 +100,7 @@ def set_up(model: Model, loss: Loss, device: torch.device, path: Path, *, tune: 
         "naive": NaiveLoop(problem).step,
         "bare": BareLoop(problem, **lean).step,
     }
-    contestants |= {name: stepper(game) for name, game in found.items()}
+    contestants |= {name: stepper(built) for name, built in found.items()}
     flops = count_flops(contestants["runner"])
     return Setup(contestants, flops, lean)
 
@@ -134,12 +140,14 @@ def speed(rounds: int, device_name: str = "auto", models: list[str] | None = Non
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "images.npy"
         np.save(path, np.random.default_rng(0).integers(0, 256, (1000, 3, 32, 32), dtype=np.uint8))
-        modes = list(games(MODELS["mlp"], "hinge", device, path))[1:]
+        first = runs(MODELS["mlp"], "hinge", device, path)
+        modes = list(first)[1:]
         heads = ["naive/runner", "runner/bare", *(f"runner/{mode}" for mode in modes)]
         print(f"{'':<42}{''.join(f'{head:>{width(head)}}' for head in heads)}   GFLOP   GFLOP/s  of rate  bare loop")
         for key, loss in itertools.product(models or MODELS, LOSSES):
-            made = set_up(MODELS[key], loss, device, path)
-            found = timed(made.contestants, device, rounds)
+            with arithmetic_of(first["runner"].settings, print):  # one for all, those by hand too
+                made = set_up(MODELS[key], loss, device, path)
+                found = timed(made.contestants, device, rounds)
             options = ", ".join(name for name, is_on in made.lean.items() if is_on)
             print(
                 f"{MODELS[key].title + ', ' + loss:<32}{1000 * found['runner']:>7.4g} ms{ratios(found, modes)}"

@@ -13,6 +13,7 @@ from gan_runner.config.instantiate import component
 from gan_runner.runs.build import build
 from tests.conformance.cases import FROM_FILES, LOSSES, MLP, POINTS, VAE, assert_trains, node_of, words_of
 from tests.helpers import CONF, compose, options
+from tests.helpers.meta import step_on_meta
 
 # --- what is true of pairs --------------------------------------------------------------------------------------------
 
@@ -105,20 +106,25 @@ SHAPES = {  # of the images of a preset's dataset
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("experiment", options("experiment"))
-def test_every_experiment_trains(experiment: str, tmp_path: Path) -> None:
-    """On images of its own size and channels; the data is another, unless it is generated."""
+def small_preset(experiment: str, folder: Path) -> dict[str, Any]:
+    """A preset on images of its own size and channels; the data is another, unless it is generated."""
     text = (CONF / "experiment" / f"{experiment}.yaml").read_text()
     (dataset,) = re.findall(r"/dataset: (\w+)", text) or ["digits"]
     words = [f"experiment={experiment}", "batch_size=4", "device=cpu", "discriminator_steps=1"]
     if dataset in SHAPES:
-        path = tmp_path / "images.npy"
+        path = folder / "images.npy"
         np.save(path, np.random.default_rng(0).integers(0, 256, (8, *SHAPES[dataset]), dtype=np.uint8))
         words += ["dataset=npy", f"dataset.path={path}"]
     if "/model: resnet" in text or "/model: dcgan" in text:
         words += ["model.generator.width=8", "model.discriminator.width=8"]
     if "generator_batch_size" in text:
         words += ["generator_batch_size=8"]
-    config = compose(*words)
+    return compose(*words)
+
+
+@pytest.mark.parametrize("experiment", options("experiment"))
+def test_every_experiment_trains(experiment: str, tmp_path: Path) -> None:
+    config = small_preset(experiment, tmp_path)
     assert config["steps"] or config["epochs"]
+    step_on_meta(config)  # nor does it need the host
     assert_trains(config)

@@ -55,6 +55,10 @@ def make(words):
     return build(compose(*common, *network, *words), []).game
 
 
+def rates(game):
+    return [float(group["lr"]) for player in game.players.values() for group in player.optimizer.param_groups]
+
+
 def agree(words):
     """The captured steps of a game, each of which did what an eager one does."""
     eager, step = make(words), taped(make(words))
@@ -64,13 +68,14 @@ def agree(words):
             schedule.fill(number)
         expected, found = eager.step(number, is_logged=True), step(number, is_logged=True)
         assert floats(expected) == floats(found), number
+        assert rates(eager) == rates(step.game), number  # a checkpoint has them
         assert floats(eager.judge_held_out()) == floats(step.game.judge_held_out()), number
     for one, other in zip(tensors(eager.state_dict()), tensors(step.game.state_dict()), strict=True):
         assert torch.equal(one, other)
     return step
 
 
-@pytest.mark.parametrize("name", ["remembers", "images"])  # the conformance suite asks every option
+@pytest.mark.parametrize("name", ["remembers", "lazy", "images"])  # the conformance suite asks every option
 def test_replayed_steps_are_those_taken_one_operator_after_another(name):
     step = agree(CONFIGS[name])
     assert len(step.recordings) == len({step.game.active_terms(number) for number in range(WARM_UP, STEPS)})

@@ -14,7 +14,8 @@ from gan_runner.games.view import AdversarialView
 from gan_runner.losses import Hinge
 from gan_runner.runs.build import build
 from tests.helpers import TINY, TINY_MODEL, compose
-from tests.helpers.games import POINTS, build_game, counted, floats, make_game, step_without_sync, take_steps
+from tests.helpers.games import POINTS, build_game, counted, floats, make_game, take_steps
+from tests.helpers.meta import meta_device, step_without_host
 from tests.helpers.runs import differences
 
 
@@ -257,20 +258,43 @@ def test_looking_changes_nothing() -> None:
         ],
     ],
 )
-def test_a_step_never_waits_for_the_device(model: str, overrides: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_needs_nothing_of_the_host(model: str, overrides: list[str]) -> None:
     depth = ["model.generator.depth=1", "model.discriminator.depth=1"] if model == "resnet" else []
-    step_without_sync(make_game(f"model={model}", *TINY_MODEL, *depth, *overrides), monkeypatch)
+    with meta_device():
+        step_without_host(make_game(f"model={model}", *TINY_MODEL, *depth, *overrides))
 
 
-def test_a_loss_that_reads_a_value_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Reading(Hinge):
+WEIGHTS = torch.tensor([1.0, 2.0] * 4)  # of a batch, on the host
+
+NEEDS_THE_HOST: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
+    "a value that is read": (lambda logits: logits * logits.mean().item(), "item"),
+    "a condition": (lambda logits: logits if logits.mean() > 0 else -logits, "item"),
+    "a tensor of the host": (lambda logits: logits * WEIGHTS, "mixes|not on the expected device"),
+    "one without axes": (lambda logits: logits * WEIGHTS[0], "mixes"),
+    "one that is moved": (lambda logits: logits * WEIGHTS.to(logits.device), "mixes"),
+    "one that is copied": (lambda logits: torch.empty_like(logits).copy_(WEIGHTS) + logits, "mixes"),
+    "one that is written": (lambda logits: logits * torch.tensor(2.0, device=logits.device), "copies numbers"),
+    "an index of the host": (lambda logits: logits[torch.arange(8)], "mixes"),
+    "a list for an index": (lambda logits: logits[[7, 6, 5, 4, 3, 2, 1, 0]], "copies numbers"),
+    "a mask": (lambda logits: logits[logits > 0].sum() + logits, "waits for the device"),
+    "noise of the host": (lambda logits: logits + torch.randn(8), "mixes|not on the expected device"),
+    "a decomposition": (lambda logits: logits * torch.linalg.cholesky(logits.diag()).sum(), "waits for the device"),
+}
+
+
+@pytest.mark.parametrize("name", NEEDS_THE_HOST)
+def test_a_loss_that_needs_the_host_is_caught(name: str) -> None:
+    change, message = NEEDS_THE_HOST[name]
+
+    class Changed(Hinge):
         def discriminator(self, view: AdversarialView) -> Tensor:  # type: ignore[override]
-            return super().discriminator(view) * view.real_logits.mean().item()
+            return super().discriminator(view) + change(view.real_logits)
 
-    game = make_game()
-    game.discriminator.terms["loss"].fn = Reading().discriminator
-    with pytest.raises(AssertionError, match="waits for the device"):
-        step_without_sync(game, monkeypatch)
+    with meta_device():
+        game = make_game()
+        game.discriminator.terms["loss"].fn = Changed().discriminator
+        with pytest.raises((AssertionError, RuntimeError), match=message):
+            step_without_host(game)
 
 
 def test_lazy_terms_count_the_updates_of_their_player() -> None:

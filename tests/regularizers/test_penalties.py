@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from gan_runner.config.errors import ConfigError
-from gan_runner.datasets.data import Data
 from gan_runner.losses import BinaryCrossEntropy
 from gan_runner.regularizers import penalties
 from gan_runner.runs.build import build
 from tests.helpers import CONF, compose, options
-from tests.helpers.games import POINTS, make_game, step_without_sync, take_steps
+from tests.helpers.games import POINTS, make_game, take_steps
+from tests.helpers.meta import meta_device, step_without_host
 from tests.helpers.penalties import (
     Curved,
     Given,
@@ -311,8 +311,8 @@ def test_on_lists_only_players_that_the_penalty_speaks_to():
                 assert allowed is None or set(node.get("on", ["discriminator"])) <= set(allowed), name
 
 
-def test_a_step_with_all_of_it_never_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    game = make_game(
+def test_a_step_with_all_of_it_needs_nothing_of_the_host() -> None:
+    words = [
         "model.latent_distribution=truncated_normal",
         "loss=bce",
         "loss.real_label=0.9",
@@ -320,9 +320,9 @@ def test_a_step_with_all_of_it_never_waits_for_the_device(monkeypatch: pytest.Mo
         "lr_schedule@augmentation.input_noise.schedule=linear",
         "regularizer=[value_range,max_norm,output_l1,iterative_gradient_penalty,adversarial_perturbation,"
         "feature_matching,reconstruction,consistency,balanced_consistency]",
-    )
-    step_without_sync(game, monkeypatch)
-    assert isinstance(game.data, Data)
+    ]
+    with meta_device():
+        step_without_host(make_game(*words))
 
 
 @pytest.mark.parametrize("name", ["output_l1", "iterative_gradient_penalty", "adversarial_perturbation",
