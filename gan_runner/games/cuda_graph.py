@@ -140,15 +140,17 @@ class CapturedStep:
         is_new = active not in self.recordings
         if is_new and self.taken > WARM_UP and active in self.warm and not self.is_refused:
             self.record(active, step)
-        if active not in self.recordings:
+        if active in self.recordings:
+            self.game.randomness.start_step(step)
+            self.game.average_has_moved()
+            recording = self.recordings[active]
+            recording.graph.replay()
+            values = recording.values
+        else:
             self.warm.add(active)
-            return self.warm_up(step, batches, is_logged)
-        self.game.randomness.start_step(step)
-        self.game.average_has_moved()
-        recording = self.recordings[active]
-        recording.graph.replay()
-        self.set_rates(recording.values)
-        return recording.values
+            values = self.warm_up(step, batches, is_logged)
+        self.set_rates(step)
+        return values
 
     def warm_up(self, step: int, batches: list[Batch], is_logged: bool) -> Values:
         """A step one operator after another, on the stream that steps are recorded on."""
@@ -184,11 +186,12 @@ class CapturedStep:
             return
         self.recordings[active] = Recording(graph, values)
 
-    def set_rates(self, values: Values) -> None:
-        """Have a checkpoint find the rates of this step: those of another graph lie in memory that this one uses."""
-        for name, player in self.game.players.items():
+    def set_rates(self, step: int) -> None:
+        """Have a checkpoint find the rates of this step as numbers: their tensors are of one graph or another."""
+        for player in self.game.players.values():
+            assert isinstance(player.lr_schedule, DeviceSchedule), "all schedules are"
             for group in player.optimizer.param_groups:
-                group["lr"] = values[f"learning_rate/{name}"]
+                group["lr"] = group["initial_lr"] * player.lr_schedule.schedule(step)
 
     def refuse(self, reason: str) -> None:
         self.is_refused = True

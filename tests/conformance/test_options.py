@@ -18,7 +18,7 @@ from tests.helpers.games import build_game, floats, restore, save, take_steps
 from tests.helpers.meta import step_on_meta
 from tests.helpers.runs import differences
 from tests.helpers.stacked import default_dtype, largest_difference, variants
-from tests.helpers.taped import taped, tensors
+from tests.helpers.taped import state_tensors, taped
 
 # By default every option, and every third where a test is dear; combinations take as long again.
 BY_DEFAULT = list(every_option())
@@ -71,7 +71,7 @@ def test_captured_steps_are_eager_ones(name: str, config: dict[str, Any]) -> Non
             schedule.fill(number)
         expected, found = eager.step(number, is_logged=True), step(number, is_logged=True)
         assert floats(expected) == floats(found), number
-    for one, other in zip(tensors(eager.state_dict()), tensors(step.game.state_dict()), strict=True):
+    for one, other in zip(state_tensors(eager), state_tensors(step.game), strict=True):
         assert torch.equal(one, other)
     active = [step.game.active_terms(number) for number in range(last)]
     assert len(step.recordings) == len(

@@ -16,6 +16,15 @@ def tensors(tree: Any) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
 
 
+def state_tensors(game: Game) -> list[Tensor]:
+    """Those of a checkpoint but for the learning rates, which are numbers after a captured step."""
+    state = game.state_dict()
+    for name in game.players:
+        for group in state[name]["optimizer"]["param_groups"]:
+            del group["lr"]
+    return tensors(state)
+
+
 def aliases(tree: Any) -> Any:
     """The same memory, without a graph."""
     return tree_map(lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, tree)

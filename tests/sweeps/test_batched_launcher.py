@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from gan_runner.games.stacked_game import StackedGame, why_different
 from gan_runner.runs.build import load_data
@@ -21,7 +22,7 @@ from gan_runner.storage.status import run_status
 from gan_runner.sweeps.batched_launcher import BatchedSweep, Group, chunks, larger, own_bytes, structure
 from gan_runner.sweeps.sweep import DataCache, Job
 from tests.helpers import TINY, TINY_MODEL, compose, refusal
-from tests.helpers.games import NoHostSync, take_steps, take_steps_together
+from tests.helpers.games import take_steps, take_steps_together
 from tests.helpers.precision import Products, factors
 from tests.helpers.processes import cli, wait_for
 from tests.helpers.runs import metrics, rows, summary
@@ -322,6 +323,14 @@ def test_stacked_only_where_it_saves_time(run_cli, monkeypatch):
     refusal(run_cli(*words, "seed=0,1", "hydra.launcher.stack=never"), "hydra.launcher.stack=never")
 
 
+class NoReads(TorchDispatchMode):
+    """Raises where the host wants to know a number."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        assert function is not torch.ops.aten._local_scalar_dense.default
+        return function(*args, **(kwargs or {}))
+
+
 def test_one_transfer_a_log_point(run_cli, monkeypatch):
     """Whatever the number of runs; and nothing is read before it."""
     transfers: list[int] = []
@@ -331,7 +340,7 @@ def test_one_transfer_a_log_point(run_cli, monkeypatch):
         return read_at_once(values)
 
     def look(self, step, of_step):
-        with NoHostSync():
+        with NoReads():
             return own_look(self, step, of_step)
 
     own_look = Recorder.look
