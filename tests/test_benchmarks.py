@@ -37,8 +37,8 @@ def test_all_contestants_do_the_same_work(name, loss, tmp_path):
     assert set(made.contestants) >= {"naive", "bare", "runner", "bf16"}
     flops = {kind: count_flops(step) for kind, step in made.contestants.items()}
     assert flops["runner"] == made.flops
-    if loss == "hinge":
-        assert flops["runner"] == flops["bare"]
+    if loss != "wgan_gp":  # PyTorch's power method does another product
+        assert flops["runner"] == pytest.approx(flops["bare"], rel=0.02 if "spectral" in loss else 0)
     else:  # PyTorch's double backward pass does more
         assert 0.8 * flops["bare"] < flops["runner"] < flops["bare"]
     assert flops["naive"] > flops["bare"]

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
 
 from gan_runner.games.adversarial import Adversarial
 
-Loss = Literal["wgan_gp", "hinge"]
+Loss = Literal["wgan_gp", "hinge", "hinge+spectral_norm", "relativistic+r1+r2"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,12 +36,13 @@ class Problem:
 
     @classmethod
     def of(cls, game: Adversarial, loss: Loss, latent_size: int, images: np.ndarray | None) -> "Problem":
-        """That of a game which has not begun."""
+        """That of a game which has not begun, and in which no layer is normalized yet."""
         group: dict[str, Any] = game.generator.optimizer.param_groups[0]
         assert game.moving_average is not None, "the default"
+        discriminator = game.discriminator.network
         return cls(
             generator=game.generator.network,
-            discriminator=game.discriminator.network,
+            discriminator=with_spectral_norm(discriminator) if loss == "hinge+spectral_norm" else discriminator,
             loss=loss,
             images=images,
             centres=game.data.centres,
@@ -63,6 +65,13 @@ class Problem:
     def latents(self) -> Tensor:
         """A batch, (N, latent_size)."""
         return torch.randn(self.batch_size, self.latent_size, device=self.device)
+
+
+def with_spectral_norm(network: nn.Module) -> nn.Module:
+    """The network with PyTorch's normalization, in place."""
+    for layer in [module for module in network.modules() if isinstance(module, nn.Linear | nn.Conv2d)]:
+        spectral_norm(layer)
+    return network
 
 
 class BareLoop:
@@ -109,7 +118,11 @@ class BareLoop:
             loss.backward(inputs=self.weights)  # and not towards the points of the penalty
             discriminator_optimizer.step()
         discriminator.requires_grad_(False)
-        loss = -discriminator(self.generator(problem.latents(), None), None).mean()
+        fake_logits = discriminator(self.generator(problem.latents(), None), None)
+        if problem.loss == "relativistic+r1+r2":
+            loss = F.softplus(discriminator(real, None) - fake_logits).mean()
+        else:
+            loss = -fake_logits.mean()
         generator_optimizer.zero_grad()
         loss.backward()
         generator_optimizer.step()
@@ -120,12 +133,16 @@ class BareLoop:
                 average.copy_(buffer)
 
     def discriminator_loss(self, real: Tensor, fake: Tensor) -> Tensor:
-        discriminator = self.discriminator
-        if self.joined:
-            real_logits, fake_logits = discriminator(torch.cat([real, fake]), None).chunk(2)
-        else:
-            real_logits, fake_logits = discriminator(real, None), discriminator(fake, None)
-        if self.problem.loss == "hinge":
+        discriminator, has_r1 = self.discriminator, self.problem.loss == "relativistic+r1+r2"
+        samples = [torch.cat([real, fake])] if self.joined else [real, fake]
+        samples = [each.detach().requires_grad_(has_r1) for each in samples]
+        logits = torch.cat([discriminator(each, None) for each in samples])
+        real_logits, fake_logits = logits.chunk(2)
+        if has_r1:
+            slopes = torch.autograd.grad(logits.sum(), samples, create_graph=True)
+            penalty = sum(slope.square().sum() for slope in slopes) / len(real)
+            return F.softplus(fake_logits - real_logits).mean() + 10 / 2 * penalty
+        if self.problem.loss.startswith("hinge"):
             return F.relu(1 - real_logits).mean() + F.relu(1 + fake_logits).mean()
         position = torch.rand(len(real), *[1] * (real.ndim - 1), device=real.device)
         between = torch.lerp(fake.float(), real, position).requires_grad_()

@@ -45,8 +45,11 @@ class NaiveLoop:
             discriminator_optimizer.zero_grad()
             fake = generator(problem.latents(), None)
             real_logits, fake_logits = discriminator(real, None), discriminator(fake.detach(), None)
-            if problem.loss == "hinge":
+            if problem.loss.startswith("hinge"):
                 discriminator_loss = F.relu(1 - real_logits).mean() + F.relu(1 + fake_logits).mean()
+            elif problem.loss == "relativistic+r1+r2":
+                r1, r2 = zero_centred(discriminator, real), zero_centred(discriminator, fake)
+                discriminator_loss = F.softplus(fake_logits - real_logits).mean() + 10 * (r1 + r2)
             else:
                 penalty = gradient_penalty(discriminator, real.data, fake.data)
                 discriminator_loss = -real_logits.mean() + fake_logits.mean() + 10 * penalty
@@ -54,8 +57,11 @@ class NaiveLoop:
             discriminator_optimizer.step()
             last = discriminator_loss.item()
         generator_optimizer.zero_grad()
-        fake = generator(problem.latents(), None)
-        generator_loss = -discriminator(fake, None).mean()
+        fake_logits = discriminator(generator(problem.latents(), None), None)
+        if problem.loss == "relativistic+r1+r2":
+            generator_loss = F.softplus(discriminator(real, None) - fake_logits).mean()
+        else:
+            generator_loss = -fake_logits.mean()
         generator_loss.backward()
         generator_optimizer.step()
         self.losses.append((last, generator_loss.item()))
@@ -80,3 +86,10 @@ def gradient_penalty(discriminator: nn.Module, real: Tensor, fake: Tensor) -> Te
         only_inputs=True,
     )[0]
     return ((gradients.reshape(len(gradients), -1).norm(2, dim=1) - 1) ** 2).mean()
+
+
+def zero_centred(discriminator: nn.Module, samples: Tensor) -> Tensor:
+    """1/2 |∇D|² in a forward pass of its own, as is common."""
+    samples = samples.detach().requires_grad_(True)
+    (gradient,) = torch.autograd.grad(discriminator(samples, None).sum(), samples, create_graph=True)
+    return gradient.square().flatten(1).sum(1).mean() / 2

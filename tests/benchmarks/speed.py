@@ -19,7 +19,12 @@ from tests.benchmarks.roofline import count_flops, matrix_rate, synchronize
 from tests.benchmarks.timing import medians
 from tests.helpers import compose
 
-LOSSES: tuple[Loss, ...] = ("wgan_gp", "hinge")
+LOSSES: dict[Loss, list[str]] = {
+    "wgan_gp": ["loss=wgan_gp"],
+    "hinge": ["loss=hinge"],
+    "hinge+spectral_norm": ["loss=hinge", "regularizer=spectral_norm"],
+    "relativistic+r1+r2": ["loss=relativistic", "regularizer=[r1,r2]"],
+}
 LATENTS = 100
 SHORTEST = 0.1  # seconds that a measurement lasts at least
 WIDTHS = "model.{}.width={}"
@@ -57,7 +62,7 @@ def runs(model: Model, loss: Loss, device: torch.device, path: Path) -> dict[str
     words = [*model.words, *(model.on_cpu if device.type == "cpu" else [])]
     if "dataset=ring" not in words:
         words += ["dataset=npy", f"dataset.path={path}"]
-    words += [f"loss={loss}", "batch_size=64", f"model.latent_size={LATENTS}", f"device={device}"]
+    words += [*LOSSES[loss], "batch_size=64", f"model.latent_size={LATENTS}", f"device={device}"]
     modes = {"runner": ["precision=fp32"], "bf16": ["precision=bf16"]}
     if "capture" in known_keys():
         modes = {name: [*own, "capture=false"] for name, own in modes.items()}
@@ -90,6 +95,8 @@ def set_up(model: Model, loss: Loss, device: torch.device, path: Path, *, tune: 
     found = runs(model, loss, device, path)
     game: Any = found["runner"].game
     images = None if game.data.centres is not None else np.load(path)
+    if loss == "hinge+spectral_norm":  # of the same start weights, without the package's layers
+        game = runs(model, "hinge", device, path)["runner"].game
     problem = Problem.of(game, loss, LATENTS, images)
 
     def measure(loops: Mapping[str, Callable[[], object]]) -> dict[str, float]:
@@ -145,6 +152,8 @@ def speed(rounds: int, device_name: str = "auto", models: list[str] | None = Non
         heads = ["naive/runner", "runner/bare", *(f"runner/{mode}" for mode in modes)]
         print(f"{'':<42}{''.join(f'{head:>{width(head)}}' for head in heads)}   GFLOP   GFLOP/s  of rate  bare loop")
         for key, loss in itertools.product(models or MODELS, LOSSES):
+            if key == "mlp" and "+" in loss:  # it is the convolutions that these are about
+                continue
             with arithmetic_of(first["runner"].settings, print):  # one for all, those by hand too
                 made = set_up(MODELS[key], loss, device, path)
                 found = timed(made.contestants, device, rounds)

@@ -172,7 +172,8 @@ def captured_step(row: Row, config: dict[str, Any], record: Record) -> Step:
 
 def by_hand(kind: type[BareLoop] | type[NaiveLoop], row: Row, config: dict[str, Any], images: np.ndarray) -> Step:
     """A loop by hand, from the same start weights."""
-    game: Any = build(config, []).game
+    regularizers = {name: node for name, node in config["regularizer"].items() if name != "spectral_norm"}
+    game: Any = build(config | {"regularizer": regularizers}, []).game
     loss: Any = row.loss
     return kind(Problem.of(game, loss, LATENTS, None if game.data.centres is not None else images)).step
 
