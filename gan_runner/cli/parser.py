@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from gan_runner.config.errors import ConfigError
+from gan_runner.storage.outputs import LATEST, newest
 
 CHECKPOINTS = ("last", "previous", "best")  # those with a name of their own
 
@@ -14,13 +15,21 @@ CHECKPOINTS = ("last", "previous", "best")  # those with a name of their own
 class VerbParser(argparse.ArgumentParser):
     """The flags of a verb and its directory. Raises ConfigError where argparse would print its usage and exit."""
 
-    def __init__(self, verb: str, description: str, directory: str = "a run directory"):
+    def __init__(self, verb: str, description: str, directory: str = "a run directory; latest: the newest in outputs"):
         super().__init__(prog=f"gan-runner {verb}", description=description)
-        self.add_argument("directory", metavar="DIR", type=Path, help=directory)
+        self.add_argument("directory", metavar="DIR", type=run_or_sweep, help=directory)
 
     def error(self, message: str) -> NoReturn:
         verb = self.prog.rpartition(" ")[2]
         raise ConfigError(f"{verb}: {message}; {self.prog} --help says more")
+
+
+def run_or_sweep(text: str) -> Path:
+    """The directory that a word means, for argparse: `latest` is the run or sweep in `outputs` that began last."""
+    try:
+        return newest() if text == LATEST else Path(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 class RunParser(VerbParser):
