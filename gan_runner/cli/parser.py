@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from gan_runner.config.errors import ConfigError
-from gan_runner.storage.outputs import LATEST, newest
-
-CHECKPOINTS = ("last", "previous", "best")  # those with a name of their own
+from gan_runner.storage.outputs import CHECKPOINTS, LATEST, checkpoint_file, newest
 
 
 class VerbParser(argparse.ArgumentParser):
@@ -46,8 +44,8 @@ class RunParser(VerbParser):
         self.add_argument(
             "--checkpoint",
             default="last",
-            metavar=f"{'|'.join(CHECKPOINTS)}|FILE",
-            help="the weights to load (default: last)",
+            metavar=f"{'|'.join(CHECKPOINTS)}|STEP|FILE",
+            help="the weights to load (default: last); STEP is one that checkpoint_keep has kept",
         )
         self.add_argument("--raw", action="store_true", help="the weights themselves, not their moving average")
         self.add_argument(
@@ -56,10 +54,8 @@ class RunParser(VerbParser):
 
 
 def checkpoint_path(options: argparse.Namespace) -> Path:
-    """The file that `--checkpoint` means: of one of the run's own, or any other."""
-    if options.checkpoint in CHECKPOINTS:
-        return options.directory / "checkpoints" / f"{options.checkpoint}.pt"
-    return Path(options.checkpoint)
+    """The file that `--checkpoint` means."""
+    return checkpoint_file(options.directory, options.checkpoint)
 
 
 def truncation_suffix(options: argparse.Namespace) -> str:

@@ -89,6 +89,20 @@ def settle_run(config: DictConfig, hydra_config: Any, path: Path) -> RunConfig:
     return RunConfig(plain, chosen_options(choices), describe_run(plain, choices), notes, hydra_files)
 
 
+def compose_run(overrides: list[str]) -> tuple[RunConfig, Path]:
+    """The run that a command line describes, where no Hydra is running, and the directory that it is to have.
+
+    Raises ConfigError, HydraException and OmegaConfBaseException.
+    """
+    with hydra.initialize_config_dir(str(conf_directory()), job_name="gan_runner", **VERSION_BASE):
+        config = hydra.compose("config", overrides, return_hydra_config=True)
+        hydra_config = config.hydra
+        path = Path(hydra_config.run.dir).absolute()
+        with open_dict(config):
+            del config["hydra"]
+        return settle_run(config, hydra_config, path), path
+
+
 def chosen_options(choices: Mapping[str, Any]) -> dict[str, str]:
     """Hydra's choices by the dotted key that each is for, without those of Hydra itself and without empty slots."""
     return {

@@ -13,6 +13,7 @@ OUTPUTS = Path("outputs")
 PLAN = "jobs.jsonl"  # of a sweep
 LATEST = "latest"  # what the verbs take for the newest directory
 RESERVED = ("sweeps", LATEST)  # what `outputs` holds besides runs, and what would mean another directory
+CHECKPOINTS = ("last", "previous", "best")  # those with a name of their own
 DATE = r"\d{4}-\d\d-\d\d"  # a folder of runs without a name
 LONGEST_NAME = 100  # characters
 DEEPEST = 4  # folders below the one that is searched: outputs/DATE/TIME are two
@@ -61,6 +62,21 @@ def find(directory: Path, depth: int = DEEPEST) -> Iterator[Path]:
             yield path
         elif depth > 1:
             yield from find(path, depth - 1)
+
+
+def checkpoint_file(run: Path, name: str) -> Path:
+    """The file that a checkpoint's name means: one of the run's own, a snapshot of a step, or any other file."""
+    own = run / "checkpoints"
+    if name in CHECKPOINTS:
+        return own / f"{name}.pt"
+    if snapshot := re.fullmatch(r"(?:step_)?(\d{1,8})", name):
+        return own / snapshot_name(int(snapshot[1]))
+    return Path(name)
+
+
+def snapshot_name(step: int) -> str:
+    """The name of the checkpoint that `checkpoint_keep` keeps of a step."""
+    return f"step_{step:08d}.pt"
 
 
 def began(path: Path) -> float:

@@ -64,11 +64,12 @@ trust                .         yes     yes     .
 sweep                .         yes     yes     .
 retry_failed         .         yes     yes     .
 """
-# All keys of components are part of the identity and tell settings apart. These may change or differ besides.
+# All keys of components but loggers' are part of the identity and tell settings apart. These may change or differ.
 MAY_CHANGE = {
     "dataset.root", "dataset.path", "dataset.download", "metric.*", "features.*", "*.schedule.steps",
     "lr_schedule.steps",
 }  # fmt: skip
+OF_EXECUTION = {"logger.*"}
 MAY_DIFFER = {
     "optimizer.lr", "optimizer.generator.lr", "optimizer.discriminator.lr", "regularizer.*.weight", "lr_schedule.end",
     "lr_schedule.gamma", "lr_schedule.steps", "lr_schedule.warmup", "lr_schedule.step_size", "*.schedule.end",
@@ -145,9 +146,10 @@ def test_every_parameter_of_every_component():
     keys = set(component_keys())
     assert len(keys) > 300
     expected = {key: (True, is_in(key, MAY_CHANGE), is_in(key, MAY_DIFFER), True) for key in keys}
+    expected |= {key: (False, True, False, False) for key in keys if is_in(key, OF_EXECUTION)}
     assert {key: answers(key) for key in keys} == expected
     used = {pattern for pattern in COMPONENT_KEYS if any(is_in(key, {pattern}) for key in keys)}
-    assert used | {"metric", "features"} == {*COMPONENT_KEYS}, "of no component"
+    assert used | {"metric", "features", "logger"} == {*COMPONENT_KEYS}, "of no component"
 
 
 @pytest.mark.parametrize("key", ["mine", "loss.mine", "dataset.mine", "model.mine.lr", "optimizer.mine", "loss.root"])
