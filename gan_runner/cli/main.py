@@ -30,6 +30,7 @@ VERBS = {  # verb -> module with main(arguments), imported when it is called
     "sample": "gan_runner.cli.sample",
     "evaluate": "gan_runner.cli.evaluate",
     "resume": "gan_runner.cli.resume",
+    "export": "gan_runner.cli.export",
     "report": "gan_runner.cli.report",
     "list": "gan_runner.cli.list",
 }

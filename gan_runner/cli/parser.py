@@ -39,7 +39,7 @@ class RunParser(VerbParser):
             "overrides", metavar="key=value", nargs="*", help="changes to the stored config, such as device=cpu"
         )
 
-    def add_weights(self) -> None:
+    def add_weights(self, *, truncation: bool = True) -> None:
         """The flags that choose weights of the run."""
         self.add_argument(
             "--checkpoint",
@@ -48,9 +48,13 @@ class RunParser(VerbParser):
             help="the weights to load (default: last); STEP is one that checkpoint_keep has kept",
         )
         self.add_argument("--raw", action="store_true", help="the weights themselves, not their moving average")
-        self.add_argument(
-            "--truncation", type=positive_number, metavar="T", help="keep every entry of normal latents within [-T, T]"
-        )
+        if truncation:
+            self.add_argument(
+                "--truncation",
+                type=positive_number,
+                metavar="T",
+                help="keep every entry of normal latents within [-T, T]",
+            )
 
 
 def checkpoint_path(options: argparse.Namespace) -> Path:

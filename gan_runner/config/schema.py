@@ -127,6 +127,7 @@ class Settings:
     stream: Annotated[Literal["auto"] | bool, EXECUTION] = False
     workers: Annotated[int, Ge(0), EXECUTION] = 2
     capture: Annotated[Literal["auto"] | bool, EXECUTION] = False
+    checkpoint_keep: Annotated[Annotated[int, Ge(1)] | None, EXECUTION] = None
     ema_ramp: Annotated[float, Gt(0)] | None = None
     ema_start: Annotated[int, Ge(0)] = 0
     ema_statistics: Annotated[Annotated[int, Ge(0)], MEASUREMENT] = 0

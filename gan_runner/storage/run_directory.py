@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 
 from gan_runner import __version__
 from gan_runner.storage.atomic_files import json_safe, write_bytes
+from gan_runner.storage.checkpoint import remove_snapshots_after
 from gan_runner.storage.outputs import check_free
 from gan_runner.storage.status import host_name, is_elsewhere, scheduler_job
 
@@ -99,6 +100,7 @@ class RunDirectory:
         for picture in self.samples.glob("*_*.png"):
             if picture.stem.rpartition("_")[2] > f"{logged:08d}":
                 picture.unlink()
+        remove_snapshots_after(self.checkpoints, step)
         self.summary.pop("best", None)
         self.summary |= {"best": best} if best else {}
         self.summary.setdefault("resumed", []).append({"step": step, "at": now()})

@@ -58,6 +58,7 @@ sample_every         .         yes     .       .
 sample_count         .         yes     .       .
 evaluate_every       .         yes     .       .
 checkpoint_every     .         yes     .       .
+checkpoint_keep      .         yes     .       .
 prune                .         yes     yes     .
 name                 .         .       .       .
 trust                .         yes     yes     .
