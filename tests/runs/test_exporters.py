@@ -119,8 +119,8 @@ def test_the_latents_of_a_card(latents):
     import numpy as np
     import scipy.stats
 
-    for kind, code in LATENTS[type(latents)].items():
-        code = code.format(size=latents.size, bound=getattr(latents, "bound", None))
+    for kind, template in LATENTS[type(latents)].items():
+        code = template.format(size=latents.size, bound=getattr(latents, "bound", None))
         drawn = np.concatenate([np.asarray(eval(code, {"np": np, "torch": torch, "scipy": scipy})) for _ in range(200)])
         assert drawn.shape == (3200, 3), kind
         reach = {Normal: 3.0, Uniform: 1.0, TruncatedNormal: 0.5}[type(latents)]
@@ -136,7 +136,7 @@ def test_snapshots_are_kept_by_step(run_cli):
     for name in ("4", "step_00000004", str(folder / "step_00000004.pt")):
         assert gan_runner.load("outputs/run", checkpoint=name).step == 4
     assert gan_runner.load("outputs/run", checkpoint=5).step == 5
-    code, out, error = run_cli("sample", "outputs/run", "--checkpoint", "4")
+    code, _, error = run_cli("sample", "outputs/run", "--checkpoint", "4")
     assert code == 0, error
     refusal(run_cli("sample", "outputs/run", "--checkpoint", "3"), "step_00000003.pt")
     (folder / "step_00000009.pt").touch()  # of a run that came farther before it was killed
