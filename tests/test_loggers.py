@@ -60,11 +60,32 @@ def test_a_logger_of_ones_own_gets_all_that_is_logged(run_cli, monkeypatch):
     logged = [[line["step"], len(line) - 1] for line in rows("outputs/run/metrics.jsonl")]
     assert [[step, len(tags)] for kind, step, tags, *_ in between if kind == "scalars"] == logged
     assert [each[:3] for each in between if each[0] == "image"] == [["image", 0, "real"], ["image", 3, "samples"]]
-    code, _, error = run_cli("resume", "outputs/run", "steps=4", "trust=mine_loggers")
+    code, _, error = run_cli("resume", "outputs/run", "steps=4", "trust=mine_loggers", "logger=mine")
     assert code == 0, error
     again: Any = rows("said.jsonl")[len(said) :]
     assert again[0][-1] == "id"
     assert [each[1] for each in again if each[0] == "scalars"] == [4]
+
+
+def test_a_stored_logger_counts_only_where_it_is_named(run_cli, monkeypatch):
+    """It writes outside of the directory, which may come from a stranger."""
+    words = make_mine(monkeypatch)
+    assert run_cli(*words)[0] == 0
+    said = Path("said.jsonl").read_text()
+    refusal(run_cli("resume", "outputs/run", "steps=4", "trust=mine_loggers"), "mine", "logger=none")
+    refusal(run_cli("resume", "outputs/run", "steps=4", "logger=wandb"), "logger=wandb", "mine")
+    code, _, error = run_cli("resume", "outputs/run", "steps=4", "logger=none")
+    assert code == 0, error
+    assert run_cli("sample", "outputs/run", "--count", "1")[0] == 0
+    assert Path("said.jsonl").read_text() == said
+
+
+def test_a_sweep_that_goes_on(run_cli, monkeypatch):
+    *words, _ = make_mine(monkeypatch)
+    assert run_cli("-m", *words, "seed=0", "sweep=s")[0] == 0
+    refusal(run_cli("resume", "outputs/sweeps/s", "trust=mine_loggers"), "mine", "logger=none")
+    assert run_cli("resume", "outputs/sweeps/s", "trust=mine_loggers", "logger=mine")[0] == 0
+    assert run_cli("resume", "outputs/sweeps/s", "logger=none")[0] == 0
 
 
 def test_a_logger_hears_of_a_run_that_fails(run_cli, monkeypatch):
@@ -100,7 +121,7 @@ def test_weights_and_biases_offline():
     (first,) = Path("outputs/wandb").glob("offline-run-*")
     assert list(first.glob("*.wandb"))
     assert len(list(first.rglob("media/images/*.png"))) == 2
-    process = cli("resume", "outputs/run", "steps=4")
+    process = cli("resume", "outputs/run", "steps=4", "logger=wandb")
     _, error = process.communicate(timeout=120)
     assert process.returncode == 0, error
     run_id = json.loads(Path("outputs/run/.loggers.json").read_text())["wandb"]
@@ -109,7 +130,10 @@ def test_weights_and_biases_offline():
 
 def test_mlflow_in_a_local_store():
     pytest.importorskip("mlflow")
-    for words in ([*SMALL, "sample_every=3", "name=run", "logger=mlflow"], ["resume", "outputs/run", "steps=4"]):
+    for words in (
+        [*SMALL, "sample_every=3", "name=run", "logger=mlflow"],
+        ["resume", "outputs/run", "steps=4", "logger=mlflow"],
+    ):
         process = cli(*words)
         _, error = process.communicate(timeout=120)
         assert (process.returncode, error) == (0, "")
