@@ -96,6 +96,7 @@ def test_a_copy_of_the_training_data_is_nearer_to_it_than_to_the_held_out() -> N
     found = BothSplits(data, None).record(paired, view_of(data, copies))["held_out"]
     assert (found["generated"], found["real"]) == (100, 100)
     assert found["values"].keys() == found["training"].keys() == {"distance"}
+    assert found["training"]["distance"] > 0  # of 100 training samples: of all it would be 0
 
 
 def test_where_nothing_is_held_out_there_is_nothing_beside() -> None:
