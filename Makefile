@@ -8,6 +8,7 @@ PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
 	&& { command -v $$python; break; }; done)
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+EXTRAS := .venv/.extras
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -20,13 +21,17 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
+$(EXTRAS): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,wandb,mlflow,export,dinov2]'
+	@touch $@
+
 train: $(INSTALLED) ## train the default GAN; ARGS='loss=hinge steps=500' changes it
 	$(BIN)/gan-runner $(ARGS)
 
 test: lint types ## lint, types and tests
 	$(BIN)/python -m pytest -n 2 -m 'not slow'
 
-test-all: lint types ## the same, with the tests that take long
+test-all: lint types $(EXTRAS) ## the same, with the tests that take long, and those of optional packages
 	$(BIN)/python -m pytest -n 2
 
 bench: $(INSTALLED) ## speed and memory, side by side with loops written by hand

@@ -10,8 +10,9 @@ PACKAGE = Path(gan_runner.__file__).parent
 
 # The folders and modules of the package, from the top: each imports only from those below it.
 LAYERS = [
-    "__main__", "cli", "_plugins", "sweeps", "runs", "reporting", "regularizers", "metrics", "features", "games",
-    "datasets", "models", "losses", "augmentations", "schedules", "optimizers", "config", "storage", "torch_utils",
+    "__main__", "cli", "api", "_plugins", "sweeps", "runs", "reporting", "regularizers", "metrics", "features", "games",
+    "datasets", "models", "loggers", "losses", "augmentations", "schedules", "optimizers", "config", "storage",
+    "torch_utils",
 ]  # fmt: skip
 # They may import hydra and omegaconf.
 CONFIGURES = ("cli.", "sweeps.", "runs.build", "config.", "_plugins.")

@@ -4,12 +4,13 @@ import importlib
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from gan_runner.cli.main import VERBS
-from tests.helpers import README, compose
+from tests.helpers import README, SMALL, compose
 from tests.readme import with_table
 
 TEXT = README.read_text()
@@ -33,6 +34,22 @@ def test_the_lines_compose(words):
 def test_the_verbs_take_their_lines(words):
     module = importlib.import_module(VERBS[words[0]])
     assert module.parser().parse_intermixed_args(words[1:]).directory.parts[0] == "outputs"
+
+
+def test_the_examples_in_python(run_cli, capsys):
+    blocks = re.findall(r"```python\n(.*?)```", TEXT.partition("### Python")[2].partition("\n### ")[0], re.S)
+    assert len(blocks) == 3
+    words = ["-m", *SMALL, "loss=hinge", "regularizer=gradient_penalty", "sweep=weights", "metric=sliced_wasserstein"]
+    small = ["metric.sliced_wasserstein.samples=40", "regularizer.gradient_penalty.weight=1,10"]
+    code, _, error = run_cli(*words, *small)
+    assert code == 0, error
+    names: dict[str, Any] = {}
+    for block in blocks:
+        exec(block, names)
+    assert names["run"].status == "completed"
+    assert names["points"].shape == (16, 2)
+    assert names["logits"].shape == (16,)
+    assert names["table"]["regularizer.gradient_penalty.weight"].tolist() == [1, 10]
 
 
 def test_pictures_and_their_size():

@@ -75,7 +75,7 @@ def evaluate(options: argparse.Namespace, config: dict[str, Any], trust: list[st
         return
     if not evaluator.metrics:
         raise ConfigError(f"{options.directory}: this run has no metric; say metric=NAME")
-    evaluator.split = options.split
+    evaluator.split, evaluator.is_of_both = options.split, True
     evaluator.prepare(game.data, lambda line: console.print(line, markup=False))
     found = {"step": trained.step, "checkpoint": str(trained.checkpoint), "truncation": options.truncation}
     record = found | evaluator.evaluate(game)
@@ -104,6 +104,10 @@ def table(record: dict[str, Any], evaluator: Evaluator) -> Table:
             table.add_row(f"{name}.{key}{arrow}", f"{value:.5g}", shown, counts_text(measured))
             if floor and floor["is_fewer"]:
                 table.add_row("", f"{floor['value']:.5g}", f"{floor['floor']:.5g}", counts_text(floor))
+            both = measured.get("held_out", {"values": {}})
+            if key in both["values"]:
+                table.add_row("  to held-out data", f"{both['values'][key]:.5g}", "", counts_text(both))
+                table.add_row("  to training data", f"{both['training'][key]:.5g}", "", counts_text(both))
     return table
 
 

@@ -14,18 +14,9 @@ from typing import NoReturn
 import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from gan_runner.config.compose import (
-    VERSION_BASE,
-    check_before_torch,
-    describe_run,
-    refuse_shapes,
-    settle_preset,
-    to_plain,
-    trusted_packages,
-)
+from gan_runner.config.compose import VERSION_BASE, settle_run, trusted_packages
 from gan_runner.config.errors import ConfigError, TrainingFailed, suggest
 from gan_runner.config.explain import Refused, explain, one_line
 from gan_runner.config.schema import GROUPS, conf_directory, known_keys
@@ -39,7 +30,9 @@ VERBS = {  # verb -> module with main(arguments), imported when it is called
     "sample": "gan_runner.cli.sample",
     "evaluate": "gan_runner.cli.evaluate",
     "resume": "gan_runner.cli.resume",
+    "export": "gan_runner.cli.export",
     "report": "gan_runner.cli.report",
+    "list": "gan_runner.cli.list",
 }
 
 
@@ -130,17 +123,10 @@ def run(config: DictConfig) -> float | None:
     hydra_config = HydraConfig.get()
     path = Path(hydra_config.runtime.output_dir)
     try:
-        overrides = OverridesParser.create().parse_overrides(list(hydra_config.overrides.task))
-        refuse_shapes(overrides)
-        notes = settle_preset(config, overrides)
-        plain = to_plain(config)
-        check_before_torch(plain)
-        from gan_runner.runs.run import prepare
+        composed = settle_run(config, hydra_config, path)
+        from gan_runner.runs.run import start
 
-        train = prepare(plain, trusted_packages(sys.argv[1:]))
-        return train(
-            path, hydra_files=hydra_files(config), title=describe_run(plain, hydra_config.runtime.choices), notes=notes
-        )
+        return start(composed, trusted_packages(sys.argv[1:]), path)
     except (TrainingFailed, BrokenPipeError):
         raise
     except Exception as error:
@@ -148,16 +134,6 @@ def run(config: DictConfig) -> float | None:
     finally:
         if not any(word.startswith(("hydra.run", "hydra.sweep")) for word in hydra_config.overrides.hydra):
             remove_empty(path)  # but a directory of the user's choice may have been there before
-
-
-def hydra_files(config: DictConfig) -> dict[str, str]:
-    """What Hydra would write into .hydra/ before it is known that the directory is free."""
-    hydra_config = HydraConfig.get()
-    return {
-        ".hydra/config.yaml": OmegaConf.to_yaml(config, resolve=True),
-        ".hydra/overrides.yaml": OmegaConf.to_yaml(hydra_config.overrides.task),
-        ".hydra/hydra.yaml": OmegaConf.to_yaml({"hydra": hydra_config}),
-    }
 
 
 def remove_empty(path: Path) -> None:

@@ -7,20 +7,27 @@ from pathlib import Path
 from typing import NoReturn
 
 from gan_runner.config.errors import ConfigError
-
-CHECKPOINTS = ("last", "previous", "best")  # those with a name of their own
+from gan_runner.storage.outputs import CHECKPOINTS, LATEST, checkpoint_file, newest
 
 
 class VerbParser(argparse.ArgumentParser):
     """The flags of a verb and its directory. Raises ConfigError where argparse would print its usage and exit."""
 
-    def __init__(self, verb: str, description: str, directory: str = "a run directory"):
+    def __init__(self, verb: str, description: str, directory: str = "a run directory; latest: the newest in outputs"):
         super().__init__(prog=f"gan-runner {verb}", description=description)
-        self.add_argument("directory", metavar="DIR", type=Path, help=directory)
+        self.add_argument("directory", metavar="DIR", type=run_or_sweep, help=directory)
 
     def error(self, message: str) -> NoReturn:
         verb = self.prog.rpartition(" ")[2]
         raise ConfigError(f"{verb}: {message}; {self.prog} --help says more")
+
+
+def run_or_sweep(text: str) -> Path:
+    """The directory that a word means, for argparse: `latest` is the run or sweep in `outputs` that began last."""
+    try:
+        return newest() if text == LATEST else Path(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 class RunParser(VerbParser):
@@ -32,25 +39,27 @@ class RunParser(VerbParser):
             "overrides", metavar="key=value", nargs="*", help="changes to the stored config, such as device=cpu"
         )
 
-    def add_weights(self) -> None:
+    def add_weights(self, *, truncation: bool = True) -> None:
         """The flags that choose weights of the run."""
         self.add_argument(
             "--checkpoint",
             default="last",
-            metavar=f"{'|'.join(CHECKPOINTS)}|FILE",
-            help="the weights to load (default: last)",
+            metavar=f"{'|'.join(CHECKPOINTS)}|STEP|FILE",
+            help="the weights to load (default: last); STEP is one that checkpoint_keep has kept",
         )
         self.add_argument("--raw", action="store_true", help="the weights themselves, not their moving average")
-        self.add_argument(
-            "--truncation", type=positive_number, metavar="T", help="keep every entry of normal latents within [-T, T]"
-        )
+        if truncation:
+            self.add_argument(
+                "--truncation",
+                type=positive_number,
+                metavar="T",
+                help="keep every entry of normal latents within [-T, T]",
+            )
 
 
 def checkpoint_path(options: argparse.Namespace) -> Path:
-    """The file that `--checkpoint` means: of one of the run's own, or any other."""
-    if options.checkpoint in CHECKPOINTS:
-        return options.directory / "checkpoints" / f"{options.checkpoint}.pt"
-    return Path(options.checkpoint)
+    """The file that `--checkpoint` means."""
+    return checkpoint_file(options.directory, options.checkpoint)
 
 
 def truncation_suffix(options: argparse.Namespace) -> str:

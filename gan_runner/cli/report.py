@@ -10,7 +10,7 @@ def parser() -> VerbParser:
         "report",
         "A table of a sweep or a run, with report.html and report.md in its directory; of a sweep also report.csv, a "
         "row per setting, and sweep.csv, a row per run.",
-        "of a sweep or a run, which may still be running",
+        "of a sweep or a run, which may still be running; latest: the newest in outputs",
     )
 
 

@@ -43,7 +43,10 @@ def main(arguments: list[str]) -> None:
     if options.take_over:
         take_over_runs([options.directory])
     stored, _ = stored_config(options.directory, [])
-    config, trust = stored_config(options.directory, options.overrides)
+    named, overrides = split_loggers(options.overrides)
+    config, trust = stored_config(options.directory, overrides)
+    loggers = chosen_loggers([config], named)
+    config |= {"logger": loggers} if "logger" in config else {}
     check_changes(stored, config)
     hydra_files = {".hydra/config.yaml": to_yaml(config)} if config != stored else {}
     resume(config, trust, options.directory, hydra_files=hydra_files, any_version=options.any_version)
@@ -55,7 +58,8 @@ def resume_sweep(options: argparse.Namespace) -> None:
     Raises ConfigError for a change to them, and Stopped where some jobs are not done in the end.
     """
     trust: list[str] = []
-    for override in options.overrides:
+    named, overrides = split_loggers(options.overrides)
+    for override in overrides:
         key, _, value = override.partition("=")
         if key != "trust":
             raise ConfigError(
@@ -74,7 +78,33 @@ def resume_sweep(options: argparse.Namespace) -> None:
     with Sweep(options.directory) as sweep:
         if options.take_over:
             take_over_runs([sweep.path(job) for job in sweep.jobs() if sweep.status(job) == "running"])
-        run_jobs(sweep, sweep.jobs(), launch, trust, retry_failed=options.retry_failed)
+        loggers = chosen_loggers([job.config for job in sweep.jobs()], named)
+        jobs = [job._replace(config=job.config | {"logger": loggers}) for job in sweep.jobs()]
+        run_jobs(sweep, jobs, launch, trust, retry_failed=options.retry_failed)
+
+
+def split_loggers(overrides: list[str]) -> tuple[list[str] | None, list[str]]:
+    """The loggers that `logger=NAME` or a list of them names, None without such a word; and the other words."""
+    words = [word for word in overrides if word.startswith("logger=")]
+    named = words[-1].removeprefix("logger=").strip("[]").split(",") if words else None
+    return named, [word for word in overrides if word not in words]
+
+
+def chosen_loggers(configs: list[dict[str, Any]], named: list[str] | None) -> dict[str, Any]:
+    """The loggers of stored configs, all of which have the same, as far as the command line names them.
+
+    A logger writes outside of the run's directory, or sends what it gets elsewhere, and a config may come from a
+    stranger. Raises ConfigError where the command line says nothing of those there are, or names another.
+    """
+    stored: dict[str, Any] = next((config["logger"] for config in configs if config.get("logger")), {})
+    names = ",".join(stored)
+    if stored and named is None:
+        raise ConfigError(
+            f"it logs to {names} too, by its stored config: logger=[{names}] goes on there, logger=none leaves it out"
+        )
+    if strangers := [name for name in named or [] if name not in (*stored, "none")]:
+        raise ConfigError(f"logger={strangers[0]}: the stored config has {names or 'none'}, and a resumed run no other")
+    return {name: stored[name] for name in named or [] if name in stored}
 
 
 def take_over_runs(directories: list[Path]) -> None:

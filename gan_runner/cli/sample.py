@@ -4,7 +4,6 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from gan_runner.cli.parser import RunParser, checkpoint_path, positive, refuse_links, truncation_suffix
@@ -14,10 +13,8 @@ from gan_runner.games.game import Game
 from gan_runner.runs import image_grid
 from gan_runner.runs.build import arithmetic_of
 from gan_runner.runs.load import load_trained
+from gan_runner.runs.sampling import choose_labels, draw_latents, draw_samples
 from gan_runner.storage.atomic_files import write_atomically, write_bytes
-from gan_runner.torch_utils.randomness import fixed_randomness
-
-BATCH = 256  # samples generated at once
 
 
 def parser() -> RunParser:
@@ -60,35 +57,14 @@ def main(arguments: list[str]) -> None:
     )
     game = trained.built.game
     latents = draw_latents(game, options.seed, options.count, options.interpolate)
-    labels = choose_labels(game, options.labels, options.count).to(latents.device)
-    chunks = zip(latents.split(BATCH), labels.split(BATCH), strict=True)
+    try:
+        labels = choose_labels(game, options.labels, options.count)
+    except ValueError as error:
+        raise ConfigError(f"--{error}") from None
     with arithmetic_of(trained.built.settings, print):
-        samples = torch.cat([game.sample(some, their_labels) for some, their_labels in chunks])
+        samples = draw_samples(game, latents, labels)
     for path in save_samples(game, samples, options):
         print(path)
-
-
-def draw_latents(game: Game, seed: int, count: int, interpolate: bool) -> Tensor:
-    """(count, latent_size); in rows of 8 on the way from one latent to another, if asked."""
-    randomness = fixed_randomness(seed, "sample", game.randomness.device)
-    if not interpolate:
-        return game.draw_latents(randomness, count)
-    rows = -(-count // 8)
-    start, end = game.draw_latents(randomness, 2 * rows).unsqueeze(1).chunk(2)  # (rows, 1, latent_size)
-    position = torch.linspace(0, 1, 8, device=start.device).view(1, -1, 1)
-    return game.latents.interpolate(start, end, position).flatten(0, 1)[:count]
-
-
-def choose_labels(game: Game, wanted: list[int] | None, count: int) -> Tensor:
-    """(count,): the wanted classes in turn, or all of them. Raises ConfigError where the run has no such class."""
-    classes = game.data.num_classes if game.is_conditional else 0
-    if wanted and not classes:
-        raise ConfigError("--labels: this run is not conditional: its generator knows no classes")
-    for label in wanted or []:
-        if not 0 <= label < classes:
-            raise ConfigError(f"--labels {label}: the classes are 0 to {classes - 1}")
-    cycle = torch.tensor(wanted or list(range(max(1, classes))))
-    return cycle.repeat(-(-count // len(cycle)))[:count]
 
 
 def save_samples(game: Game, samples: Tensor, options: argparse.Namespace) -> list[Path]:

@@ -4,7 +4,7 @@ import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import hydra
 from hydra.core.config_store import ConfigStore
@@ -17,7 +17,9 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from gan_runner.config.check import active, load_settings
 from gan_runner.config.errors import ConfigError
+from gan_runner.config.keys import label_words
 from gan_runner.config.schema import GROUPS, LIST_GROUPS, conf_directory
+from gan_runner.storage.outputs import OUTPUTS, check_free, check_name
 
 sys.path.append(str(Path(__file__).parents[1] / "_plugins"))  # where Hydra finds those of this package
 
@@ -34,6 +36,80 @@ ConfigStore.instance().store(
     ),
     provider="gan_runner",
 )
+
+
+def run_directory(name: Any, time: str, overrides: list[str]) -> str:
+    """The directory of a run below `outputs`: its name; or date and time, and what its command line changes.
+
+    TensorBoard calls a run by its directory. Raises ValueError for a name that cannot be one.
+    """
+    if name is not None:
+        return check_name("name", str(name))
+    return "_".join(filter(None, [time, label_words(list(overrides))]))
+
+
+OmegaConf.register_new_resolver("run_directory", run_directory)
+
+
+class RunConfig(NamedTuple):
+    """A composed config, as one run is made of it."""
+
+    plain: dict[str, Any]
+    options: dict[str, str]
+    """Dotted key -> the option that was chosen for it: {"loss": "hinge", "optimizer.discriminator": "rmsprop"}."""
+    title: str
+    notes: list[str]
+    """Lines for its log."""
+    hydra_files: dict[str, str]
+    """What Hydra would write into .hydra/ before it is known that the directory is free, name -> text."""
+
+
+def settle_run(config: DictConfig, hydra_config: Any, path: Path) -> RunConfig:
+    """What one run in the directory `path` is made of. Raises ConfigError for most mistakes, without importing torch.
+
+    `hydra_config` is the node `hydra` that was composed with `config`.
+    """
+    if config.get("name") is not None and path != Path(OUTPUTS, str(config.name)).absolute():
+        raise ConfigError(f"name={config.name}: hydra.run.dir says {path}; choose one of them")
+    try:
+        check_free(path)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    overrides = OverridesParser.create().parse_overrides(list(hydra_config.overrides.task))
+    refuse_shapes(overrides)
+    notes = settle_preset(config, overrides)
+    plain = to_plain(config)
+    check_before_torch(plain)
+    choices = hydra_config.runtime.choices
+    hydra_files = {
+        ".hydra/config.yaml": OmegaConf.to_yaml(config, resolve=True),
+        ".hydra/overrides.yaml": OmegaConf.to_yaml(hydra_config.overrides.task),
+        ".hydra/hydra.yaml": OmegaConf.to_yaml({"hydra": hydra_config}),
+    }
+    return RunConfig(plain, chosen_options(choices), describe_run(plain, choices), notes, hydra_files)
+
+
+def compose_run(overrides: list[str]) -> tuple[RunConfig, Path]:
+    """The run that a command line describes, where no Hydra is running, and the directory that it is to have.
+
+    Raises ConfigError, HydraException and OmegaConfBaseException.
+    """
+    with hydra.initialize_config_dir(str(conf_directory()), job_name="gan_runner", **VERSION_BASE):
+        config = hydra.compose("config", overrides, return_hydra_config=True)
+        hydra_config = config.hydra
+        path = Path(hydra_config.run.dir).absolute()
+        with open_dict(config):
+            del config["hydra"]
+        return settle_run(config, hydra_config, path), path
+
+
+def chosen_options(choices: Mapping[str, Any]) -> dict[str, str]:
+    """Hydra's choices by the dotted key that each is for, without those of Hydra itself and without empty slots."""
+    return {
+        key.rpartition("@")[2]: str(option)
+        for key, option in choices.items()
+        if option is not None and not key.startswith("hydra/") and key not in LIST_GROUPS
+    }
 
 
 def to_plain(config: DictConfig) -> dict[str, Any]:

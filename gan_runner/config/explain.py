@@ -43,6 +43,7 @@ def explain(error: BaseException, arguments: list[str]) -> str:  # noqa: PLR0911
     if isinstance(error, YAMLError):
         return text
     first, *rest = text.strip().splitlines() or [""]
+    first = first.removeprefix("ValueError raised while resolving interpolation: ")  # hydra.run.dir: the key name
     if first.endswith(":") and rest:
         first = f"{first} {rest[0].strip()}"
     if memory := out_of_memory(error):

@@ -13,6 +13,7 @@ from gan_runner.config.errors import ConfigError, suggest
 OWN_MODULES = (
     "models",
     "datasets",
+    "loggers",
     "losses",
     "regularizers",
     "schedules",

@@ -2,12 +2,15 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import Any, get_args, get_type_hints
 
 from gan_runner.config.check import show_value
-from gan_runner.config.schema import COMPONENT_KEYS, KeyKind, Settings
+from gan_runner.config.schema import COMPONENT_KEYS, LIST_GROUPS, KeyKind, Settings
+
+LONGEST_NAME, LONGEST_VALUE = 80, 40  # characters, of the name of a directory and of a value in it
 
 # --- what a key is to a run -------------------------------------------------------------------------------------------
 
@@ -74,11 +77,52 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def hyperparameters(config: Mapping[str, Any], options: Mapping[str, str]) -> dict[str, Any]:
+    """A config for people: `flatten` with the names of options (loss: hinge) in the place of `_target_`s.
+
+    `options` are those chosen, by the dotted keys that they are for. What no option is known of has the name of its
+    class; groups that take a list have the names in it, with commas between.
+    """
+    lists = {group: ",".join(config.get(group) or {}) for group in LIST_GROUPS}
+    named: dict[str, Any] = {key: option for key, option in options.items() if key not in lists}
+    for key, value in flatten(config).items():
+        path, _, last = key.rpartition(".")
+        if last != "_target_":
+            named[key] = value
+        elif path.rpartition(".")[0] not in lists and not any(f"{path}.".startswith(f"{name}.") for name in options):
+            named[path] = str(value).rpartition(".")[2]
+    return named | {group: names or "none" for group, names in lists.items()}
+
+
 def describe_changes(before: Mapping[str, Any], after: Mapping[str, Any], is_ignored: Callable[[str], bool]) -> str:
     """What two configs have differently, for people; "" if nothing, but for the dotted keys that are ignored."""
     old, new = flatten(before), flatten(after)
     changed = sorted(key for key in {**old, **new} if old.get(key) != new.get(key) and not is_ignored(key))
     return "; ".join(f"{key} was {show_value(old.get(key))} and is to be {show_value(new.get(key))}" for key in changed)
+
+
+def label_words(overrides: Iterable[str]) -> str:
+    """Overrides of a command line as part of a directory's name: 'loss-hinge_lr-0.001', "" if there are none.
+
+    Those that do not make another run (device, log_every, ...) are left out.
+    """
+    pairs = dict(override.lstrip("+").split("=", 1) for override in overrides if "=" in override)
+    kept = {key: value for key, value in pairs.items() if find_key(key).is_identity}
+    return cut("_".join(f"{short}-{tidy(kept[key])}" for key, short in shorten_keys(kept).items()))
+
+
+def tidy(value: str) -> str:
+    """A value as part of a directory's name: numbers in one form, nothing that a shell or Hydra would read."""
+    try:
+        number = float(value)
+    except ValueError:
+        return re.sub(r"[^\w.+-]+", "-", value, flags=re.ASCII).strip("-")[:LONGEST_VALUE]
+    return str(int(number)) if number.is_integer() and abs(number) < 1e9 else f"{number:.6g}"
+
+
+def cut(name: str) -> str:
+    """A name that is not too long for a directory's."""
+    return name[:LONGEST_NAME].strip("._-")
 
 
 def shorten_keys(keys: Iterable[str]) -> dict[str, str]:

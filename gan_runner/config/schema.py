@@ -36,6 +36,7 @@ COMPONENT_KEYS = {
     "dataset.download": MEASUREMENT,
     "metric": MEASUREMENT,
     "features": MEASUREMENT,
+    "logger": EXECUTION,
     "optimizer.lr": KeyKind(may_differ=True),
     "optimizer.*.lr": KeyKind(may_differ=True),
     "lr_schedule.steps": KeyKind(may_change=True, may_differ=True),
@@ -126,16 +127,21 @@ class Settings:
     stream: Annotated[Literal["auto"] | bool, EXECUTION] = False
     workers: Annotated[int, Ge(0), EXECUTION] = 2
     capture: Annotated[Literal["auto"] | bool, EXECUTION] = False
+    checkpoint_keep: Annotated[Annotated[int, Ge(1)] | None, EXECUTION] = None
     ema_ramp: Annotated[float, Gt(0)] | None = None
     ema_start: Annotated[int, Ge(0)] = 0
     ema_statistics: Annotated[Annotated[int, Ge(0)], MEASUREMENT] = 0
+    name: Annotated[str | int | float | None, replace(EXECUTION, may_change=False)] = None
     trust: Annotated[list[str], replace(EXECUTION, may_differ=True)] = field(default_factory=list)
     sweep: Annotated[str | None, replace(EXECUTION, may_differ=True, is_of_sweep=True)] = None
     retry_failed: Annotated[bool, replace(EXECUTION, may_differ=True, is_of_sweep=True)] = False
 
 
-GROUPS = ("model", "dataset", "loss", "regularizer", "augmentation", "optimizer", "lr_schedule", "metric", "features")
-LIST_GROUPS = ("regularizer", "augmentation", "metric")  # one option or a list; each has a node of its own
+GROUPS = (
+    "model", "dataset", "loss", "regularizer", "augmentation", "optimizer", "lr_schedule", "metric", "features",
+    "logger",
+)  # fmt: skip
+LIST_GROUPS = ("regularizer", "augmentation", "metric", "logger")  # one option or a list; each has a node of its own
 
 
 def conf_directory() -> Path:

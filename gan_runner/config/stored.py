@@ -15,6 +15,7 @@ from gan_runner.config.check import load_settings
 from gan_runner.config.compose import compose_packaged, to_plain
 from gan_runner.config.errors import ConfigError, suggest
 from gan_runner.config.schema import GROUPS, LIST_GROUPS, Settings, known_keys
+from gan_runner.storage.outputs import is_sweep
 
 # --- what earlier versions wrote --------------------------------------------------------------------------------------
 # Who changes a name that a config holds adds a line here, and every directory written before goes on working. A new key
@@ -143,6 +144,8 @@ def stored_config(directory: Path, overrides: list[str]) -> tuple[dict[str, Any]
             config.merge_with_dotlist([override])
         plain = to_plain(config)
     except OSError:
+        if is_sweep(directory):
+            raise ConfigError(f"{directory} is a sweep: say which of its runs, {directory}/NAME") from None
         raise ConfigError(f"{directory} is no run directory: it has no .hydra/config.yaml") from None
     except ConfigError:
         raise

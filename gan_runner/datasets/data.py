@@ -111,10 +111,17 @@ class Data(ABC):
 
         NaN becomes 0. Raises ValueError for points.
         """
+        return self._levels(samples).round().clamp(0, 255).to(torch.uint8)
+
+    def to_unit(self, samples: Tensor) -> Tensor:
+        """The same in [0, 1], float32, without rounding to the 256 levels of a pixel."""
+        return (self._levels(samples) / 255).clamp(0, 1)
+
+    def _levels(self, samples: Tensor) -> Tensor:
+        """Pixels as float, 0 to 255 and what is beyond."""
         if self.scale is None or self.shift is None:
             raise ValueError(f"samples of shape {self.shape} are points and have no pixels")
-        pixels = (samples.float() - self.shift) / self.scale
-        return pixels.nan_to_num(0).round().clamp(0, 255).to(torch.uint8)
+        return ((samples.float() - self.shift) / self.scale).nan_to_num(0)
 
     def record(self) -> dict[str, Any]:
         """What a checkpoint keeps of the data, for `Recorded`: plain values and tensors on the CPU."""

@@ -30,6 +30,8 @@ class FeatureNetwork(ABC):
     """The SHA-256 of the weights; known after `prepare`."""
     device: torch.device = torch.device("cpu")
     """Where it looks: the dataset's device, after `prepare`."""
+    has_logits: bool = True
+    """Whether it tells classes at all."""
     accuracy: float | None = None
     """The accuracy on held-out samples, where the network knows the dataset's classes."""
 

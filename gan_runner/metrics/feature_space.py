@@ -235,7 +235,7 @@ class InceptionScore(FeatureMetric):
 
     score: from 1 to the number of classes: high where the network is sure of each image and the classes are even. It
     knows nothing of the real images.
-    Raises: ValueError for points, and for more splits than samples.
+    Raises: ValueError for points, for more splits than samples, and for a network that tells no classes.
     Salimans et al. 2016, arXiv:1606.03498, section 4.
     """
 
@@ -246,8 +246,12 @@ class InceptionScore(FeatureMetric):
         self.samples, self.splits = samples, splits
 
     def check(self, data: Data, network: FeatureNetwork | None) -> list[str]:
-        """Raises ValueError for points, and for more splits than samples."""
+        """Raises ValueError for points, for more splits than samples, and for a network that tells no classes."""
         super().check(data, network)
+        if network is not None and not network.has_logits:
+            raise ValueError(
+                f"metric=inception_score: it wants a network that tells classes, and features={network.name} does not"
+            )
         if self.splits > self.samples:
             raise ValueError(f"metric.inception_score.splits={self.splits}: above samples={self.samples}")
         return []

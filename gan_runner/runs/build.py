@@ -26,6 +26,7 @@ from gan_runner.games.game import Game, evaluating
 from gan_runner.games.latents import DISTRIBUTIONS, Latents
 from gan_runner.games.player import LOSS, Player
 from gan_runner.games.term import Term
+from gan_runner.loggers import Logger
 from gan_runner.metrics.metric import Metric
 from gan_runner.models.multi_scale import MultiScale
 from gan_runner.optimizers import FiniteDifference
@@ -50,6 +51,7 @@ class Built(NamedTuple):
     notes: list[str]
     """What had to be changed to fit, for the log."""
     evaluator: Evaluator
+    loggers: list[Logger]
 
 
 def build(config: dict[str, Any], trust: list[str], data: Data | None = None, horizon: int | None = None) -> Built:
@@ -134,7 +136,7 @@ class Builder:
             images = settings.generator_batch_size or settings.batch_size
             half_life = HalfLife(settings.ema_half_life, images, settings.ema_ramp, settings.ema_start)
             game.moving_average = MovingAverage.of(game.sampler, half_life)
-        return Built(game, settings, self.steps, self.notes, self.evaluator())
+        return Built(game, settings, self.steps, self.notes, self.evaluator(), self.loggers())
 
     def evaluator(self) -> Evaluator:
         """The metrics, and the network that they look through where one of them needs it."""
@@ -147,6 +149,11 @@ class Builder:
             network = component(self.config["features"], "features", self.trust)
         objective = choose_objective(self.settings.objective, metrics)
         return Evaluator(metrics=metrics, network=network, objective=objective, seed=self.settings.seed)
+
+    def loggers(self) -> list[Logger]:
+        """Where the log goes beside the run's directory."""
+        nodes = active(self.config, "logger")
+        return [component(node, f"logger.{name}", self.trust) for name, node in nodes.items()]
 
     def player(self, name: str) -> Player:
         """One player: its network, terms and optimizer."""

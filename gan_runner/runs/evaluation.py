@@ -14,6 +14,7 @@ from gan_runner.datasets.data import Data
 from gan_runner.datasets.splits import HeldOut, Split
 from gan_runner.features.network import FeatureNetwork
 from gan_runner.games.game import Game
+from gan_runner.metrics.both_splits import BothSplits
 from gan_runner.metrics.floor import Floors
 from gan_runner.metrics.metric import EvaluationView, Metric
 from gan_runner.metrics.real_features import RealFeatures, real_side
@@ -50,6 +51,7 @@ class Evaluator:
     objective: Objective | None  # None where there is no metric
     seed: int
     split: Split = "training"  # the real samples that it compares with
+    is_of_both: bool = False  # whether distances to the held-out split stand beside them
 
     def prepare(self, data: Data, say: Callable[[str], None]) -> None:
         """Have the feature network ready, and check that all goes together. Raises ConfigError; warns by `say`."""
@@ -67,6 +69,7 @@ class Evaluator:
         self.data = compared
         self.real = RealFeatures(compared, self.network) if self.network else None
         self.floors = Floors(compared, self.real)
+        self.both = BothSplits(data, self.network) if self.is_of_both and self.split == "training" else None
 
     def evaluate(self, game: Game, should_stop: Callable[[], bool] = lambda: False) -> dict[str, Any]:
         """A record of evaluations.jsonl: {"metrics": {NAME: {"values": ..., ...}}, how it was computed ...}.
@@ -93,6 +96,7 @@ class Evaluator:
                 **metric.counts(self.data),
                 "split": self.split,
                 **self.floors.record(name, metric, view),
+                **(self.both.record(metric, view) if self.both else {}),
             }
         return {
             "metrics": metrics,

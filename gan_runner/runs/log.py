@@ -6,15 +6,17 @@ import socket
 import sys
 import time
 import types
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Self, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from gan_runner.loggers import Logger
 from gan_runner.storage.atomic_files import json_safe, write_bytes
 
 SECONDS_BETWEEN_LINES = 10.0  # of the plain progress, which a pipe and gan_runner.log get
@@ -38,6 +40,8 @@ class Terminal(Console):
 class RunLog:
     """The log of one run; a context manager that closes its files.
 
+    What is logged goes to `loggers` too.
+
     `logged` is the last step that the log of a resumed run goes on after, 0 where it starts again; None for a new run.
     What is not to be shown on the terminal is in the file alone.
     """
@@ -50,6 +54,7 @@ class RunLog:
         logged: int | None = None,
         *,
         is_shown: bool = True,
+        loggers: Sequence[Logger] = (),
     ):
         self.console = Terminal(quiet=not is_shown)
         self.steps, self.last_line = steps, time.monotonic()
@@ -64,8 +69,15 @@ class RunLog:
             opened.callback(self.events.file.close)
             if logged is not None:
                 self.events.restart(logged + 1 if logged else 0)
+            config = directory / ".hydra" / "config.yaml"
+            text = config.read_text(encoding="utf-8") if config.exists() else ""
             if not logged:
                 self.write_hyperparameters(hyperparameters)
+                self.write_config(text)
+            self.loggers = loggers
+            for logger in loggers:
+                logger.start(directory, hyperparameters, text, is_resumed=bool(logged))
+                opened.push(lambda error, *_, logger=logger: logger.end(error))
             self.opened = opened.pop_all()
         self.progress = Progress(
             TextColumn("{task.completed}/{task.total}"),
@@ -82,9 +94,11 @@ class RunLog:
         self.progress.start()
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(
+        self, error: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         self.progress.stop()
-        self.opened.close()  # all of them, even where one has not the room for its last line
+        self.opened.__exit__(error, value, traceback)  # all of them, even where one has not the room for its last line
 
     def say(self, line: str, to_terminal: bool = True) -> None:
         """A line for people, on the terminal and in gan_runner.log."""
@@ -99,6 +113,8 @@ class RunLog:
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         self.metrics.write(json.dumps(json_safe({"step": step, **values})) + "\n")
         self.events.add(step, [{"tag": tag, "simple_value": value} for tag, value in values.items()])
+        for logger in self.loggers:
+            logger.scalars(step, values)
         losses = "  ".join(f"{tag.removeprefix('loss/')} {values[tag]:.4g}" for tag in SHOWN if tag in values)
         losses += f"  {values['images_per_second']:.0f} images/s"
         self.progress.update(self.bar, losses=losses)
@@ -113,6 +129,8 @@ class RunLog:
     def image(self, step: int, tag: str, png: bytes) -> None:
         """A picture, as encoded for its file."""
         self.events.add(step, [{"tag": tag, "image": {"encoded_image_string": png}}])
+        for logger in self.loggers:
+            logger.image(step, tag, png)
 
     def write_hyperparameters(self, hyperparameters: Mapping[str, Any]) -> None:
         """Write what TensorBoard's HPARAMS tab shows, to the run's event file (add_hparams starts another)."""
@@ -121,6 +139,12 @@ class RunLog:
         _, *of_the_run = hparams(dict(hyperparameters), {})  # the first would stand for the columns of all other runs
         for summary in of_the_run:
             self.events.write(summary=summary)
+
+    def write_config(self, text: str) -> None:
+        """Write what TensorBoard's TEXT tab shows: a file of YAML."""
+        from torch.utils.tensorboard.summary import text as text_summary
+
+        self.events.write(step=0, summary=text_summary("config", f"```yaml\n{text}```"))
 
     def flush(self) -> None:
         """Put everything where a crash does not lose it."""

@@ -116,6 +116,8 @@ class Recorder:
         self.log.flush()  # what a checkpoint is behind of must not be lost
         self.directory.update(step=step)  # first: a run killed after its last checkpoint has only its status to change
         checkpoint.save_last(self.directory.checkpoints, self.content(step))
+        if self.settings.checkpoint_keep:
+            checkpoint.keep_snapshot(self.directory.checkpoints, step, self.settings.checkpoint_keep)
         self.directory.summary |= self.clock.totals()  # with the time that this took
 
     def content(self, step: int) -> dict[str, Any]:

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import torch
 
 from gan_runner import __version__
+from gan_runner.config.compose import RunConfig
 from gan_runner.config.errors import ConfigError, Stopped, TrainingFailed, out_of_memory
-from gan_runner.config.keys import flatten
+from gan_runner.config.keys import hyperparameters
 from gan_runner.config.schema import Settings
 from gan_runner.datasets.data import Data
 from gan_runner.datasets.on_disk import UnreadableError
@@ -27,6 +28,7 @@ from gan_runner.runs.loop import TrainingLoop, run_loop, training_loop
 from gan_runner.runs.recorder import Diverged, Pruned
 from gan_runner.runs.signals import Interrupted, StopRequest
 from gan_runner.storage import checkpoint
+from gan_runner.storage.outputs import check_free
 from gan_runner.storage.run_directory import RunDirectory, versions
 
 
@@ -53,7 +55,14 @@ def prepare(config: dict[str, Any], trust: list[str], data: Data | None = None) 
 
     `data` is the config's dataset, where it has been loaded before.
     """
-    return partial(train_new_run, build_run(config, trust, data), flatten(config))
+    return partial(train_new_run, build_run(config, trust, data), config)
+
+
+def start(composed: RunConfig, trust: list[str], path: Path) -> float | None:
+    """Train the run that a command line describes in a directory of its own. Raises as `prepare` and `train`."""
+    train_in = prepare(composed.plain, trust)
+    given = {name: getattr(composed, name) for name in ("options", "title", "notes", "hydra_files")}
+    return train_in(path, **given)
 
 
 def build_run(config: dict[str, Any], trust: list[str], data: Data | None = None) -> Built:
@@ -78,29 +87,34 @@ def prepare_evaluation(built: Built) -> list[str]:
     return said
 
 
-def train_new_run(built: Built, hyperparameters: dict[str, Any], path: Path, **options: Any) -> float | None:
+def train_new_run(built: Built, config: dict[str, Any], path: Path, **given: Any) -> float | None:
     """Train in a directory of its own, and return the best objective. Raises as `create_run` and `train`."""
-    return train(create_run(built, hyperparameters, path, **options))
+    return train(create_run(built, config, path, **given))
 
 
 def create_run(
     built: Built,
-    hyperparameters: dict[str, Any],
+    config: dict[str, Any],
     path: Path,
     *,
     hydra_files: dict[str, str],
     title: str,
     notes: list[str],
+    options: dict[str, str] | None = None,
 ) -> PreparedRun:
-    """Take the directory for a new run. Raises ConfigError if it cannot be had."""
+    """Take the directory for a new run; `options` are those that were chosen in config groups, by dotted key.
+
+    Raises ConfigError if it cannot be had.
+    """
+    about = {"horizon": built.steps, "options": options or {}}
     try:
-        RunDirectory.check_free(path)
+        check_free(path)
         said = prepare_evaluation(built)
-        directory = RunDirectory.create(path, hydra_files, {"horizon": built.steps, **metadata(built)})
+        directory = RunDirectory.create(path, hydra_files, about | metadata(built))
     except (OSError, ValueError) as error:
         raise ConfigError(str(error)) from error
     lines = [f"gan-runner {__version__}: {title}", *outline(built), *(f"note: {note}" for note in notes)]
-    return PreparedRun(built, directory, lines, said, hyperparameters, [])
+    return PreparedRun(built, directory, lines, said, hyperparameters(config, options or {}), [])
 
 
 def resume(config: dict[str, Any], trust: list[str], path: Path, **options: Any) -> None:
@@ -159,7 +173,8 @@ def restore_run(
             raise ConfigError(f"cannot write to {path}: {error.strerror}") from error
         lines = [f"gan-runner {__version__}: resumed after step {done:,}", *outline(built), *notes]
         held.pop_all()
-        return PreparedRun(built, directory, lines, said, flatten(config), [], done, memory)
+        chosen = hyperparameters(config, directory.summary.get("options", {}))
+        return PreparedRun(built, directory, lines, said, chosen, [], done, memory)
 
 
 def fail(path: Path, hydra_files: dict[str, str], reason: str) -> None:
@@ -195,12 +210,12 @@ def supervised_loop(prepared: PreparedRun, stop: StopRequest, *, is_alone: bool 
     Raises SystemExit after an interruption, Stopped for what one line explains, TrainingFailed from whatever else
     training raised.
     """
-    built, directory, lines, said, hyperparameters, notes, done, memory = prepared
-    game, settings, steps, _, evaluator = built
+    built, directory, lines, said, chosen, notes, done, memory = prepared
+    game, settings, steps, _, evaluator, loggers = built
     shown_path = relative_to_here(directory.path)
     logged = done - (memory["pending"] is not None) if memory and done else done
     try:
-        with RunLog(directory.path, steps, hyperparameters, logged, is_shown=is_alone) as log:
+        with RunLog(directory.path, steps, chosen, logged, is_shown=is_alone, loggers=loggers) as log:
             for line in said:
                 log.say(line, to_terminal=False)
             for line in lines:

@@ -9,6 +9,7 @@ from zipfile import ZipFile
 import torch
 
 from gan_runner.storage.atomic_files import digest_path, hard_link, is_intact, write_with_digest
+from gan_runner.storage.outputs import snapshot_name
 
 FORMAT = 2
 
@@ -51,6 +52,37 @@ def save_last(directory: Path, content: dict[str, Any]) -> None:
             hard_link(last, directory / "previous.pt")
 
     save(last, content, before=keep_last)
+
+
+def keep_snapshot(directory: Path, step: int, count: int) -> None:
+    """Keep `last.pt` as the snapshot of a step too, at no cost of writing; of all snapshots the last `count` stay."""
+    hard_link(directory / "last.pt", directory / snapshot_name(step))
+    for path in snapshots(directory)[:-count]:
+        remove(path)
+
+
+def snapshots(directory: Path) -> list[Path]:
+    """The snapshots there are, in the order of their steps."""
+    return sorted(path for path in directory.glob("step_*.pt") if path.name == snapshot_name(step_of(path)))
+
+
+def remove_snapshots_after(directory: Path, step: int) -> None:
+    """Remove those of later steps, which a resumed run will take again."""
+    for path in snapshots(directory):
+        if step_of(path) > step:
+            remove(path)
+
+
+def step_of(snapshot: Path) -> int:
+    """The step in the name of a snapshot; -1 of another file."""
+    digits = snapshot.stem.removeprefix("step_")
+    return int(digits) if digits.isdecimal() else -1
+
+
+def remove(path: Path) -> None:
+    """A checkpoint and its digest."""
+    path.unlink(missing_ok=True)
+    digest_path(path).unlink(missing_ok=True)
 
 
 def save(path: Path, content: dict[str, Any], before: Callable[[], object] = lambda: None) -> None:

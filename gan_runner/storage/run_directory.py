@@ -16,6 +16,8 @@ from filelock import FileLock, Timeout
 
 from gan_runner import __version__
 from gan_runner.storage.atomic_files import json_safe, write_bytes
+from gan_runner.storage.checkpoint import remove_snapshots_after
+from gan_runner.storage.outputs import check_free
 from gan_runner.storage.status import host_name, is_elsewhere, scheduler_job
 
 LIBRARIES = ("torchvision", "numpy", "scipy", "torch-fidelity", "hydra-core", "omegaconf")  # that numbers depend on
@@ -43,29 +45,20 @@ class RunDirectory:
         that has one can be resumed. Raises ValueError if it holds a run: two runs never share a directory.
         """
         directory = cls(path)
-        cls.check_free(path)
+        check_free(path)
         path.mkdir(parents=True, exist_ok=True)
         try:
             directory.lock.acquire()  # exactly one process has it
         except Timeout:
-            raise ValueError(f"{path} already holds a run; choose another hydra.run.dir") from None
+            raise ValueError(f"{path} already holds a run; choose another name or hydra.run.dir") from None
         try:
-            cls.check_free(path)
+            check_free(path)
             directory.write(documents)
             directory.update(status="running", reason=None, step=0, started=now(), **this_process(), **metadata)
         except BaseException:
             directory.lock.release()
             raise
         return directory
-
-    @staticmethod
-    def check_free(path: Path) -> None:
-        """Raises ValueError if there is something already."""
-        there = [entry.name for entry in path.iterdir() if entry.name != ".lock"] if path.is_dir() else []
-        if "summary.json" in there:
-            raise ValueError(f"{path} already holds a run; choose another hydra.run.dir")
-        if there:
-            raise ValueError(f"{path} is not empty: it holds {there[0]}; choose another hydra.run.dir")
 
     @classmethod
     def restore(cls, path: Path, *, take_over: bool = False) -> "RunDirectory":
@@ -107,6 +100,7 @@ class RunDirectory:
         for picture in self.samples.glob("*_*.png"):
             if picture.stem.rpartition("_")[2] > f"{logged:08d}":
                 picture.unlink()
+        remove_snapshots_after(self.checkpoints, step)
         self.summary.pop("best", None)
         self.summary |= {"best": best} if best else {}
         self.summary.setdefault("resumed", []).append({"step": step, "at": now()})

@@ -1,7 +1,6 @@
 """`gan-runner -m`: every combination of the values swept."""
 
 import datetime
-import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from gan_runner.config.compose import trusted_packages
 from gan_runner.config.errors import ConfigError
 from gan_runner.config.keys import describe_changes, find_key
+from gan_runner.storage.outputs import check_name
 from gan_runner.sweeps.jobs import Composer, expand, make_jobs, with_unique_names
 from gan_runner.sweeps.launchers import Launch, run_jobs, run_sequentially, run_with_submitit
 from gan_runner.sweeps.sweep import DataCache, Job, Sweep, data_key
@@ -62,7 +62,7 @@ def refuse_another(sweep: Sweep, known: list[Job], jobs: list[Job], composer: Co
     first = {key: value for key, value in line.items() if key not in axes}
     first |= {key: value for key, value in values[0].items() if key in axes}
     try:
-        config, _, _ = composer.compose([f"{key}={value}" for key, value in first.items()])
+        config = composer.compose([f"{key}={value}" for key, value in first.items()]).config
     except (ConfigError, HydraException, OmegaConfBaseException):  # it has no place for these values
         changes = f"it began with {' '.join(known[0].overrides)}"
     else:
@@ -87,8 +87,10 @@ def sweep_directory(config: DictConfig) -> Path:
     if config.sweep is None:
         with open_dict(config):
             config.sweep = f"{datetime.datetime.now():%Y-%m-%d_%H-%M-%S-%f}"
-    if not re.fullmatch(r"\w[\w.-]*", str(config.sweep)):
-        raise ConfigError(f"sweep={config.sweep}: a name is of letters, digits, dots, dashes and underscores")
+    try:
+        check_name("sweep", str(config.sweep))
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
     return Path(config.hydra.sweep.dir)
 
 

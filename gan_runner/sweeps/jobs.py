@@ -2,7 +2,6 @@
 
 import copy
 import itertools
-import re
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -16,13 +15,18 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from gan_runner.config.compose import check_before_torch, describe_run, refuse_shapes, settle_preset, to_plain
+from gan_runner.config.compose import (
+    check_before_torch,
+    chosen_options,
+    describe_run,
+    refuse_shapes,
+    settle_preset,
+    to_plain,
+)
 from gan_runner.config.errors import ConfigError
 from gan_runner.config.explain import explain
-from gan_runner.config.keys import find_key, identity, shorten_keys
+from gan_runner.config.keys import cut, find_key, identity, shorten_keys, tidy
 from gan_runner.sweeps.sweep import Job
-
-LONGEST_NAME, LONGEST_VALUE = 80, 40  # characters
 
 
 def expand(overrides: list[Override]) -> list[list[str]]:
@@ -30,6 +34,8 @@ def expand(overrides: list[Override]) -> list[list[str]]:
     axes = []
     for override in overrides:
         key = override.get_key_element()
+        if key == "name":
+            raise ConfigError(f"{override.input_line}: a name is of one run; with -m say sweep=NAME")
         if override.is_sweep_override():
             if not find_key(key.lstrip("+")).is_identity:
                 raise ConfigError(f"{override.input_line}: all runs of a sweep have the same {key.lstrip('+')}")
@@ -57,6 +63,15 @@ class Base(NamedTuple):
     notes: list[str]
 
 
+class ComposedJob(NamedTuple):
+    """What the overrides of a job make: the last fields of `Job`."""
+
+    config: dict[str, Any]
+    title: str
+    notes: list[str]
+    options: dict[str, str]
+
+
 class Composer:
     """Composes configs of jobs. Those of the same options share a base: Hydra takes 100 ms to compose one."""
 
@@ -68,8 +83,8 @@ class Composer:
         self.parsed: dict[str, Override] = {}
         self.bases: dict[tuple[str, ...], Base] = {}
 
-    def compose(self, overrides: list[str]) -> tuple[dict[str, Any], str, list[str]]:
-        """The plain config that a job's overrides make, its title and its notes.
+    def compose(self, overrides: list[str]) -> ComposedJob:
+        """What a job's overrides make.
 
         Raises ConfigError, HydraException and OmegaConfBaseException.
         """
@@ -82,7 +97,7 @@ class Composer:
         ConfigLoaderImpl._apply_overrides_to_config(values, config)
         plain = to_plain(config)
         check_before_torch(plain)
-        return plain, describe_run(plain, base.choices), base.notes
+        return ComposedJob(plain, describe_run(plain, base.choices), base.notes, chosen_options(base.choices))
 
     def parse(self, override: str) -> Override:
         """One override, as Hydra reads it."""
@@ -115,35 +130,24 @@ def name_jobs(all_overrides: list[list[str]]) -> list[str]:
     varied = [key for key in keys if len({each.get(key) for each in pairs}) > 1]
     short = shorten_keys(varied)
     found = ("_".join(f"{short[key]}-{tidy(each[key])}" for key in varied if key in each) for each in pairs)
-    return [name[:LONGEST_NAME].strip("._-") or "run" for name in found]
+    return [cut(name) or "run" for name in found]
 
 
-def tidy(value: str) -> str:
-    """A value as part of a directory's name: numbers in one form, nothing that a shell or Hydra would read."""
-    try:
-        number = float(value)
-    except ValueError:
-        return re.sub(r"[^\w.+-]+", "-", value, flags=re.ASCII).strip("-")[:LONGEST_VALUE]
-    return str(int(number)) if number.is_integer() and abs(number) < 1e9 else f"{number:.6g}"
-
-
-def make_jobs(
-    all_overrides: list[list[str]], compose: Callable[[list[str]], tuple[dict[str, Any], str, list[str]]]
-) -> list[Job]:
+def make_jobs(all_overrides: list[list[str]], compose: Callable[[list[str]], ComposedJob]) -> list[Job]:
     """The jobs of a sweep. Raises ConfigError, which names the job, also where two are the same."""
     jobs: dict[str, Job] = {}
     for overrides, name in zip(all_overrides, name_jobs(all_overrides), strict=True):
         try:
-            config, title, notes = compose(overrides)
+            composed = compose(overrides)
         except (ConfigError, HydraException, OmegaConfBaseException) as error:
             GlobalHydra.instance().clear()  # to explain it, another config is composed
             raise ConfigError(f"job {name}: {explain(error, overrides)}") from error
-        key = identity(config)
+        key = identity(composed.config)
         if same := jobs.get(key):
             pairs = [pair for pair in zip(same.overrides, overrides, strict=True) if len(set(pair)) > 1]
             one, other = (" ".join(each) for each in zip(*pairs, strict=True))
             raise ConfigError(f"{one} and {other} are the same job")
-        jobs[key] = Job(name, key, overrides, config, title, notes)
+        jobs[key] = Job(name, key, overrides, *composed)
     return list(jobs.values())
 
 

@@ -32,11 +32,11 @@ from gan_runner.config.check import check_arguments
 from gan_runner.config.compose import trusted_packages
 from gan_runner.config.errors import ConfigError, Stopped
 from gan_runner.config.explain import explain, one_line
-from gan_runner.config.keys import find_key, identity, shorten_keys
+from gan_runner.config.keys import LONGEST_NAME, find_key, identity, shorten_keys, tidy
 from gan_runner.runs.evaluation import Objective, tags
 from gan_runner.sweeps.batched_launcher import run_batched
 from gan_runner.sweeps.grid import launch_of, sweep_directory
-from gan_runner.sweeps.jobs import LONGEST_NAME, Composer, tidy
+from gan_runner.sweeps.jobs import Composer
 from gan_runner.sweeps.launchers import Launch, cores, run_in_processes, run_sequentially, visible_gpus
 from gan_runner.sweeps.sweep import DONE, FAILED, DataCache, Job, Sweep, make_row, print_sweep_report
 from gan_runner.torch_utils.randomness import derive
@@ -203,7 +203,7 @@ def check_space(space: Space, composer: Composer, trust: list[str]) -> Objective
         composer.compose(overrides)
     objectives = []
     for overrides in [space.overrides(drawn), *space.ends(drawn)]:
-        config, _, _ = composer.compose(overrides)
+        config = composer.compose(overrides).config
         try:
             objectives.append(build(config, trust, data.of(config)).evaluator.objective)
         except ConfigError as error:
@@ -313,9 +313,9 @@ class Search:
     def job(self, trial: Trial) -> Job:
         """The job of a trial. Raises ConfigError, HydraException and OmegaConfBaseException."""
         overrides = self.space.overrides(trial.params)
-        config, title, notes = self.composer.compose(overrides)
-        config["prune"] = self.limits()
-        return Job(self.space.name(trial), identity(config), overrides, config, title, notes)
+        composed = self.composer.compose(overrides)
+        composed.config["prune"] = self.limits()
+        return Job(self.space.name(trial), identity(composed.config), overrides, *composed)
 
     def limits(self) -> list[list[float]] | None:
         """The key `prune` of the next trials: the median of the best values so far of those that are complete."""

@@ -16,16 +16,17 @@ from filelock import FileLock, Timeout
 
 from gan_runner.config.compose import to_yaml
 from gan_runner.config.errors import ConfigError, Stopped, TrainingFailed
-from gan_runner.config.keys import flatten, identity
+from gan_runner.config.keys import hyperparameters, identity
 from gan_runner.config.stored import translate_stored
 from gan_runner.runs.log import write_experiment
+from gan_runner.storage import outputs
 from gan_runner.storage.atomic_files import json_safe, write_bytes
 from gan_runner.storage.status import run_status
 
 if TYPE_CHECKING:
     from gan_runner.runs.run import PreparedRun
 
-PLAN, ROWS, HYDRA_FILE = "jobs.jsonl", "sweep.jsonl", "multirun.yaml"
+PLAN, ROWS, HYDRA_FILE = outputs.PLAN, "sweep.jsonl", "multirun.yaml"
 RETRIED = ".retried"
 DONE = ("completed", "pruned")
 FAILED = ("failed", "diverged", "damaged")
@@ -43,6 +44,7 @@ class Job(NamedTuple):
     config: dict[str, Any]
     title: str
     notes: list[str]
+    options: dict[str, str] = {}  # noqa: RUF012 -- of config groups, by dotted key; none in a plan of version 0.1
 
 
 class Sweep:
@@ -100,7 +102,7 @@ class Sweep:
     def write_shared_files(self, hydra_yaml: str, metrics: list[str]) -> None:
         """Write what the jobs share: Hydra's settings; for TensorBoard, the keys that differ and the metrics."""
         write_bytes(self.directory / HYDRA_FILE, hydra_yaml.encode())
-        configs = [flatten(job.config) for job in self.jobs()]
+        configs = [hyperparameters(job.config, job.options) for job in self.jobs()]
         keys = dict.fromkeys(key for config in configs for key in config)
         values = {key: dict.fromkeys(config[key] for config in configs if key in config) for key in keys}
         partial = {key for key in keys if any(key not in config for config in configs)}
@@ -177,7 +179,7 @@ def read_job(line: str) -> Job:
     if isinstance(fields, dict) and "words" in fields:  # version 0.1's name for it
         fields["overrides"] = fields.pop("words")
     job = Job(**fields)
-    for value, kind in zip(job, (str, str, list, dict, str, list), strict=True):
+    for value, kind in zip(job, (str, str, list, dict, str, list, dict), strict=True):
         if not isinstance(value, kind):
             raise ValueError(f"{value!r} is no {kind.__name__}")
     if not re.fullmatch(r"\w[\w.+-]*", job.name):  # it must not lead out of the directory
@@ -236,7 +238,9 @@ def prepare_job(
     if path.exists():
         set_aside(path)
     built = build_run(job.config, trust, data.of(job.config))
-    return create_run(built, flatten(job.config), path, hydra_files=hydra_files, title=job.title, notes=job.notes)
+    return create_run(
+        built, job.config, path, hydra_files=hydra_files, title=job.title, notes=job.notes, options=job.options
+    )
 
 
 def why_failed(error: Exception, path: Path, hydra_files: dict[str, str]) -> str:

@@ -27,7 +27,8 @@ def train(options: argparse.Namespace) -> None:
     for seed in options.seeds:
         for regularizer in REGULARIZERS:
             words = ["experiment=iterative_penalty_mnist", f"regularizer={regularizer}", f"seed={seed}", *options.words]
-            game, *_, evaluator = build(compose(*words, *metric, f"dataset.root={options.root}"), [])
+            built = build(compose(*words, *metric, f"dataset.root={options.root}"), [])
+            game, evaluator = built.game, built.evaluator
             evaluator.prepare(game.data, print)
             start = time.perf_counter()
             for step in range(1, options.steps + 1):

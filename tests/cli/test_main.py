@@ -68,6 +68,10 @@ MISTAKES = {  # the words of a line -> what its one message names: the key, the 
     "sample nowhere": "nowhere run directory",
     "init_from=nowhere": "init_from=nowhere nowhere/checkpoints/last.pt",
     "hydra.run.dir=taken": "taken hydra.run.dir",
+    "name=../x": "name=../x letters",
+    "name=latest": "name=latest reserved",
+    "-m name=x seed=0,1": "name=x sweep=NAME",
+    "sample latest": "latest outputs",
     "loss=[bce,hinge]": "loss=[bce,hinge] -m loss=",
     "loss=null": "string list",  # Hydra's own words
     "~loss": "~loss",
@@ -301,6 +305,26 @@ def test_directories_of_the_users_choice_stay(run_cli):
     Path("mine/full/metrics.jsonl").write_text("precious")
     refusal(run_cli("hydra.run.dir=mine/full", *FAST), "mine/full", "metrics.jsonl")
     assert [path.name for path in Path("mine/full").iterdir()] == ["metrics.jsonl"]
+
+
+def test_a_run_with_a_name(run_cli):
+    code, out, error = run_cli("name=first_try", *FAST)
+    assert code == 0, error
+    assert "outputs/first_try" in out
+    before = Path("outputs/first_try/summary.json").read_bytes()
+    refusal(run_cli("name=first_try", *FAST), "outputs/first_try", "name")
+    assert Path("outputs/first_try/summary.json").read_bytes() == before
+    code, out, error = run_cli("sample", "latest")
+    assert (code, out) == (0, "outputs/first_try/generated/seed_0.png\n"), error
+    refusal(run_cli("resume", "latest", "name=other"), "name")
+    refusal(run_cli("name=x", "hydra.run.dir=y", *FAST), "name=x", "hydra.run.dir")
+
+
+def test_a_run_without_a_name_is_called_by_what_differs(run_cli):
+    code, _, error = run_cli("dataset=ring", "optimizer.lr=0.10", *FAST)
+    assert code == 0, error
+    (run,) = Path("outputs").glob("*/*")
+    assert re.fullmatch(r"[\d-]{15}_dataset-ring_lr-0.1_model-mlp_steps-2_batch_size-8_metric-none", run.name)
 
 
 def test_flags_may_stand_anywhere(run_cli):

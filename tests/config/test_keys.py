@@ -11,7 +11,15 @@ import yaml
 
 from gan_runner.config.check import load_settings
 from gan_runner.config.instantiate import resolve
-from gan_runner.config.keys import describe_changes, find_key, identity, shorten_keys, without_keys
+from gan_runner.config.keys import (
+    describe_changes,
+    find_key,
+    hyperparameters,
+    identity,
+    label_words,
+    shorten_keys,
+    without_keys,
+)
 from gan_runner.config.schema import COMPONENT_KEYS, GROUPS, LIST_GROUPS, Settings
 from gan_runner.games.term import Term
 from gan_runner.runs import build
@@ -50,16 +58,19 @@ sample_every         .         yes     .       .
 sample_count         .         yes     .       .
 evaluate_every       .         yes     .       .
 checkpoint_every     .         yes     .       .
+checkpoint_keep      .         yes     .       .
 prune                .         yes     yes     .
+name                 .         .       .       .
 trust                .         yes     yes     .
 sweep                .         yes     yes     .
 retry_failed         .         yes     yes     .
 """
-# All keys of components are part of the identity and tell settings apart. These may change or differ besides.
+# All keys of components but loggers' are part of the identity and tell settings apart. These may change or differ.
 MAY_CHANGE = {
     "dataset.root", "dataset.path", "dataset.download", "metric.*", "features.*", "*.schedule.steps",
     "lr_schedule.steps",
 }  # fmt: skip
+OF_EXECUTION = {"logger.*"}
 MAY_DIFFER = {
     "optimizer.lr", "optimizer.generator.lr", "optimizer.discriminator.lr", "regularizer.*.weight", "lr_schedule.end",
     "lr_schedule.gamma", "lr_schedule.steps", "lr_schedule.warmup", "lr_schedule.step_size", "*.schedule.end",
@@ -136,9 +147,10 @@ def test_every_parameter_of_every_component():
     keys = set(component_keys())
     assert len(keys) > 300
     expected = {key: (True, is_in(key, MAY_CHANGE), is_in(key, MAY_DIFFER), True) for key in keys}
+    expected |= {key: (False, True, False, False) for key in keys if is_in(key, OF_EXECUTION)}
     assert {key: answers(key) for key in keys} == expected
     used = {pattern for pattern in COMPONENT_KEYS if any(is_in(key, {pattern}) for key in keys)}
-    assert used | {"metric", "features"} == {*COMPONENT_KEYS}, "of no component"
+    assert used | {"metric", "features", "logger"} == {*COMPONENT_KEYS}, "of no component"
 
 
 @pytest.mark.parametrize("key", ["mine", "loss.mine", "dataset.mine", "model.mine.lr", "optimizer.mine", "loss.root"])
@@ -185,6 +197,26 @@ def test_changes_for_people():
     assert describe_changes({"a": {"b": 1}}, {"a": {"b": 1}}, lambda key: False) == ""
     before, after = {"a": {"b": 1}, "c": 2}, {"a": {"b": None}, "c": 3}
     assert describe_changes(before, after, lambda key: key == "c") == "a.b was 1 and is to be null"
+
+
+def test_a_label_of_words():
+    words = ["loss=hinge", "+model.x=[1,2]", "device=cpu", "name=x", "optimizer.lr=0.10", "~loss", "seed=3"]
+    assert label_words(words) == "loss-hinge_x-1-2_lr-0.1_seed-3"
+    assert label_words(["device=cpu"]) == ""
+    assert len(label_words([f"a{n}={n}" for n in range(100)])) <= 80
+
+
+def test_hyperparameters_have_the_names_of_options():
+    words = ["loss=wgan_gp", "regularizer=[r1,l1]", "optimizer@optimizer.discriminator=rmsprop", "metric=none"]
+    options = {"loss": "wgan_gp", "model": "dcgan", "optimizer": "adam", "optimizer.discriminator": "rmsprop"}
+    found = hyperparameters(compose(*words), options)
+    assert not [key for key in found if "_target_" in key]
+    assert found["loss"] == "wgan_gp"
+    assert found["optimizer.discriminator"] == "rmsprop"
+    assert found["regularizer"] == "gradient_penalty,r1,l1"
+    assert found["metric"] == "none"
+    assert found["dataset"] == "digits"  # the name of its function, as its option is not told
+    assert found["regularizer.r1.weight"] == compose(*words)["regularizer"]["r1"]["weight"]
 
 
 def test_short_names():

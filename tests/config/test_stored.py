@@ -285,7 +285,8 @@ def test_what_each_missing_key_means():
         "generator_batch_size": None, "init_from": None, "conditional": False, "deterministic": False,
         "evaluate_every": None, "objective": None, "on_divergence": "ignore", "tf32": True, "prune": None,
         "stream": False, "workers": 2, "capture": False,
-        "trust": [], "sweep": None, "retry_failed": False, "budget": Budget(), "monitor": Monitor(),
+        "name": None, "checkpoint_keep": None, "trust": [], "sweep": None, "retry_failed": False,
+        "budget": Budget(), "monitor": Monitor(),
         "divergence": Divergence(), "ema_ramp": None, "ema_start": 0, "ema_statistics": 0,
     }  # fmt: skip
     assert Monitor() == Monitor(None, None, None, None, 0)

@@ -19,9 +19,11 @@ from gan_runner.datasets.embedded import digits
 from gan_runner.datasets.points import ring
 from gan_runner.datasets.stacked_mnist import Stacked
 from gan_runner.features.classifier import Classifier
+from gan_runner.features.dinov2 import Dinov2
 from gan_runner.features.inception import Inception
 from gan_runner.features.lenet import LeNet, LeNet5
 from gan_runner.features.network import BATCH, FeatureNetwork
+from gan_runner.metrics.feature_space import InceptionScore
 from gan_runner.storage.cache import cache_directory, cached, content_key
 from tests.helpers import compose, options
 
@@ -404,6 +406,89 @@ def test_files_that_are_not_the_one(kind, lenet_file, tmp_path):
             prepared(kind(weights=str(path), sha256=sha256), data)
         assert "\n" not in str(error.value)
     assert not Path("payload-ran").exists()
+
+
+# --- dinov2 -----------------------------------------------------------------------------------------------------------
+
+
+def written_out(images: Tensor, weights: dict[str, Tensor], heads: int) -> Tensor:
+    """The class token that a vision transformer of these weights makes of images (N, 3, 224, 224)."""
+    x = F.conv2d(images, weights["patch_embed.proj.weight"], weights["patch_embed.proj.bias"], stride=14)
+    x = torch.cat([weights["cls_token"].expand(len(x), -1, -1), x.flatten(2).transpose(1, 2)], 1) + weights["pos_embed"]
+    width = x.shape[-1]
+
+    def layer(name: str, x: Tensor) -> Tensor:
+        return F.linear(x, weights[f"{name}.weight"], weights[f"{name}.bias"])
+
+    def norm(name: str, x: Tensor) -> Tensor:
+        return F.layer_norm(x, (width,), weights[f"{name}.weight"], weights[f"{name}.bias"], eps=1e-6)
+
+    for block in range(12):
+        name = f"blocks.{block}"
+        parts = layer(f"{name}.attn.qkv", norm(f"{name}.norm1", x)).unflatten(-1, (3, heads, width // heads))
+        query, key, value = parts.permute(2, 0, 3, 1, 4)
+        attention = ((query @ key.transpose(-1, -2)) * (width // heads) ** -0.5).softmax(-1)
+        x = x + weights[f"{name}.ls1.gamma"] * layer(
+            f"{name}.attn.proj", (attention @ value).transpose(1, 2).flatten(2)
+        )
+        hidden = F.gelu(layer(f"{name}.mlp.fc1", norm(f"{name}.norm2", x)))
+        x = x + weights[f"{name}.ls2.gamma"] * layer(f"{name}.mlp.fc2", hidden)
+    return norm("norm", x)[:, 0]
+
+
+def dinov2_file(side: int) -> dict[str, Tensor]:
+    """A file of DINOv2's, with random weights; `side` is that of the images whose positions it has."""
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    weights = timm.create_model("vit_small_patch14_dinov2", num_classes=0, img_size=side).state_dict()
+    for name, value in weights.items():  # its own are zero, or so small that they do nothing
+        value.copy_(torch.randn_like(value) * (0.5 if "gamma" in name or "embed" in name else 0.05))
+    torch.save(weights | {"mask_token": torch.zeros(1, 384)}, "dinov2.pth")
+    return weights
+
+
+def test_dinov2_is_what_it_is_written_out():
+    weights = dinov2_file(224)
+    data = tiny(1, 12, 16, count=8)
+    state = torch.get_rng_state()
+    network, said = prepared(Dinov2(weights="dinov2.pth", sha256=None, size="small"), data)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert said == []
+    assert network.sha256 == hashlib.sha256(Path("dinov2.pth").read_bytes()).hexdigest()
+    images = data.training(None)[0]
+    features, logits = network.look(images)
+    scaled = F.interpolate(images / 255, size=(224, 224), mode="bicubic", antialias=True).clamp(0, 1)
+    mean, sd = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    expected = written_out((scaled - mean.view(1, 3, 1, 1)) / sd.view(1, 3, 1, 1), weights, heads=6)
+    torch.testing.assert_close(features, expected, rtol=1e-3, atol=1e-4)
+    assert features.std(0).mean() > 1e-3
+    assert features.shape == (6, 384) == (6, network.dimension)
+    assert logits.shape == (6, 0)
+    with pytest.raises(ValueError, match=r"inception_score.*dinov2"):
+        InceptionScore(samples=10, splits=1).check(data, network)
+
+
+def test_dinov2_takes_positions_of_other_sizes():
+    """The published files have those of images of 518 x 518."""
+    dinov2_file(518)
+    network, _ = prepared(Dinov2(weights="dinov2.pth", sha256=None, size="small"), tiny(3, 14, 14, count=8))
+    assert network.look(tiny(3, 14, 14, count=8).training(None)[0])[0].isfinite().all()
+
+
+def test_a_file_of_dinov2_that_is_another(monkeypatch):
+    data = tiny()
+    with pytest.raises(ValueError, match=r"features\.weights=FILE, dinov2_vitl14_pretrain\.pth"):
+        prepared(Dinov2(weights=None, sha256=None, size="large"), data)
+    with pytest.raises(ValueError, match="channels"):
+        prepared(Dinov2(weights="x", sha256=None, size="large"), tiny(2, 8, 8))
+    with monkeypatch.context() as patch:
+        patch.setattr("gan_runner.features.dinov2.find_spec", lambda name: None)
+        with pytest.raises(ValueError, match=r"pip install 'gan-runner\[dinov2\]'"):
+            prepared(Dinov2(weights="x", sha256=None, size="large"), data)
+    dinov2_file(224)
+    with pytest.raises(ValueError, match=r"features\.weights=dinov2\.pth: not dinov2_vitb14.*size=base") as error:
+        prepared(Dinov2(weights="dinov2.pth", sha256=None, size="base"), data)
+    assert "\n" not in str(error.value)
 
 
 # --- lenet ------------------------------------------------------------------------------------------------------------

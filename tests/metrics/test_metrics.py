@@ -656,7 +656,7 @@ def test_agreement_sees_blur_and_noise_but_no_lost_classes() -> None:
 def test_points_or_images(name: str) -> None:
     """Every metric suits images or points, and says so where it meets the others; `modes` wants known modes."""
     images, points = halves()[0], gaussian_2d(samples=100, seed=0)
-    wrong = {"modes": [images, points], "wasserstein": [images]}.get(name, [points])
+    wrong = {"modes": [images, points], "wasserstein": [images], "authenticity": []}.get(name, [points])
     for data in wrong:
         metric = build(name, data)
         for network in (None, random_network()):

@@ -458,7 +458,7 @@ def test_strange_values_are_drawn_without_warnings():
 
 def test_strange_names_at_the_axes():
     for number in range(4):
-        config = {"_$lr$": 10.0 ** -(number % 2), "name": ["$x^2$ \U0001f600", "_漢"][number // 2]}
+        config = {"_$lr$": 10.0 ** -(number % 2), "kind": ["$x^2$ \U0001f600", "_漢"][number // 2]}
         write_run(str(number), config, [number])
     write_report(SWEEP)
     page = (SWEEP / "report.html").read_text()

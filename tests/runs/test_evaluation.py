@@ -237,7 +237,16 @@ def test_a_floor_of_fewer_samples_comes_with_the_metric_of_as_few(run_cli):
     assert code == 0, err
     assert f"{floor['values']['distance']:.5g}" in out
     assert "90 and 1,707 real" in out
-    assert rows(RUN / "evaluations.jsonl")[-1]["metrics"]["frechet"] == found
+    again = rows(RUN / "evaluations.jsonl")[-1]["metrics"]["frechet"]
+    beside = again.pop("held_out")
+    assert again == found
+    assert (beside["generated"], beside["real"]) == (found["generated"], 90)
+    assert f"{beside['values']['distance']:.5g}" in out
+    assert f"{beside['training']['distance']:.5g}" in out
+    assert run_cli("evaluate", str(RUN), "--split", "held_out")[0] == 0
+    other = rows(RUN / "evaluations.jsonl")[-1]["metrics"]["frechet"]
+    assert other["values"] == beside["values"]
+    assert "held_out" not in other
 
 
 def test_evaluate_against_the_held_out_split(run_cli):

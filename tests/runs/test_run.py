@@ -10,6 +10,7 @@ import torch
 import yaml
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from tests.helpers import refusal, runs
 
@@ -75,7 +76,12 @@ def test_tensorboard_shows_the_same(run):
     ]
     assert [image.step for image in events.Images("samples")] == [3, 5]
     assert events.Images("samples")[-1].encoded_image_string == (RUN / "samples/step_00000005.png").read_bytes()
-    assert "_hparams_/session_start_info" in events.summary_metadata
+    content = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    hparams = HParamsPluginData.FromString(content).session_start_info.hparams
+    assert hparams["loss"].string_value == "wgan_gp"
+    assert not [name for name in hparams if "_target_" in name]
+    (text,) = events.Tensors("config/text_summary")[0].tensor_proto.string_val
+    assert text.decode() == f"```yaml\n{(RUN / '.hydra/config.yaml').read_text()}```"
 
 
 def test_the_summary(run):

@@ -16,9 +16,9 @@ from hydra.errors import MissingConfigException
 
 from gan_runner.config.errors import ConfigError
 from gan_runner.config.explain import explain
-from gan_runner.config.keys import identity
+from gan_runner.config.keys import identity, tidy
 from gan_runner.storage.status import run_status
-from gan_runner.sweeps.jobs import name_jobs, tidy
+from gan_runner.sweeps.jobs import name_jobs
 from gan_runner.sweeps.sweep import PLAN, Job, Sweep, read_job
 from tests.helpers import SMALL, naming, refusal
 from tests.helpers.processes import cli, wait_for
@@ -448,7 +448,8 @@ def test_the_hparams_tab(run_cli):
     experiment = context.experiment_from_metadata(
         request, "", True, tags, context.hparams_from_data_provider(request, "", 100)
     )
-    assert {info.name for info in experiment.hparam_infos} >= {WEIGHT, "regularizer.l1.weight"}
+    assert {info.name for info in experiment.hparam_infos} >= {WEIGHT, "regularizer.l1.weight", "regularizer"}
+    assert not [info.name for info in experiment.hparam_infos if "_target_" in info.name]
     assert "seed" not in {info.name for info in experiment.hparam_infos}
     assert [info.name.tag for info in experiment.metric_infos] == ["metric/wasserstein/distance"]
     ask = api_pb2.ListSessionGroupsRequest(

@@ -1,0 +1,93 @@
+"""Runs as a table for Python: a pandas DataFrame."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gan_runner.config.errors import ConfigError
+from gan_runner.config.keys import hyperparameters
+from gan_runner.config.stored import read_stored
+from gan_runner.storage.outputs import find, is_run, is_sweep
+from gan_runner.storage.status import status_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def run_table(directory: str | Path) -> "pd.DataFrame":
+    """The runs in a directory (of a sweep, of `outputs`, or one run alone), a row for each.
+
+    The index is the run's path below the directory. Columns, in this order:
+
+        status, step, wall_time  as in summary.json; `killed` where a running one's process is gone; seconds
+        objective, best          the tag that the run is ranked by, and its best value
+        KEY                      every key of the configs that is not the same in all runs, groups by the name of the
+                                 option: loss, optimizer.lr, seed
+        TAG                      the last values of the log: loss/generator, metric/frechet/distance
+
+    What a run does not have is NaN. Raises ConfigError where there is no run, or a config cannot be read.
+    """
+    import pandas as pd
+
+    directory = Path(directory)
+    paths = list(all_runs(directory))
+    if not paths:
+        raise ConfigError(f"{directory}: there is no run in it")
+    rows = [read_row(path) for path in paths]
+    known = [row["keys"] for row in rows]
+    keys = dict.fromkeys(key for each in known for key in each)
+    varied = [key for key in keys if len({json.dumps(each.get(key)) for each in known}) > 1]
+    made = [row["facts"] | {key: row["keys"].get(key) for key in varied} | row["values"] for row in rows]
+    return pd.DataFrame(made, index=pd.Index([str(path.relative_to(directory)) for path in paths], name="run"))
+
+
+def all_runs(directory: Path) -> Iterator[Path]:
+    """The run directories at and below a directory, those of sweeps among them."""
+    if is_run(directory):
+        yield directory
+        return
+    for path in find(directory):
+        yield from find(path) if is_sweep(path) else [path]
+
+
+def read_row(path: Path) -> dict[str, dict[str, Any]]:
+    """What a run says of itself: facts, keys of its config, last values of its log. Raises ConfigError."""
+    try:
+        summary = json.loads((path / "summary.json").read_bytes())
+        config = read_stored(path / ".hydra" / "config.yaml")
+        best = summary.get("best") or {}
+        facts = {
+            "status": status_of(path, summary),
+            "step": summary.get("step"),
+            "wall_time": summary.get("wall_time"),
+            "objective": best.get("objective"),
+            "best": plain_number(best.get("value")),
+        }
+        values = {tag: plain_number(value) for tag, value in summary.get("metrics", {}).items()}
+        return {"facts": facts, "keys": hyperparameters(config, summary.get("options", {})), "values": values}
+    except ConfigError:
+        raise
+    except Exception as error:  # whatever a damaged file makes its reader stumble over
+        raise ConfigError(f"{path}: it cannot be read ({type(error).__name__}: {error})") from error
+
+
+def plain_number(value: Any) -> float | None:
+    """A number as these files have it, NaN and infinities by name."""
+    return None if value is None else float(value)
+
+
+def log_table(path: Path) -> "pd.DataFrame":
+    """metrics.jsonl of a run: a row for each log point, a column for each tag, the step as the index.
+
+    A value that a log point does not have is NaN. A last line that is still being written is left out.
+    """
+    import pandas as pd
+
+    rows = []
+    for line in path.read_text().splitlines():
+        try:
+            rows.append({key: plain_number(value) for key, value in json.loads(line).items()})
+        except ValueError:  # of a run that is being written
+            continue
+    return pd.DataFrame(rows).astype({"step": int}).set_index("step") if rows else pd.DataFrame()
