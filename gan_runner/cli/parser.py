@@ -14,9 +14,9 @@ CHECKPOINTS = ("last", "previous", "best")  # those with a name of their own
 class VerbParser(argparse.ArgumentParser):
     """The flags of a verb and its directory. Raises ConfigError where argparse would print its usage and exit."""
 
-    def __init__(self, verb: str, description: str, directory: str = "a run directory"):
+    def __init__(self, verb: str, description: str, directory: str = "a run directory", nargs: str | None = None):
         super().__init__(prog=f"gan-runner {verb}", description=description)
-        self.add_argument("directory", metavar="DIR", type=Path, help=directory)
+        self.add_argument("directory", metavar="DIR", type=Path, nargs=nargs, help=directory)
 
     def error(self, message: str) -> NoReturn:
         verb = self.prog.rpartition(" ")[2]

@@ -108,6 +108,7 @@ class RunDirectory:
             if picture.stem.rpartition("_")[2] > f"{logged:08d}":
                 picture.unlink()
         self.summary.pop("best", None)
+        self.summary.pop("stacked", None)
         self.summary |= {"best": best} if best else {}
         self.summary.setdefault("resumed", []).append({"step": step, "at": now()})
         self.update(status="running", reason=None, step=step, **this_process(), **metadata)
