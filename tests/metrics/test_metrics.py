@@ -166,7 +166,8 @@ def test_every_metric_says_which_way_is_better(name: str) -> None:
     assert all(math.isfinite(value) for value in values.values())
     assert set(metric.bounds) <= set(values)
     for key, (least, greatest) in metric.bounds.items():
-        assert (least is None or values[key] >= least) and (greatest is None or values[key] <= greatest)
+        assert least is None or values[key] >= least
+        assert greatest is None or values[key] <= greatest
     assert isinstance(metric.samples, int)
 
 
