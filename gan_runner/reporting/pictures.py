@@ -3,7 +3,6 @@
 import base64
 import io
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,50 +37,68 @@ def of_study(study: Study, room: int) -> tuple[list[Album], list[str]]:
 
     The last grid of every setting comes first, then the earlier ones, those of the best setting first.
     """
-    albums: list[tuple[Album, Iterator[Path]]] = []
-    without = earlier = 0
+    budget = Budget(room)
+    albums: list[tuple[Album, list[Path]]] = []
+    without = 0
     for number, setting in enumerate(study.settings):
         runs = sorted(setting.runs, key=lambda run: place(run, study.objective))
-        newest = next((found for run in runs if (found := last_picture(run))), None) if room > 0 else None
-        if newest is None:
-            without += room <= 0
-            continue
-        last, run, paths = newest
-        room -= len(last.source)
-        albums.append((Album(number, run.name, [last]), reversed(paths)))
-    for album, before in albums:
-        for path in before:
-            grid = picture(path, THUMBNAIL) if room > 0 else None
-            if grid:
-                room -= len(grid.source)
-                album.pictures.insert(0, grid)
-            else:
-                earlier += 1
-    left_out = [f"the samples of {without:,} settings"] if without else []
-    left_out += [f"{earlier:,} earlier sample grids"] if earlier else []
-    return [album for album, _ in albums], left_out
+        newest = next((found for run in runs if (found := last_picture(run))), None) if budget.room else None
+        if newest and budget.holds(newest[0]):
+            last, run, earlier = newest
+            albums.append((Album(number, run.name, [last]), earlier))
+        else:
+            without += not budget.room
+    left = sum(add_earlier(album, paths, budget) for album, paths in albums)
+    left_out = [f"the samples of {without:,} setting{'s' * (without != 1)}"] if without else []
+    return [album for album, _ in albums], [*left_out, *earlier_text(left)]
 
 
 def of_run(run: Run, room: int) -> tuple[list[Album], str | None, list[str]]:
     """The grids of a single run, a real one, and what was left out."""
     real = encode(run.path / "samples" / "real.png", LARGE)
-    room -= len(real or "")
-    album, left = Album(0, run.name, []), 0
-    for path in reversed(steps_of(run)):
-        found = picture(path, LARGE if not album.pictures else THUMBNAIL) if room > 0 else None
-        if found:
-            room -= len(found.source)
+    budget = Budget(room - len(real or ""))
+    newest = last_picture(run, LARGE)
+    if newest is None or not budget.holds(newest[0]):
+        return [], real, []
+    album = Album(0, run.name, [newest[0]])
+    return [album], real, earlier_text(add_earlier(album, newest[2], budget))
+
+
+class Budget:
+    """Bytes that pictures may take; none from the first on that does not fit."""
+
+    def __init__(self, room: int):
+        self.room = max(0, room)
+
+    def holds(self, found: Picture) -> bool:
+        """Take the room of a picture, if there is so much."""
+        fits = len(found.source) <= self.room
+        self.room = self.room - len(found.source) if fits else 0
+        return fits
+
+
+def add_earlier(album: Album, paths: list[Path], budget: Budget) -> int:
+    """Put earlier grids into an album, from the newest on, and return how many there is no room for."""
+    left = 0
+    for path in reversed(paths):
+        found = picture(path, THUMBNAIL) if budget.room else None
+        if found and budget.holds(found):
             album.pictures.insert(0, found)
         else:
-            left += 1
-    return [album] if album.pictures else [], real, [f"{left:,} earlier sample grids"] if left else []
+            left += not budget.room
+    return left
 
 
-def last_picture(run: Run) -> tuple[Picture, Run, list[Path]] | None:
+def earlier_text(count: int) -> list[str]:
+    """What was left out."""
+    return [f"{count:,} earlier sample grid{'s' * (count != 1)}"] if count else []
+
+
+def last_picture(run: Run, size: int = THUMBNAIL) -> tuple[Picture, Run, list[Path]] | None:
     """The newest grid of a run that can be read, and the files before it."""
     paths = steps_of(run)
     for count in range(len(paths), max(0, len(paths) - 3), -1):
-        if found := picture(paths[count - 1], THUMBNAIL):
+        if found := picture(paths[count - 1], size):
             return found, run, paths[: count - 1]
     return None
 

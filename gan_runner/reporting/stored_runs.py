@@ -114,11 +114,11 @@ def is_starting(path: Path) -> bool:
 
 
 def missing_jobs(directories: Iterable[Path], found: list[Path]) -> int:
-    """How many jobs have no directory yet, of the plans in some directories and in those that the runs lie in."""
+    """How many jobs have not begun, of the plans in some directories and in those that the runs lie in."""
     names = {path.resolve() for path in found}
     places = {path.resolve() for path in [*directories, *(path.parent for path in found)]}
     planned = {place / str(row.get("name")) for place in places for row in json_lines(place / PLAN)}
-    return len(planned - names)
+    return sum(not (path / "summary.json").exists() for path in planned - names)
 
 
 def read_run(path: Path, prefixes: tuple[str, ...] = COMPARED, *, name: str | None = None) -> Run:

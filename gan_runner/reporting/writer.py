@@ -54,7 +54,8 @@ def write_report(*directories: Path, rank: Rank = "best", out: Path | None = Non
         base = directories[0]
         target = out or base
     else:
-        base = Path(os.path.commonpath([directory.absolute() for directory in directories]))
+        shared = Path(os.path.commonpath([directory.absolute() for directory in directories]))
+        base = shared if any(directory.is_absolute() for directory in directories) else Path(os.path.relpath(shared))
         target = out or base / OF_SEVERAL
     if runs == [base]:
         return report_run(base, target)

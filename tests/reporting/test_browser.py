@@ -201,7 +201,7 @@ def test_a_click_on_a_setting_hides_it_everywhere_and_shows_it_again(weights):
 
 def test_a_click_on_a_point_hides_its_setting(weights):
     point = weights.locator("#against .plot .scatterlayer .trace").last.locator(".point").nth(2)
-    point.scroll_into_view_if_needed()
+    point.evaluate("point => point.scrollIntoView({block: 'center'})")  # not under the bar at the top
     box = point.bounding_box()
     weights.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     weights.wait_for_timeout(200)
@@ -216,7 +216,7 @@ def test_hovering_names_setting_seed_and_value(weights):
     seeds, _ = (trace["hover"] for trace in traces(weights, "intervals"))
     assert seeds[1] == "#1 regularizer.r1.weight=0.1<br>seed 1: 1.1"
     point = weights.locator("#intervals .scatterlayer .trace").last.locator(".point").first
-    point.scroll_into_view_if_needed()
+    point.evaluate("point => point.scrollIntoView({block: 'center'})")  # not under the bar at the top
     box = point.bounding_box()
     weights.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2, steps=5)
     assert "mean of 2 seeds" in weights.locator(".hoverlayer .hovertext").first.text_content()

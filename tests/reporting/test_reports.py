@@ -22,6 +22,7 @@ from rich.console import Console
 
 from gan_runner.cli.report import main
 from gan_runner.config.errors import ConfigError
+from gan_runner.reporting import page
 from gan_runner.reporting.formats import spread_text
 from gan_runner.reporting.settings import Rank, Spread, Study, make_study
 from gan_runner.reporting.stored_runs import Run, find_runs, read_run
@@ -387,9 +388,9 @@ def test_the_page_stands_alone():
 def test_only_the_scripts_of_the_page_itself_may_run():
     weights(1, 2)
     write_report(SWEEP)
-    page = (SWEEP / "report.html").read_text()
-    (policy,) = re.findall(r'content="default-src \'none\'; .*?script-src (.*?)"', page)
-    bodies = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    text = (SWEEP / "report.html").read_text()
+    (policy,) = re.findall(r'content="default-src \'none\'; .*?script-src (.*?)"', text)
+    bodies = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
     digests = [base64.b64encode(hashlib.sha256(body.encode()).digest()).decode() for body in bodies]
     assert html.unescape(policy).split() == [f"'sha256-{digest}'" for digest in digests]
     assert len(bodies) == 2
@@ -686,3 +687,161 @@ def test_no_floor_where_the_runs_have_different_ones():
     for number in (0, 1):
         evaluated(f"{number}", 0.5 + number, [3.0, 2.0], dataset={"seed": number})
     assert "real data" not in printed()
+
+
+# --- several directories ----------------------------------------------------------------------------------------------
+
+
+def make_sweeps() -> None:
+    """Two sweeps of two runs, the second of which has not begun with a third, and a run alone, all below outputs/."""
+    for name, values in {"first": (3.0, 4.0), "second": (1.0, 2.0)}.items():
+        for value in values:
+            write_run(f"x{value}", {"lr": value, "seed": 0}, [value], words=[f"lr={value}"])
+        os.makedirs("outputs/sweeps", exist_ok=True)
+        SWEEP.rename(f"outputs/sweeps/{name}")
+    Path("outputs/sweeps/second/jobs.jsonl").write_text('{"name": "x1.0"}\n{"name": "x2.0"}\n{"name": "x9.0"}\n')
+    write_run("alone", {"lr": 5.0, "seed": 0}, [5.0], words=["lr=5.0"])
+    SWEEP.rename("outputs/2026-01-01")
+
+
+def names_in(page: Path) -> list[str]:
+    """The directories of the runs of a report, in the order of its second table."""
+    with (page / "sweep.csv").open(newline="") as file:
+        return [row["directory"] for row in csv.DictReader(file)]
+
+
+def test_several_sweeps_are_compared():
+    make_sweeps()
+    write_report(Path("outputs/sweeps/first"), Path("outputs/sweeps/second"))
+    target = Path("outputs/sweeps/comparison")
+    assert names_in(target) == ["first/x3.0", "first/x4.0", "second/x1.0", "second/x2.0"]
+    assert [setting["label"] for setting in page_data(target)["settings"]] == [f"lr={n}" for n in (1, 2, 3, 4)]
+    assert not Path("outputs/sweeps/first/report.html").exists()
+
+
+def test_runs_are_compared_where_one_wants_the_files():
+    make_sweeps()
+    main(["outputs/sweeps/second/x1.0", "outputs/2026-01-01/alone", "outputs/sweeps/second/x1.0/", "--out", "made"])
+    assert names_in(Path("made")) == ["sweeps/second/x1.0", "2026-01-01/alone"]
+    assert "not started" not in Path("made/report.md").read_text().replace("1 not started", "")
+
+
+def test_all_that_is_below_a_directory():
+    make_sweeps()
+    text = " ".join(str(line) for line in write_report(Path("outputs")).lines)
+    assert "5 runs, 5 settings: 5 completed, 1 not started" in text
+    assert set(names_in(Path("outputs"))) == {
+        "2026-01-01/alone", "sweeps/first/x3.0", "sweeps/first/x4.0", "sweeps/second/x1.0", "sweeps/second/x2.0",
+    }  # fmt: skip
+    write_report(Path("outputs"))  # which finds its own files
+    assert len(names_in(Path("outputs"))) == 5
+
+
+def test_runs_are_sorted_by_number():
+    for weight in (100, 9, 0.5, 10):
+        write_run(f"weight-{weight}", {"weight": weight}, [1.0])
+    assert [path.name for path in find_runs(SWEEP)] == [f"weight-{weight}" for weight in (0.5, 9, 10, 100)]
+
+
+# --- commands, ranks and times ----------------------------------------------------------------------------------------
+
+
+def test_the_lines_that_repeat_a_sweep():
+    for weight in (1, 2):
+        words = ["model=mlp", "optimizer.betas=[0,0.9]", f"weight={weight}", "+new.key=a b", "prune=[[1,2]]"]
+        write_run(str(weight), {"weight": weight}, [weight], words=words)
+    overrides = {
+        "hydra": ["hydra/launcher=pool", "hydra.mode=MULTIRUN"],
+        "task": ["weight=1,2", "optimizer.betas=[0,0.9]"],
+    }
+    (SWEEP / "multirun.yaml").write_text(yaml.dump({"hydra": {"overrides": overrides}}))
+    (SWEEP / "jobs.jsonl").touch()
+    (SWEEP / "1" / "checkpoints").mkdir()
+    (SWEEP / "1" / "checkpoints" / "best.pt").touch()
+    report = write_report(SWEEP)
+    expected = [
+        "gan-runner model=mlp 'optimizer.betas=[0,0.9]' weight=1 '+new.key=a b'",
+        "gan-runner sample sweep/1 --checkpoint best",
+    ]
+    assert [line for _, line in report.commands] == expected
+    lines = (SWEEP / "report.md").read_text().splitlines()
+    assert "    gan-runner -m hydra/launcher=pool weight=1,2 'optimizer.betas=[0,0.9]' sweep=sweep" in lines
+    assert set(expected) <= {line.strip() for line in lines}
+    shown = html.unescape(without_scripts())
+    assert all(line in shown for line in expected)
+
+
+def test_a_line_is_not_given_where_a_word_cannot_be_shown():
+    write_run("a", {"weight": 1}, [1.0], words=["weight=1", "name=\x1b[31m"])
+    assert write_report(SWEEP).commands == []
+
+
+def test_the_terminal_gives_lines_in_one_piece(capsys):
+    words = [f"some.long.key_{number}={number}" for number in range(20)]
+    write_run("a", {"weight": 1}, [1.0], words=words)
+    write_run("b", {"weight": 2}, [2.0], words=words)
+    main([str(SWEEP)])
+    assert f"  gan-runner {' '.join(words)}" in capsys.readouterr().out.splitlines()
+
+
+def test_ranked_by_the_last_value():
+    write_run("a", {"weight": 1}, [1.0, 9.0])
+    write_run("b", {"weight": 2}, [5.0, 5.0])
+    assert [setting.values["weight"] for setting in read_study().settings] == [1, 2]
+    study = read_study(rank="last")
+    assert [setting.values["weight"] for setting in study.settings] == [2, 1]
+    assert [quantity.title for quantity in study.quantities] == ["modes/distance", "modes/covered"]
+    main([str(SWEEP), "--rank", "last"])
+    assert "Ranked by the last evaluation of each run." in without_scripts()
+
+
+def test_the_time_of_a_run_in_a_group_is_its_share():
+    run = read_run(write_run("a", {"weight": 1}, [1.0, 1.0], stacked=4))
+    assert run.wall_time == 1.5
+    assert run.seconds is not None
+    assert run.seconds.values.max() == 0.5
+
+
+@pytest.mark.parametrize("stacked", [0, -3, "x", None, math.inf, True])
+def test_a_strange_size_of_a_group_is_none(stacked):
+    assert read_run(write_run("a", {"weight": 1}, [1.0], stacked=stacked)).wall_time == 6.0
+
+
+def test_bounds_are_read():
+    path = evaluated("a", 0.5, [3.0])
+    record = json.loads((path / "evaluations.jsonl").read_text())
+    record["metrics"]["modes"]["bounds"] = {"distance": [0, None], "covered": [0, 8], "odd": 3, "other": [1]}
+    (path / "evaluations.jsonl").write_text(json.dumps(record))
+    assert read_run(path).bounds == {DISTANCE: (0, math.inf), COVERED: (0, 8)}
+
+
+# --- a page's room ----------------------------------------------------------------------------------------------------
+
+
+def test_pictures_have_a_budget_and_the_page_says_what_it_left_out(monkeypatch):
+    for weight in (1, 2, 3):
+        path = write_run(str(weight), {"weight": weight}, [weight])
+        for step in (20, 30):
+            Image.new("RGB", (600, 600), "blue").save(path / "samples" / f"step_{step:08}.png")
+    write_report(SWEEP)
+    albums = page_data()["albums"]
+    assert [[step for step, _ in pictures] for _, _, pictures in albums] == [[10, 20, 30]] * 3
+    assert "Left out" not in without_scripts()
+    one = max(len(source) for _, _, pictures in albums for _, source in pictures[:-1])
+    monkeypatch.setattr(page, "MOST_OF_PICTURES", 4 * one + 9)
+    write_report(SWEEP)
+    assert [[step for step, _ in pictures] for _, _, pictures in page_data()["albums"]] == [[20, 30], [30], [30]]
+    assert "5 earlier sample grids" in without_scripts()
+    monkeypatch.setattr(page, "MOST_OF_PICTURES", 2 * one + 9)
+    write_report(SWEEP)
+    assert "the samples of 1 setting;" in without_scripts()
+
+
+def test_warnings_stand_on_the_page_of_a_run():
+    path = write_run("a", {"weight": 1}, [1.0])
+    (path / "gan_runner.log").write_text(
+        "x\nwarning: step 10: <b> vanishes\nwarning: step 20: again\nnote: warning: no\n"
+    )
+    write_report(path)
+    assert "2 warnings, the first: step 10: &lt;b&gt; vanishes." in without_scripts(path)
+    assert "<li>step 20: again</li>" in without_scripts(path)
