@@ -232,7 +232,7 @@ def axis(values: Sequence[Any]) -> Json:
 def decades(least: float, greatest: float) -> list[list[Any]]:
     """Ticks of a logarithmic axis: powers of ten; 1, 2 and 5 times these where there are few."""
     exponents = range(math.floor(math.log10(least)), math.ceil(math.log10(greatest)) + 1)
-    factors = (1,) if len(exponents) > 4 else (1, 2, 5)
+    factors = (1,) if len(exponents) > 3 else (1, 2, 5)
     values = [factor * 10.0**exponent for exponent in exponents for factor in factors]
     return [[math.log10(value), f"{value:g}"] for value in values if least / 1.2 <= value <= greatest * 1.2]
 
@@ -292,9 +292,10 @@ def is_search(study: Study) -> bool:
 
 
 def history(study: Study, objective: Quantity) -> list[list[Any]]:
-    """The completed runs in the order of their starts: [place of the setting, seed, value]."""
+    """The completed runs in the order of their starts, or of their names: [place of the setting, seed, value]."""
+    order = {run.path: place for place, run in enumerate(study.runs)}
     found = [
-        (run.started, setting.number - 1, value_text(run.seed), value)
+        ((run.started, order[run.path]), setting.number - 1, value_text(run.seed), value)
         for setting in study.settings
         for run in setting.completed
         if (value := objective.of(run)) is not None and math.isfinite(value)

@@ -73,7 +73,7 @@ def write_settings(directory: Path, settings: list[dict], seeds: int = 2) -> Pat
             (path / "samples").mkdir()
             config = yaml.dump(nested(setting) | {"seed": seed})
             (path / ".hydra" / "config.yaml").write_text(config)
-            value = number + 1 + 0.1 * seed
+            value = number + 1 + 0.4 * seed
             rows = [
                 {"step": step, "images": 64 * step, "seconds": step / 5, "metric/modes/distance": value + 20 - step}
                 for step in (10, 20)
@@ -212,9 +212,9 @@ def test_a_click_on_a_point_hides_its_setting(weights):
 
 def test_hovering_names_setting_seed_and_value(weights):
     _, means = (trace["hover"] for trace in traces(weights, "intervals"))
-    assert means[0].startswith("#1 regularizer.r1.weight=0.1<br>mean of 2 seeds: 1.05<br>95 % interval 0.4147 to 1.685")
+    assert means[0].startswith("#1 regularizer.r1.weight=0.1<br>mean of 2 seeds: 1.2<br>95 % interval 0 to 3.741")
     seeds, _ = (trace["hover"] for trace in traces(weights, "intervals"))
-    assert seeds[1] == "#1 regularizer.r1.weight=0.1<br>seed 1: 1.1"
+    assert seeds[1] == "#1 regularizer.r1.weight=0.1<br>seed 1: 1.4"
     point = weights.locator("#intervals .scatterlayer .trace").last.locator(".point").first
     point.evaluate("point => point.scrollIntoView({block: 'center'})")  # not under the bar at the top
     box = point.bounding_box()
