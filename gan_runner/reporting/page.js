@@ -533,6 +533,7 @@ if (byId("step")) {
   });
 }
 
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", update);
-matchMedia("(max-width: 700px)").addEventListener("change", update);
+for (const query of ["(prefers-color-scheme: dark)", "(max-width: 700px)", "print"]) {
+  matchMedia(query).addEventListener("change", update);  // paper is white
+}
 update();

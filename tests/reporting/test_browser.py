@@ -321,16 +321,13 @@ def test_the_value_shown_can_be_chosen(weights):
     assert axis(weights, "intervals", "x")["title"] == "modes/covered (higher is better)"
 
 
-def test_the_dark_scheme_takes_over(weights):
-    def color() -> str:
-        return weights.evaluate("document.querySelector('#curves .plot')._fullLayout.font.color")
-
-    light = color()
+def test_the_dark_scheme_takes_over_but_not_on_paper(weights):
+    color = "document.querySelector('#curves .plot')._fullLayout.font.color"
+    light = weights.evaluate(color)
     weights.emulate_media(color_scheme="dark")
-    weights.wait_for_function(
-        "light => document.querySelector('#curves .plot')._fullLayout.font.color !== light", arg=light
-    )
-    assert light != color()
+    weights.wait_for_function(f"light => {color} !== light", arg=light)
+    weights.emulate_media(color_scheme="dark", media="print")
+    weights.wait_for_function(f"light => {color} === light", arg=light)
 
 
 def test_print_has_no_controls(weights):

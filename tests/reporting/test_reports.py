@@ -381,7 +381,7 @@ def test_the_page_stands_alone():
     assert parsed.tags.count("img") == 3
     assert "odd #1?%41" in page
     assert 'name="viewport"' in page
-    assert "prefers-color-scheme: dark" in page
+    assert "screen and (prefers-color-scheme: dark)" in page
     assert "@media print" in page
 
 
