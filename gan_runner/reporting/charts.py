@@ -12,7 +12,7 @@ from gan_runner.reporting.formats import MISSING, canonical, is_number, sort_key
 from gan_runner.reporting.settings import Quantity, Study, floor_of
 from gan_runner.reporting.stored_runs import UNBOUNDED, Curve, Run, thin
 
-MOST_NUMBERS = 400_000  # of all curves: about 2.6 MB
+MOST_NUMBERS = 350_000  # of all curves: about 2.3 MB
 MOST_LINES = 12  # of one plot of a single run
 TICKS = 12  # values that are written at an axis
 DECADES = 1e30  # that a logarithmic axis spans at most

@@ -208,11 +208,12 @@ def read_log(run: Run, prefixes: tuple[str, ...]) -> None:
     path = run.path / "metrics.jsonl"
     try:
         with path.open("rb") as file:
-            count = sum(1 for _ in file)
+            count = sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
     except OSError:
         return
     every = max(1, math.ceil(count / POINTS))
     columns: dict[str, dict[int, float]] = {}
+    is_read: dict[str, bool] = {}  # tag -> whether
     with path.open("rb") as file:
         for index, line in enumerate(file):
             if index % every and index < count - 2 and b'"metric/' not in line:
@@ -223,11 +224,9 @@ def read_log(run: Run, prefixes: tuple[str, ...]) -> None:
                 continue
             run.step = max(step, run.step or 0)
             for tag, value in row.items():
-                if (
-                    (tag.startswith(prefixes) or tag in CLOCKS)
-                    and tag != "step"
-                    and (found := number(value)) is not None
-                ):
+                if tag not in is_read:
+                    is_read[tag] = tag in CLOCKS or (tag.startswith(prefixes) and tag != "step")
+                if is_read[tag] and (found := number(value)) is not None:
                     columns.setdefault(tag, {})[step] = found
     run.images, run.seconds = (make_curve(columns[tag]) if tag in columns else None for tag in CLOCKS)
     for tag, column in columns.items():
