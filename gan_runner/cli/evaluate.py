@@ -16,7 +16,7 @@ from gan_runner.config.errors import ConfigError
 from gan_runner.config.stored import stored_config
 from gan_runner.datasets.splits import Split
 from gan_runner.games.game import Game
-from gan_runner.reporting.tables import ARROWS, new_table
+from gan_runner.reporting.formats import ARROWS, new_table
 from gan_runner.runs import image_grid
 from gan_runner.runs.build import arithmetic_of
 from gan_runner.runs.evaluation import Evaluator, floors, generate

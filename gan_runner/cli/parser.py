@@ -13,9 +13,15 @@ from gan_runner.storage.outputs import CHECKPOINTS, LATEST, checkpoint_file, new
 class VerbParser(argparse.ArgumentParser):
     """The flags of a verb and its directory. Raises ConfigError where argparse would print its usage and exit."""
 
-    def __init__(self, verb: str, description: str, directory: str = "a run directory; latest: the newest in outputs"):
+    def __init__(
+        self,
+        verb: str,
+        description: str,
+        directory: str = "a run directory; latest: the newest in outputs",
+        nargs: str | None = None,
+    ):
         super().__init__(prog=f"gan-runner {verb}", description=description)
-        self.add_argument("directory", metavar="DIR", type=run_or_sweep, help=directory)
+        self.add_argument("directory", metavar="DIR", type=run_or_sweep, nargs=nargs, help=directory)
 
     def error(self, message: str) -> NoReturn:
         verb = self.prog.rpartition(" ")[2]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gan_runner.datasets.data import Data
 from gan_runner.features.network import FeatureNetwork
-from gan_runner.metrics.metric import EvaluationView, Metric
+from gan_runner.metrics.metric import Ends, EvaluationView, Metric
 
 Count = Annotated[int, Ge(2)]
 BLOCK = 1000  # rows of distances that are computed at once, to bound the memory
@@ -29,6 +29,7 @@ class Authenticity(Metric):
     """
 
     higher_is_better: Mapping[str, bool] = {"authentic": True}
+    bounds: Mapping[str, Ends] = {"authentic": (0, 1)}
     distances = ("authentic",)  # no distance itself, but real samples have one too
 
     def __init__(self, *, samples: Count, real_samples: Count | None):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gan_runner.datasets.data import Data
 from gan_runner.features.network import FeatureNetwork
-from gan_runner.metrics.metric import EvaluationView, Metric, Moments, images_only, real_count
+from gan_runner.metrics.metric import Ends, EvaluationView, Metric, Moments, images_only, real_count
 from gan_runner.torch_utils.randomness import derive
 
 Count = Annotated[int, Ge(2)]
@@ -57,6 +57,7 @@ class Frechet(FeatureMetric):
     name = "frechet"
     higher_is_better: Mapping[str, bool] = {"distance": False}
     distances = ("distance",)
+    bounds: Mapping[str, Ends] = {"distance": (0, None)}
 
     def __init__(self, *, samples: Count, real_samples: Count | None):
         self.samples, self.real_samples = samples, real_samples
@@ -185,6 +186,7 @@ class Prdc(FeatureMetric):
 
     name = "prdc"
     higher_is_better: Mapping[str, bool] = {"coverage": True, "density": True, "precision": True, "recall": True}
+    bounds: Mapping[str, Ends] = {"coverage": (0, 1), "density": (0, None), "precision": (0, 1), "recall": (0, 1)}
 
     def __init__(self, *, samples: Count, real_samples: Count | None, nearest: Annotated[int, Ge(1)]):
         self.samples, self.real_samples, self.nearest = samples, real_samples, nearest
@@ -241,6 +243,7 @@ class InceptionScore(FeatureMetric):
 
     name = "inception_score"
     higher_is_better: Mapping[str, bool] = {"score": True}
+    bounds: Mapping[str, Ends] = {"score": (1, None)}
 
     def __init__(self, *, samples: Count, splits: Annotated[int, Ge(1)]):
         self.samples, self.splits = samples, splits
@@ -279,6 +282,7 @@ class Classes(FeatureMetric):
 
     name = "classes"
     higher_is_better: Mapping[str, bool] = {"entropy": True, "covered": True, "agreement": True}
+    bounds: Mapping[str, Ends] = {"entropy": (0, None), "covered": (0, None), "agreement": (0, 1)}
 
     def __init__(self, *, samples: Count, least: Annotated[int, Ge(1)]):
         self.samples, self.least = samples, least

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor
@@ -13,6 +14,9 @@ from gan_runner.features.network import FeatureNetwork
 
 Moments = tuple[Tensor, Tensor]
 """Mean (D,) and covariance (D, D), float64, on the CPU."""
+
+Ends = tuple[float | None, float | None]
+"""The least and the greatest that a value can be, None for no bound."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +77,8 @@ class Metric(ABC):
     """The values that say how far generated samples are from real ones: 0 is the best, and what real samples have
     against real ones is above it. Evaluations give that too (the floor): a call with real samples in the place of the
     generated ones, and fewer of both than are asked for."""
+    bounds: Mapping[str, Ends] = MappingProxyType({})
+    """Of the values that have some; the bands of a report end there."""
     samples: int
     """Generated samples that it takes."""
     real_samples: int | None = 0

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gan_runner.datasets.data import Data
 from gan_runner.features.network import FeatureNetwork
-from gan_runner.metrics.metric import EvaluationView, Metric
+from gan_runner.metrics.metric import Ends, EvaluationView, Metric
 from gan_runner.metrics.transport import distances, wasserstein
 
 POINTS, STACKED = 2500, 26_000  # generated samples, as in VEEGAN and PacGAN
@@ -56,8 +56,11 @@ class Modes(Metric):
         self.pairs, self.least = pairs, least
         self.samples = samples or (STACKED if data.parts else POINTS)
         self.real_samples = 0 if data.parts else pairs
+        self.bounds: Mapping[str, Ends] = {"covered": (0, data.num_classes or None), "reverse_kl": (0, None)}
         if data.parts:
             self.higher_is_better = {"covered": True, "reverse_kl": False}
+        else:
+            self.bounds = {"wasserstein": (0, None), "high_quality": (0, 1), **self.bounds}
 
     def needs_features(self, data: Data) -> bool:
         return data.parts is not None

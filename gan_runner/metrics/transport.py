@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gan_runner.datasets.data import Data, seeded
 from gan_runner.features.network import FeatureNetwork
-from gan_runner.metrics.metric import EvaluationView, Metric, images_only, points_only
+from gan_runner.metrics.metric import Ends, EvaluationView, Metric, images_only, points_only
 from gan_runner.torch_utils.randomness import derive
 
 PATCH = 7  # height and width of a patch
@@ -35,6 +35,7 @@ class Wasserstein(Metric):
 
     higher_is_better: Mapping[str, bool] = {"distance": False}
     distances = ("distance",)
+    bounds: Mapping[str, Ends] = {"distance": (0, None)}
     is_paired = True
 
     def __init__(self, *, samples: Annotated[int, Ge(1)]):
@@ -86,6 +87,7 @@ class SlicedWasserstein(Metric):
 
     higher_is_better: Mapping[str, bool] = {"distance": False}
     distances = ("distance",)
+    bounds: Mapping[str, Ends] = {"distance": (0, None)}
     is_paired = True
 
     def __init__(

@@ -10,9 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from gan_runner.config.keys import find_key, shorten_keys
-from gan_runner.reporting.settings import enumerate_counts
+from gan_runner.reporting.formats import enumerate_counts, new_table
 from gan_runner.reporting.stored_runs import as_dict, json_lines, number, printable, read_directions, read_words
-from gan_runner.reporting.tables import new_table
 from gan_runner.storage.outputs import PLAN, began, find, is_sweep
 from gan_runner.storage.status import run_status
 
@@ -105,7 +104,8 @@ def choose(found: list[Best], paths: list[Path]) -> Best | None:
     if not found:
         return None
     ((tag, _),) = Counter(best.tag for best in found).most_common(1)
-    directions = next(filter(None, (read_directions(path / "evaluations.jsonl") for path in paths)), {})
+    all_directions = (read_directions(path / "evaluations.jsonl")[0] for path in paths)
+    directions: dict[str, bool] = next(filter(None, all_directions), {})
     if tag not in directions:
         return None
     values = [best.value for best in found if best.tag == tag]

@@ -1,56 +1,47 @@
-"""One HTML page of a sweep or a run: nothing in it comes from elsewhere."""
+"""One HTML page of a sweep or a run, with all that it needs inside."""
 
 import base64
-import io
+import hashlib
+import json
 import math
-import os
-import warnings
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
-from urllib.parse import quote
+from typing import Any, NamedTuple
 
+import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from PIL import Image
 
-from gan_runner.reporting import tables
-from gan_runner.reporting.plots import (
-    DETAILED,
-    DISTINCT,
-    MOST_PLOTS,
-    Key,
-    Plot,
-    against_keys,
-    curves_of,
-    heat_map,
-    learning_curves,
-    line_style,
-)
-from gan_runner.reporting.settings import MISSING, Quantity, Setting, Study, value_text
-from gan_runner.reporting.stored_runs import Run, printable
+from gan_runner.reporting import charts, pictures, tables
+from gan_runner.reporting.answer import Answer
+from gan_runner.reporting.commands import Command
+from gan_runner.reporting.formats import MISSING, duration_text, number_text, step_text, value_text
+from gan_runner.reporting.pictures import Album
+from gan_runner.reporting.settings import Setting, Study
+from gan_runner.reporting.stored_runs import Run
+from gan_runner.reporting.verdict import against_defaults
 
-THUMBNAIL = 320  # pixels
-LARGE = 800  # pixels, of a single run's samples
-MOST_BYTES = 4_000_000  # of all pictures
-IN_A_ROW = 12  # pictures of a single run's past
-UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning)
+MOST_BYTES = 9_500_000  # of a page; what its script, tables and curves leave of them is room for pictures,
+MOST_OF_PICTURES = 4_000_000  # of which these are the most
+CHIPS = 24  # settings that have a button of their own
+WARNINGS = 20  # that are shown
 
 
-class Link(NamedTuple):
-    """A link to a run directory beside the page."""
+class Cell(NamedTuple):
+    """A cell of a table."""
 
     text: str
-    href: str
+    key: float | str | None = None  # what it is sorted by, if not its text
 
 
 class Row(NamedTuple):
     """A row of a table."""
 
-    cells: list[str]
-    key: Key | None = None  # the line that stands for it in the plots
-    links: list[Link] = []  # noqa: RUF012 -- never changed
+    cells: list[Cell]
+    setting: int | None = None  # the place of its setting, from 0 on
 
 
-class Sheet(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Sheet:
     """A table."""
 
     title: str
@@ -58,71 +49,112 @@ class Sheet(NamedTuple):
     rows: list[Row]
     is_open: bool = True
     note: str = ""
+    has_toggles: bool = False
 
 
-class Picture(NamedTuple):
-    """A picture of samples."""
-
-    source: str  # a data URI
-    caption: str
-    href: str = ""
-
-
-class Section(NamedTuple):
-    """A part of the page."""
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """What the template fills in."""
 
     title: str
-    note: str = ""
-    legend: list[Key] = []  # noqa: RUF012
-    plots: list[Plot] = []  # noqa: RUF012
-    pictures: list[Picture] = []  # noqa: RUF012
+    kind: str
+    sentences: list[str]
+    lines: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    commands: list[Command]
+    sheets: list[Sheet]
+    data: dict[str, Any]
+    chips: list[Setting] = field(default_factory=list)
+    albums: list[Album] = field(default_factory=list)
+    real: str | None = None
+    last: list[Sheet]
+    left_out: list[str] = field(default_factory=list)
+    beside: str = ""
 
 
-def render(title: str, lines: list[str], sheets: list[Sheet], sections: list[Section], last: list[Sheet]) -> str:
-    """The page: tables, sections, and tables that come last."""
+def of_study(title: str, study: Study, answer: Answer | None, commands: list[Command], target: Path) -> str:
+    """The page of a sweep, or of several runs; `target` is the directory that it goes to."""
+    data, left_out = charts.of_study(study)
+    common = common_words(study)
+    page = Page(
+        title=title, kind="study", sentences=answer.sentences if answer else [no_answer(study)],
+        lines=[f"{study.counts}.", *([f"In all runs: {common}"] if common else [])],
+        commands=commands, data=data,
+        sheets=[settings_sheet(study)] if study.settings else [], chips=study.settings[:CHIPS],
+        last=[runs_sheet(study)], left_out=left_out, beside=str(target),
+    )  # fmt: skip
+    albums, without = pictures.of_study(study, room_for_pictures(page))
+    return render(page, albums=albums, left_out=[*left_out, *without])
+
+
+def of_run(
+    title: str, run: Run, target: Path, *, sentences: list[str], warnings: list[str], commands: list[Command]
+) -> str:
+    """The page of a single run."""
+    metrics = tables.of_run(run)
+    differences = against_defaults(run) if run.config else []
+    own = [one for one in differences if not one.is_default]
+    same = [one for one in differences if one.is_default]
+    page = Page(
+        title=title, kind="run", sentences=sentences, commands=commands, data=charts.of_run(run),
+        warnings=warnings[:WARNINGS] + ([f"and {len(warnings) - WARNINGS:,} more"] if len(warnings) > WARNINGS else []),
+        sheets=[Sheet(title="Metrics", headers=list(metrics.columns), rows=rows_of(metrics))] if len(metrics) else [],
+        last=[
+            *([Sheet(title="What differs from the defaults", headers=["key", "value", "default"],
+                     rows=[Row([Cell(text) for text in one]) for one in own])] if own else []),
+            *([Sheet(title="What does not", headers=["key", "value"], is_open=False,
+                     rows=[Row([Cell(text) for text in one[:2]]) for one in same])] if same else []),
+        ],
+        beside=str(target),
+    )  # fmt: skip
+    albums, real, left_out = pictures.of_run(run, room_for_pictures(page))
+    return render(page, albums=albums, real=real, left_out=left_out)
+
+
+def no_answer(study: Study) -> str:
+    """Why there is no best setting."""
+    if not study.objective:
+        return "There is no objective to rank by: nothing was measured."
+    return f"No completed run has a value of {study.objective.name} yet."
+
+
+def room_for_pictures(page: Page) -> int:
+    """The bytes that a page without pictures leaves for them."""
+    return min(MOST_OF_PICTURES, MOST_BYTES - len(render(page).encode()))
+
+
+def render(page: Page, **changes: Any) -> str:
+    """The page. Its policy lets only the two scripts run that are its own."""
+    from plotly.offline import get_plotlyjs
+
+    folder = Path(__file__).parent
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    sections = [section for section in sections if section.plots or section.pictures]
-    return environment.get_template("page.html").render(
-        title=title, lines=lines, sheets=sheets, sections=sections, last=last
-    )
+    fields = vars(page) | changes
+    albums = fields["albums"]
+    grids = [
+        [album.setting, album.run, [*map(list, album.pictures[:-1]), [album.pictures[-1].step, None]]]
+        for album in albums
+    ]  # the last is in the page itself
+    scripts = [get_plotlyjs(), (folder / "page.js").read_text()]
+    steps = sorted({picture.step for album in albums for picture in album.pictures})
+    data = fields["data"] | {"albums": grids, "pictureSteps": steps}
+    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
+    fields |= {
+        "style": (folder / "page.css").read_text(), "scripts": scripts, "steps": steps,
+        "policy": " ".join(f"'sha256-{digest(script)}'" for script in scripts),
+        "data": text.replace("<", "\\u003c"),
+        "names": data.get("columns", []),
+        "texts": lambda setting: [value_text(value) for value in setting.values.values()],
+    }  # fmt: skip
+    return environment.get_template("page.html").render(fields)
 
 
-def of_study(title: str, directory: Path, study: Study) -> str:
-    """The page of a sweep."""
-    left = len(study.settings) - DETAILED
-    drawn = f"The first {DETAILED} settings are drawn, {left:,} are left out. " if left > 0 else ""
-    colored = f"The first {DISTINCT} have colours, the others are grey. " if len(study.settings) > DISTINCT else ""
-    heat = heat_map(study)
-    pictures, without = contact_sheet(directory, study)
-    band = "Means over seeds, also those not completed, with a band of one standard deviation."
-    common = common_words(study)
-    keys = [Key(f"#{setting.number} {setting.label}", *line_style(setting.number - 1)) for setting in study.settings]
-    return render(
-        title,
-        [f"{study.counts}.", *([f"In all runs: {common}"] if common else [])],
-        [settings_sheet(directory, study)] if study.settings else [],
-        [
-            drawings("Against what was swept", "Mean and standard deviation over seeds.", against_keys(study)),
-            Section("Over two keys", "Means over seeds, the better the brighter.", plots=[heat] if heat else []),
-            drawings(
-                "Learning curves",
-                f"{drawn}{colored}{band}",
-                learning_curves(study),
-                keys[:DISTINCT] if len(keys) > 1 else [],
-            ),
-            Section("Last samples", f"{drawn}{without}A run of each setting: its best.", pictures=pictures),
-        ],
-        [runs_sheet(directory, study)],
-    )
-
-
-def drawings(title: str, note: str, plots: list[Plot], legend: list[Key] | None = None) -> Section:
-    """A section of as many plots as the page has room for."""
-    left = f"Only {MOST_PLOTS} plots are drawn. " if len(plots) == MOST_PLOTS else ""
-    return Section(title, f"{left}{note}", legend or [], plots)
+def digest(script: str) -> str:
+    """What a content security policy knows a script by."""
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
 def common_words(study: Study) -> str:
@@ -133,123 +165,50 @@ def common_words(study: Study) -> str:
     )
 
 
-def of_run(title: str, run: Run) -> str:
-    """The page of a single run."""
-    headers, lines = tables.of_run(run)
-    words = [Row([key, value]) for key, value in (run.words or {}).items()]
-    config = [Row([key, value_text(value)]) for key, value in run.config.items()]
-    return render(
-        title,
-        [tables.state_of(run)],
-        [Sheet("Metrics", headers, [Row(line) for line in lines])] if lines else [],
-        [Section("Samples", pictures=samples_of(run)), Section("Curves", plots=curves_of(run))],
-        [
-            *([Sheet("Command line", ["key", "value"], words)] if words else []),
-            *([Sheet("Config", ["key", "value"], config, is_open=False)] if config else []),
-        ],
-    )
+def rows_of(table: pd.DataFrame) -> list[Row]:
+    """The rows of a table of text."""
+    return [Row([Cell(text) for text in row]) for row in table.to_numpy().tolist()]
 
 
-def settings_sheet(directory: Path, study: Study) -> Sheet:
-    """A row per setting, with the line that stands for it."""
+def settings_sheet(study: Study) -> Sheet:
+    """A row per setting."""
+    first = len(study.columns) + 1
     rows = []
-    for setting, cells in zip(study.settings, tables.rows(study), strict=True):
-        color, is_dashed = line_style(setting.number - 1)
-        key = Key("", color, is_dashed) if setting.number <= DETAILED else None
-        links = [Link(value_text(run.seed), href(run.path, directory)) for run in setting.runs]
-        rows.append(Row(cells, key, links))
+    for place, (setting, cells) in enumerate(zip(study.settings, rows_of(tables.of_settings(study)), strict=True)):
+        keys: list[Any] = [setting.number, *setting.values.values()]
+        keys += [finite(study.spread(setting, quantity).mean) for quantity in study.quantities]
+        keys += [None, finite(study.time(setting)), None]
+        sorted_by = [key if isinstance(key, int | float) and not isinstance(key, bool) else None for key in keys]
+        sorted_by[first + len(study.quantities)] = float(cells.cells[first + len(study.quantities)].text)
+        rows.append(Row([Cell(cell.text, key) for cell, key in zip(cells.cells, sorted_by, strict=True)], place))
     notes = filter(None, [tables.meaning_of_numbers(study), tables.floors_text(study)])
-    return Sheet("Settings", [*tables.headings(study), "seeds"], rows, note=f"{'; '.join(notes)}.")
+    headers = [*tables.headings(study)]
+    return Sheet(title="Settings", headers=headers, rows=rows, note=f"{'; '.join(notes)}.", has_toggles=True)
 
 
-def runs_sheet(directory: Path, study: Study) -> Sheet:
+def finite(value: float | None) -> float | None:
+    """The value, None where it is not a number."""
+    return None if value is None or math.isnan(value) else value
+
+
+def runs_sheet(study: Study) -> Sheet:
     """A row per run."""
     numbers = {run.path: setting.number for setting in study.settings for run in setting.runs}
-    rows = [
-        Row(
-            [
-                str(numbers.get(run.path, MISSING)), MISSING if run.seed is None else value_text(run.seed), run.status,
-                tables.step_text(run.step), tables.number_text(study.objective.of(run) if study.objective else None),
-                tables.duration_text(run.wall_time), run.reason,
-            ],
-            links=[Link(printable(run.path.name), href(run.path, directory))],
-        )
-        for run in study.runs
-    ]  # fmt: skip
+    rows = []
+    for run in study.runs:
+        value = study.objective.of(run) if study.objective else None
+        number = numbers.get(run.path)
+        rows.append(
+            Row(
+                [
+                    Cell(MISSING if number is None else str(number), number),
+                    Cell(MISSING if run.seed is None else value_text(run.seed)),
+                    Cell(run.status), Cell(step_text(run.step), run.step), Cell(number_text(value), finite(value)),
+                    Cell(duration_text(run.wall_time), run.wall_time), Cell(run.reason), Cell(run.name),
+                ],
+                None if number is None else number - 1,
+            )
+        )  # fmt: skip
     name = tables.heading(study.objective) if study.objective else "objective"
     headers = ["setting", "seed", "status", "step", name, "time", "reason", "directory"]
-    return Sheet("Runs", headers, rows, is_open=bool(tables.unfinished(study)))
-
-
-def href(path: Path, directory: Path) -> str:
-    """A relative link."""
-    return f"./{quote(os.fsencode(path.relative_to(directory)))}/"
-
-
-def contact_sheet(directory: Path, study: Study) -> tuple[list[Picture], str]:
-    """The last samples of each setting, and a remark on those that the page has no room for."""
-    pictures, room, without = [], MOST_BYTES, 0
-    for setting in study.settings[:DETAILED]:
-        runs = by_objective(setting, study.objective)
-        source, run = next(((found, run) for run in runs if (found := last_thumbnail(run))), ("", runs[0]))
-        if len(source) > room:
-            without += 1
-        elif source:
-            room -= len(source)
-            pictures.append(Picture(source, f"#{setting.number} {setting.label}", href(run.path, directory)))
-    return pictures, f"{without} pictures are left out, as the page would be too large. " if without else ""
-
-
-def by_objective(setting: Setting, objective: Quantity | None) -> list[Run]:
-    """The runs of a setting: the completed ones before the others, the best first."""
-
-    def place(run: Run) -> tuple[bool, float]:
-        value = objective.of(run) if objective else None
-        if objective is None or value is None or math.isnan(value):
-            return run.status != "completed", math.inf
-        return run.status != "completed", -value if objective.higher_is_better else value
-
-    return sorted(setting.runs, key=place)
-
-
-def last_thumbnail(run: Run) -> str | None:
-    """The newest picture of a run that can be read, small."""
-    return next(filter(None, (thumbnail(path, THUMBNAIL) for path in reversed(steps_of(run)[-3:]))), None)
-
-
-def samples_of(run: Run) -> list[Picture]:
-    """The newest samples of a single run, real ones, and how they came to be."""
-    paths = steps_of(run)
-    chosen = [(path, LARGE) for path in paths[-1:]] + [(run.path / "samples" / "real.png", LARGE)]
-    earlier = paths[:-1]
-    chosen += [(path, THUMBNAIL) for path in earlier[:: max(1, -(-len(earlier) // IN_A_ROW))]]
-    pictures, room = [], MOST_BYTES
-    for path, size in chosen:
-        source = thumbnail(path, size)
-        if source and len(source) <= room:
-            room -= len(source)
-            step = path.stem.rpartition("_")[2]
-            caption = f"step {int(step):,}" if step.isdecimal() else "real samples"
-            pictures.append(Picture(source, caption, f"./samples/{quote(os.fsencode(path.name))}"))
-    return pictures
-
-
-def steps_of(run: Run) -> list[Path]:
-    """The pictures of a run, in the order of their steps."""
-    found = (run.path / "samples").glob("step_*.png")
-    return sorted(path for path in found if path.stem.removeprefix("step_").isdecimal())
-
-
-def thumbnail(path: Path, size: int) -> str | None:
-    """A picture of at most `size` x `size` pixels as a data URI; None where there is none, or it cannot be read."""
-    buffer = io.BytesIO()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=["PNG"]) as image:
-                small = image.convert("RGB")
-        small.thumbnail((size, size), Image.Resampling.LANCZOS)
-        small.save(buffer, "JPEG", quality=80)
-    except UNREADABLE:
-        return None
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return Sheet(title="Runs", headers=headers, rows=rows, is_open=bool(tables.unfinished(study)))

@@ -1,34 +1,39 @@
 """The settings of a sweep: what its runs differ in, grouped over seeds, ranked."""
 
-import json
 import math
 import statistics
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import Any, Literal, NamedTuple
 
-from gan_runner.config.keys import find_key, shorten_keys
-from gan_runner.reporting.stored_runs import LARGEST, Run
+import numpy as np
+import pandas as pd
 
-MISSING = "–"  # in the place of a key that a run does not have
+from gan_runner.config.keys import find_key
+from gan_runner.reporting.formats import MISSING, canonical, enumerate_counts, is_number, sort_key, value_text
+from gan_runner.reporting.stored_runs import UNBOUNDED, Run
+
+Rank = Literal["best", "last"]
 
 
 class Spread(NamedTuple):
-    """Mean and standard deviation (of a sample, None of one value) of the finite values among some."""
+    """Mean and standard deviation (of a sample, NaN of one value) of the finite values among some."""
 
     mean: float
-    sd: float | None
+    sd: float
     of: int
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Quantity:
     """A number of each run that settings are compared by."""
 
     tag: str
     is_best: bool  # the best value of the run, not the last
     higher_is_better: bool | None
+    bounds: tuple[float, float] = UNBOUNDED  # that it lies between
 
     def of(self, run: Run) -> float | None:
         """The number of one run, None where it has none."""
@@ -37,6 +42,10 @@ class Quantity:
     @property
     def name(self) -> str:
         return self.tag.removeprefix("metric/")
+
+    @property
+    def title(self) -> str:
+        return f"{self.name}, best" if self.is_best else self.name
 
 
 @dataclass(kw_only=True)
@@ -48,32 +57,57 @@ class Setting:
     label: str
     runs: list[Run]
 
-    def spread(self, quantity: Quantity) -> Spread:
-        return spread(quantity.of(run) for run in self.completed)
-
     @property
     def completed(self) -> list[Run]:
         return [run for run in self.runs if run.status == "completed"]
 
-    def not_counted(self, quantity: Quantity | None) -> str:
-        """What is left out of the mean of a quantity, and why: '1 failed, 2 running'."""
-        counts = Counter(run.status for run in self.runs if run.status != "completed")
-        if quantity and (odd := len(self.completed) - self.spread(quantity).of):
-            counts["without a finite value"] = odd
-        return enumerate_counts(counts)
-
 
 @dataclass(kw_only=True)
 class Study:
-    """A sweep as a whole."""
+    """A sweep as a whole, or any other collection of runs."""
 
     runs: list[Run]
-    columns: dict[str, str]  # key -> short name, of what tells the settings apart
+    columns: dict[str, str]  # key -> name, of what tells the settings apart
     varied: list[str]  # all config keys that differ, and the words
     settings: list[Setting]  # best first
     objective: Quantity | None
     quantities: list[Quantity]  # the objective first
+    values: (
+        pd.DataFrame
+    )  # a row per run that has a setting: its number, status, wall_time; a column per quantity's title
+    spreads: (
+        pd.DataFrame
+    )  # a row per setting's number: (title, mean), (title, std), (title, count) of the completed ones
     missing: int = 0  # jobs that have no directory yet
+
+    def spread(self, setting: Setting, quantity: Quantity) -> Spread:
+        """Over the completed runs of a setting."""
+        return self.spreads_by_title[quantity.title][setting.number - 1]
+
+    @cached_property
+    def spreads_by_title(self) -> dict[str, list[Spread]]:
+        """The same table, to look many of its cells up: title -> a spread per setting."""
+        return {
+            quantity.title: [
+                Spread(mean, sd, int(count)) for mean, sd, count in self.spreads[quantity.title].to_numpy().tolist()
+            ]
+            for quantity in self.quantities
+        }
+
+    def finite(self, setting: Setting, quantity: Quantity) -> list[float]:
+        """The numbers of the completed runs of a setting, without those that are not finite."""
+        return finite(quantity.of(run) for run in setting.completed)
+
+    def time(self, setting: Setting) -> float:
+        """The mean wall time of the completed runs of a setting in seconds; NaN where none has one."""
+        return float(self.spreads["wall_time"]["mean"].iloc[setting.number - 1])
+
+    def not_counted(self, setting: Setting, quantity: Quantity | None) -> str:
+        """What is left out of the mean of a quantity, and why: '1 failed, 2 running'."""
+        counts = Counter(run.status for run in setting.runs if run.status != "completed")
+        if quantity and (odd := len(setting.completed) - self.spread(setting, quantity).of):
+            counts["without a finite value"] = odd
+        return enumerate_counts(counts)
 
     @property
     def counts(self) -> str:
@@ -91,31 +125,24 @@ def floor_of(runs: list[Run], tag: str) -> float | None:
     return found.pop() if len(found) == 1 else None
 
 
-def enumerate_counts(counts: Counter[str]) -> str:
-    """'3 failed, 1 running'."""
-    return ", ".join(f"{count:,} {what}" for what, count in counts.most_common())
-
-
-def make_study(runs: list[Run], missing: int = 0) -> Study:
-    """Group runs over seeds, and rank the groups by the objective."""
+def make_study(runs: list[Run], missing: int = 0, rank: Rank = "best") -> Study:
+    """Group runs over seeds, and rank the groups by the objective: the best value of each run, or its last."""
     known = [run for run in runs if run.config]
     varied = varied_keys([run.config for run in known])
     groups: dict[tuple[str, ...], list[Run]] = {}
     for run in known:
         groups.setdefault(tuple(canonical(run.config.get(key)) for key in varied), []).append(run)
-    columns = choose_columns(list(groups.values()), varied)
-    quantities = find_quantities(runs)
-    objective = next((quantity for quantity in quantities if quantity.is_best), None)
-    short = shorten_keys(columns)
+    columns = {key: key_name(key) for key in choose_columns(list(groups.values()), varied)}
     settings = []
     for members in groups.values():
         values = {key: value_of(members[0], key) for key in columns}
-        label = ", ".join(f"{short[key]}={value_text(value)}" for key, value in values.items())
-        runs_by_seed = sorted(members, key=lambda run: (sort_key(run.seed), run.path.name))
+        label = ", ".join(f"{columns[key]}={value_text(value)}" for key, value in values.items())
+        runs_by_seed = sorted(members, key=lambda run: (sort_key(run.seed), run.name))
         settings.append(Setting(number=0, values=values, label=label or "the only setting", runs=runs_by_seed))
     settings.sort(key=lambda setting: [sort_key(value) for value in setting.values.values()])
+    objective, quantities = find_quantities(runs, rank)
     if objective:
-        settings.sort(key=lambda setting: rank(setting, objective))
+        settings = by_objective(settings, objective)
     for place, setting in enumerate(settings, start=1):
         setting.number = place
     words = [
@@ -123,46 +150,81 @@ def make_study(runs: list[Run], missing: int = 0) -> Study:
         for key in varied_keys([run.words or {} for run in known])
         if all(isinstance(run.config.get(key, {}), dict) for run in known)  # a choice: no key of the config itself
     ]
+    values = table_of_values(settings, quantities)
     return Study(
-        runs=runs, columns=short, varied=[*words, *varied], settings=settings, objective=objective,
-        quantities=quantities, missing=missing,
+        runs=runs, columns=columns, varied=[*words, *varied], settings=settings, objective=objective,
+        quantities=quantities, values=values, spreads=spreads_of(values, quantities), missing=missing,
     )  # fmt: skip
 
 
-def rank(setting: Setting, objective: Quantity) -> float:
-    """Lower is better; what has no value comes last."""
-    found = setting.spread(objective)
-    return math.inf if not found.of else -found.mean if objective.higher_is_better else found.mean
+def table_of_values(settings: list[Setting], quantities: list[Quantity]) -> pd.DataFrame:
+    """A row per run that has a setting; what is not finite is NaN."""
+    rows = [
+        {"setting": setting.number, "status": run.status, "wall_time": run.wall_time}
+        | {quantity.title: quantity.of(run) for quantity in quantities}
+        for setting in settings
+        for run in setting.runs
+    ]
+    names = ["wall_time", *(quantity.title for quantity in quantities)]
+    table = pd.DataFrame(rows, columns=["setting", "status", *names])
+    table[names] = table[names].astype(float).where(np.isfinite)
+    return table
 
 
-def spread(values: Iterable[float | None]) -> Spread:
-    """Mean and standard deviation of the finite values."""
-    known = finite(values)
-    if not known:
-        return Spread(math.nan, None, 0)
-    return Spread(statistics.fmean(known), statistics.stdev(known) if len(known) > 1 else None, len(known))
+def spreads_of(values: pd.DataFrame, quantities: list[Quantity]) -> pd.DataFrame:
+    """Mean, standard deviation and count of the completed runs of each setting."""
+    names = ["wall_time", *(quantity.title for quantity in quantities)]
+    groups = values[values.status == "completed"].groupby("setting")[names]
+    found = groups.agg(["mean", "std", "count"]).reindex(values.setting.unique())
+    return found.fillna({(name, "count"): 0 for name in names})
+
+
+def by_objective(settings: list[Setting], objective: Quantity) -> list[Setting]:
+    """The best mean first; what has no value comes last, and equal ones stay in their order."""
+
+    def rank(setting: Setting) -> float:
+        values = finite(objective.of(run) for run in setting.completed)
+        mean = statistics.fmean(values) if values else math.inf
+        return -mean if values and objective.higher_is_better else mean
+
+    return sorted(settings, key=rank)
 
 
 def finite(values: Iterable[float | None]) -> list[float]:
-    """The finite values."""
+    """The finite values among some."""
     return [value for value in values if value is not None and math.isfinite(value)]
 
 
-def find_quantities(runs: list[Run]) -> list[Quantity]:
-    """The best value of the objective, then the last of each metric; of the losses where there is no metric."""
+def find_quantities(runs: list[Run], rank: Rank) -> tuple[Quantity | None, list[Quantity]]:
+    """The objective, and all quantities: the objective first, then the last value of each metric.
+
+    Where there is no metric, the last values of the losses.
+    """
     higher: dict[str, bool] = {}
+    bounds: dict[str, tuple[float, float]] = {}
     for run in runs:
         higher |= run.higher_is_better
+        bounds |= run.bounds
     tags = list(dict.fromkeys(tag for run in runs for tag in run.last))
     metrics = [tag for tag in tags if tag.startswith("metric/")]
-    shown = metrics or [tag for tag in tags if tag.startswith("loss/")]
-    last = [Quantity(tag=tag, is_best=False, higher_is_better=higher.get(tag)) for tag in shown]
+    last = [
+        Quantity(tag=tag, is_best=False, higher_is_better=higher.get(tag), bounds=bounds.get(tag, UNBOUNDED))
+        for tag in metrics or [tag for tag in tags if tag.startswith("loss/")]
+    ]
     objectives = Counter(run.objective for run in runs if run.objective in higher)
     if not objectives:
-        return last
+        return None, last
     (tag, _), *_ = objectives.most_common(1)
     assert tag is not None, "None is no key of higher"
-    return [Quantity(tag=tag, is_best=True, higher_is_better=higher[tag]), *last]
+    objective = Quantity(
+        tag=tag, is_best=rank == "best", higher_is_better=higher[tag], bounds=bounds.get(tag, UNBOUNDED)
+    )
+    return objective, [objective, *(quantity for quantity in last if quantity != objective)]
+
+
+def key_name(key: str) -> str:
+    """A key as one types it: `loss` for loss._target_, and without the + that adds it."""
+    return key.lstrip("+").removesuffix("._target_")
 
 
 # --- what varies ------------------------------------------------------------------------------------------------------
@@ -228,30 +290,3 @@ def identify(run: Run, key: str) -> str:
     """`value_of`, to compare by."""
     value = value_of(run, key)
     return canonical(None if value is MISSING else value)
-
-
-def canonical(value: Any) -> str:
-    """A text that is equal for equal values: 1, 1.0 and 1e0 are."""
-    return repr(float(value)) if is_number(value) else json.dumps(value, default=str, sort_keys=True)
-
-
-def is_number(value: Any) -> bool:
-    """A bool is none, nor is NaN, nor what is beyond all bounds."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
-
-
-def value_text(value: Any) -> str:
-    """A value as one would type it; of a class, its name."""
-    if isinstance(value, bool) or value is None:
-        return {True: "true", False: "false", None: "null"}[value]
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    text = value if isinstance(value, str) else canonical(value) if isinstance(value, list | dict) else str(value)
-    text = "".join(letter if letter.isprintable() else " " for letter in text)
-    text = text.rpartition(".")[2] if text.startswith(("gan_runner.", "torch.")) else text
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def sort_key(value: Any) -> tuple[bool, float, str]:
-    """Numbers by size, then the rest by name."""
-    return (False, float(value), "") if is_number(value) else (True, 0.0, value_text(value))

@@ -1,8 +1,10 @@
 """What run directories say, as far as they can be read: a stranger's may hold anything, a running one half a line."""
 
+import contextlib
 import json
 import math
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,11 +18,12 @@ from gan_runner.storage.status import is_locked, status_of
 
 POINTS = 200  # of a curve, at most
 LARGEST = 1e100  # of a number that can be drawn and squared; PyTorch's end at 1e38
+UNBOUNDED = (-math.inf, math.inf)
 LONGEST = 300  # characters of anything that is shown
 PLAN = "jobs.jsonl"  # of a sweep
 MARKS = ("summary.json", ".hydra", "metrics.jsonl", ".lock")  # one of them makes a directory a run's
 COMPARED = ("metric/", "loss/")  # tags that runs are compared by
-NOT_CURVES = ("step", "images", "seconds")
+CLOCKS = ("images", "seconds")  # what a step may be counted as instead
 
 
 class Curve(NamedTuple):
@@ -35,17 +38,22 @@ class Run:
     """One run directory."""
 
     path: Path
+    name: str = ""  # its place below the directory that is reported on
     status: str  # as in summary.json, or killed, pruned, damaged
     reason: str = ""
     step: int | None = None
-    wall_time: float | None = None
+    started: str = ""  # an ISO date
+    wall_time: float | None = None  # seconds; of a run that was trained together with others, its share
     config: dict[str, Any] = field(default_factory=dict)  # dotted key -> value; empty where it cannot be read
-    words: dict[str, str] | None = None  # those of its command line, key -> value
+    words: dict[str, str] | None = None  # the overrides of its command line, key -> value
     curves: dict[str, Curve] = field(default_factory=dict)
     last: dict[str, float] = field(default_factory=dict)  # tag -> value; so the next two
     lowest: dict[str, float] = field(default_factory=dict)
     highest: dict[str, float] = field(default_factory=dict)
-    higher_is_better: dict[str, bool] = field(default_factory=dict)  # of tags metric/NAME/VALUE
+    images: Curve | None = None  # real samples that the discriminator has seen, at the steps logged
+    seconds: Curve | None = None  # of training, at the same; a share, as `wall_time`
+    higher_is_better: dict[str, bool] = field(default_factory=dict)  # of tags metric/NAME/VALUE; so the next
+    bounds: dict[str, tuple[float, float]] = field(default_factory=dict)  # that a value lies between
     floors: dict[str, float] = field(default_factory=dict)  # tag -> what real data have, of as many samples
     objective: str | None = None  # the tag that it is ranked by
 
@@ -62,18 +70,42 @@ class Run:
 
 
 def find_runs(directory: Path) -> list[Path]:
-    """The runs of a sweep, or a single run alone. Raises ConfigError for a directory of neither."""
+    """A run alone, the runs of a sweep, or all that are anywhere below a directory, in the order of their names.
+
+    Numbers in the names count as numbers. Raises ConfigError where there is none.
+    """
     if not directory.is_dir():
         raise ConfigError(f"{directory} is no directory")
-    if (directory / "summary.json").exists():
+    if is_run(directory):
         return [directory]
-    children = sorted(path for path in directory.iterdir() if path.is_dir() and not path.name.startswith("."))
-    found = [path for path in children if any((path / mark).exists() for mark in MARKS) and not is_starting(path)]
+    found = list(runs_below(directory))
     if found or (directory / PLAN).exists():
-        return found
-    if any((directory / mark).exists() for mark in MARKS if mark != ".lock"):  # a sweep has a lock too
-        return [directory]
+        return sorted(found, key=natural)
     raise ConfigError(f"{directory} is neither a run nor a sweep: there is no run directory in it")
+
+
+def runs_below(directory: Path) -> Iterator[Path]:
+    """The run directories below one that is none; a link may lead to a run, but is not searched."""
+    with contextlib.suppress(OSError):
+        for path in directory.iterdir():
+            if path.name.startswith(".") or not path.is_dir():
+                continue
+            if is_run(path):
+                if not is_starting(path):
+                    yield path
+            elif not path.is_symlink():
+                yield from runs_below(path)
+
+
+def is_run(path: Path) -> bool:
+    """Whether a directory is a run's. A sweep's has a plan; it has a lock too."""
+    return any((path / mark).exists() for mark in MARKS) and not (path / PLAN).exists()
+
+
+def natural(path: Path) -> list[tuple[bool, float, str]]:
+    """To sort paths by, numbers in them as numbers: weight-9 before weight-10, 0.5 before 1e3."""
+    parts = re.split(r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)", str(path), flags=re.IGNORECASE)
+    return [(False, float(part), "") if place % 2 else (True, 0.0, part) for place, part in enumerate(parts)]
 
 
 def is_starting(path: Path) -> bool:
@@ -81,13 +113,15 @@ def is_starting(path: Path) -> bool:
     return not (path / "summary.json").exists() and is_locked(path / ".lock")
 
 
-def missing_jobs(directory: Path, found: list[Path]) -> int:
-    """How many jobs a sweep's plan has that have no directory yet."""
-    names = {row.get("name") for row in json_lines(directory / PLAN)}
-    return len(names - {path.name for path in found})
+def missing_jobs(directories: Iterable[Path], found: list[Path]) -> int:
+    """How many jobs have not begun, of the plans in some directories and in those that the runs lie in."""
+    names = {path.resolve() for path in found}
+    places = {path.resolve() for path in [*directories, *(path.parent for path in found)]}
+    planned = {place / str(row.get("name")) for place in places for row in json_lines(place / PLAN)}
+    return sum(not (path / "summary.json").exists() for path in planned - names)
 
 
-def read_run(path: Path, prefixes: tuple[str, ...] = COMPARED) -> Run:
+def read_run(path: Path, prefixes: tuple[str, ...] = COMPARED, *, name: str | None = None) -> Run:
     """Read a run directory, with the curves of the tags that begin with one of the prefixes."""
     status, reason, summary = "damaged", "", {}
     try:
@@ -99,7 +133,7 @@ def read_run(path: Path, prefixes: tuple[str, ...] = COMPARED) -> Run:
         reason = "it has no summary.json"
     except (OSError, ValueError, RecursionError, TypeError, KeyError, AttributeError):
         summary, reason = {}, "its summary.json cannot be read"
-    run = Run(path=path, status=status, reason=reason, wall_time=number(summary.get("wall_time")))
+    run = Run(path=path, name=printable(path.name if name is None else name), status=status, reason=reason)
     try:
         stored = load_yaml(path / ".hydra" / "config.yaml")
         run.config = dict(dotted_items(translate_stored(stored) if isinstance(stored, dict) else stored))
@@ -108,7 +142,7 @@ def read_run(path: Path, prefixes: tuple[str, ...] = COMPARED) -> Run:
     run.words = read_words(path / ".hydra" / "overrides.yaml")
     read_log(run, prefixes)
     read_summary(run, summary)
-    run.higher_is_better = read_directions(path / "evaluations.jsonl")
+    run.higher_is_better, run.bounds = read_directions(run.path / "evaluations.jsonl")
     run.objective = run.objective or configured_objective(run)
     read_floors(run)
     return run
@@ -121,6 +155,12 @@ def read_summary(run: Run, summary: dict[str, Any]) -> None:
     for tag, value in as_dict(summary.get("metrics")).items():
         if printable(tag).startswith(COMPARED) and (found := number(value)) is not None:
             run.last.setdefault(printable(tag), found)
+    together = number(summary.get("stacked")) or 1.0  # runs trained as one program, whose time is that of all
+    run.wall_time = number(summary.get("wall_time"))
+    run.started = printable(summary.get("started") or "")
+    if 1 < together < math.inf:
+        run.wall_time = run.wall_time and run.wall_time / together
+        run.seconds = run.seconds and Curve(run.seconds.steps, run.seconds.values / together)
     best = as_dict(summary.get("best"))
     if isinstance(best.get("objective"), str):
         run.objective = tag = printable(best["objective"])
@@ -168,11 +208,12 @@ def read_log(run: Run, prefixes: tuple[str, ...]) -> None:
     path = run.path / "metrics.jsonl"
     try:
         with path.open("rb") as file:
-            count = sum(1 for _ in file)
+            count = sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
     except OSError:
         return
     every = max(1, math.ceil(count / POINTS))
     columns: dict[str, dict[int, float]] = {}
+    is_read: dict[str, bool] = {}  # tag -> whether
     with path.open("rb") as file:
         for index, line in enumerate(file):
             if index % every and index < count - 2 and b'"metric/' not in line:
@@ -183,21 +224,31 @@ def read_log(run: Run, prefixes: tuple[str, ...]) -> None:
                 continue
             run.step = max(step, run.step or 0)
             for tag, value in row.items():
-                if tag.startswith(prefixes) and tag not in NOT_CURVES and (found := number(value)) is not None:
+                if tag not in is_read:
+                    is_read[tag] = tag in CLOCKS or (tag.startswith(prefixes) and tag != "step")
+                if is_read[tag] and (found := number(value)) is not None:
                     columns.setdefault(tag, {})[step] = found
+    run.images, run.seconds = (make_curve(columns[tag]) if tag in columns else None for tag in CLOCKS)
     for tag, column in columns.items():
-        add_curve(run, printable(tag), column)
+        if tag not in CLOCKS:
+            add_curve(run, printable(tag), column)
+
+
+def make_curve(column: dict[int, float]) -> Curve:
+    """Step -> value as a curve."""
+    steps = np.array(sorted(column))
+    values = np.array([column[step] for step in steps.tolist()])
+    kept = thin(len(steps))
+    return Curve(steps[kept], values[kept])
 
 
 def add_curve(run: Run, tag: str, column: dict[int, float]) -> None:
     """The values of a tag, step -> value."""
-    steps = np.array(sorted(column))
-    values = np.array([column[step] for step in steps.tolist()])
-    run.last[tag] = float(values[-1])
+    values = np.array(list(column.values()))
+    run.curves[tag] = make_curve(column)
+    run.last[tag] = float(run.curves[tag].values[-1])
     comparable = values if np.isnan(values).all() else values[~np.isnan(values)]
     run.lowest[tag], run.highest[tag] = float(comparable.min()), float(comparable.max())
-    kept = thin(len(steps))
-    run.curves[tag] = Curve(steps[kept], values[kept])
 
 
 def read_floors(run: Run) -> None:
@@ -214,7 +265,8 @@ def read_floors(run: Run) -> None:
             floor = as_dict(as_dict(metric).get("floor"))
             fewer = as_dict(as_dict(as_dict(metric).get("at_floor_counts")).get("values"))
             for key, value in as_dict(floor.get("values")).items():
-                tag, found, of_fewer = printable(f"metric/{name}/{key}"), number(value), number(fewer.get(key))
+                tag = whole = printable(f"metric/{name}/{key}")
+                found, of_fewer = number(value), number(fewer.get(key))
                 if found is None or not math.isfinite(found):
                     continue
                 if of_fewer is not None and type(count := floor.get("generated")) is int:
@@ -223,9 +275,21 @@ def read_floors(run: Run) -> None:
                     columns.setdefault(tag, {})[step] = of_fewer
                     if higher is not None:
                         run.higher_is_better[tag] = higher
+                    run.bounds[tag] = run.bounds.get(whole, UNBOUNDED)
                 run.floors[tag] = found
     for tag, column in columns.items():
         add_curve(run, tag, column)
+
+
+def read_warnings(path: Path) -> list[str]:
+    """What a run warned of, by its gan_runner.log."""
+    try:
+        with (path / "gan_runner.log").open("rb") as file:
+            lines = (line.decode(errors="replace").strip() for line in file)
+            found = [printable(line.removeprefix("warning: ")) for line in lines if line.startswith("warning: ")]
+    except OSError:
+        return []
+    return found
 
 
 def thin(count: int) -> np.ndarray:
@@ -233,18 +297,25 @@ def thin(count: int) -> np.ndarray:
     return np.unique(np.linspace(0, count - 1, min(count, POINTS)).round().astype(int))
 
 
-def read_directions(path: Path) -> dict[str, bool]:
-    """Tag -> whether higher is better, of the metrics of the first evaluation."""
+def read_directions(path: Path) -> tuple[dict[str, bool], dict[str, tuple[float, float]]]:
+    """By tag whether higher is better, and the bounds that it lies within, as the first evaluation says."""
+    is_higher_better: dict[str, bool] = {}
+    bounds: dict[str, tuple[float, float]] = {}
     for record in json_lines(path):
-        found = {
-            printable(f"metric/{name}/{value}"): higher
-            for name, metric in as_dict(record.get("metrics")).items()
-            for value, higher in as_dict(as_dict(metric).get("higher_is_better")).items()
-            if isinstance(higher, bool)
-        }
-        if found:
-            return found
-    return {}
+        for name, metric in as_dict(record.get("metrics")).items():
+            for key, higher in as_dict(as_dict(metric).get("higher_is_better")).items():
+                if isinstance(higher, bool):
+                    is_higher_better[printable(f"metric/{name}/{key}")] = higher
+            for key, ends in as_dict(as_dict(metric).get("bounds")).items():
+                if isinstance(ends, list) and len(ends) == 2:
+                    least, greatest = (
+                        other if (end := number(one)) is None else end
+                        for one, other in zip(ends, UNBOUNDED, strict=True)
+                    )
+                    bounds[printable(f"metric/{name}/{key}")] = (least, greatest)
+        if is_higher_better:
+            break
+    return is_higher_better, bounds
 
 
 def configured_objective(run: Run) -> str | None:

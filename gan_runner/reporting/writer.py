@@ -1,5 +1,6 @@
-"""The report of a directory: what is written into it, and what is printed."""
+"""The report of directories: what is written, and what is printed."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,12 +9,16 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from gan_runner.reporting import page, tables
-from gan_runner.reporting.settings import make_study
-from gan_runner.reporting.stored_runs import find_runs, missing_jobs, printable, read_run
+from gan_runner.reporting import commands, page, tables
+from gan_runner.reporting.answer import answer
+from gan_runner.reporting.commands import Command
+from gan_runner.reporting.settings import Rank, make_study
+from gan_runner.reporting.stored_runs import PLAN, find_runs, missing_jobs, printable, read_run, read_warnings
+from gan_runner.reporting.verdict import verdict
 from gan_runner.storage.atomic_files import write_bytes
 
 TOLD = 5  # runs that were not completed
+OF_SEVERAL = "comparison"  # the directory of a report on several
 
 
 @dataclass(frozen=True)
@@ -22,56 +27,90 @@ class Report:
 
     table: Table
     lines: list[str]
+    commands: list[Command]
+    path: Path
 
     def __rich_console__(self, *_: object) -> Iterator[RenderableType]:
         yield self.table
         yield from map(Text, self.lines)
+        for purpose, line in self.commands:
+            yield Text(f"{purpose}:")
+            yield Text(f"  {line}", no_wrap=True, overflow="ignore")  # in one piece, to be copied
+        yield Text(str(self.path), overflow="fold")
 
 
-def write_report(directory: Path) -> Report:
-    """Write report.html and report.md into the directory of a sweep or a run; of a sweep, two CSV files too.
+def write_report(*directories: Path, rank: Rank = "best", out: Path | None = None) -> Report:
+    """Write report.html and report.md of runs, sweeps, or whatever lies below directories.
 
-    report.csv has a row per setting, sweep.csv a row per run.
+    Of more than a single run report.csv, with a row per setting, and sweep.csv, with a row per run, too. They are
+    written into the directory, or, of several, into comparison/ below the directory that these have in common, or into
+    `out`. Settings are ranked by the `rank` value of each run, "best" or "last".
 
-    Raises ConfigError where it is neither.
+    Raises ConfigError where there is no run.
     """
-    found = find_runs(directory)
-    return report_run(directory) if found == [directory] else report_sweep(directory, found)
+    found = {path.resolve(): path for directory in directories for path in find_runs(directory)}
+    runs = list(found.values())
+    if len(directories) == 1:
+        base = directories[0]
+        target = out or base
+    else:
+        shared = Path(os.path.commonpath([directory.absolute() for directory in directories]))
+        base = shared if any(directory.is_absolute() for directory in directories) else Path(os.path.relpath(shared))
+        target = out or base / OF_SEVERAL
+    if runs == [base]:
+        return report_run(base, target)
+    return report_study(list(directories), base, target, runs, rank)
 
 
-def report_run(directory: Path) -> Report:
+def report_run(directory: Path, target: Path) -> Report:
     """Write the report of a single run."""
     run = read_run(directory, prefixes=("",))
     title = printable(directory.resolve().name)
-    write(directory, {"report.md": tables.markdown_of_run(title, run), "report.html": page.of_run(title, run)})
-    return Report(tables.terminal_of_run(run), [str(directory / "report.html")])
-
-
-def report_sweep(directory: Path, found: list[Path]) -> Report:
-    """Write the report of a sweep."""
-    study = make_study([read_run(path) for path in found], missing_jobs(directory, found))
-    title = printable(directory.resolve().name)
+    warnings = read_warnings(directory)
+    lines = verdict(run, warnings)
+    shell = commands.of_run(run)
     documents = {
-        "sweep.csv": tables.csv_of_runs(directory, study),
-        "report.csv": tables.csv_of_settings(study),
-        "report.md": tables.markdown(title, study),
-        "report.html": page.of_study(title, directory, study),
+        "report.md": tables.markdown_of_run(title, run, lines, shell),
+        "report.html": page.of_run(title, run, target, sentences=lines, warnings=warnings, commands=shell),
     }
-    write(directory, documents)
+    write(target, documents)
+    return Report(tables.terminal_of_run(run), [" ".join(lines)], shell, target / "report.html")
+
+
+def report_study(directories: list[Path], base: Path, target: Path, paths: list[Path], rank: Rank) -> Report:
+    """Write the report of a sweep, or of several runs."""
+    runs = [read_run(path, name=os.path.relpath(path, base)) for path in paths]
+    study = make_study(runs, missing_jobs(directories, paths), rank)
+    found = answer(study)
+    title = ", ".join(printable(directory.resolve().name) for directory in directories)
+    sweeps = [directory for directory in directories if (directory / PLAN).exists()]
+    shell = commands.of_study(sweeps, study, found.best if found else None)
+    documents = {
+        "sweep.csv": tables.csv_of_runs(study),
+        "report.csv": tables.csv_of_settings(study),
+        "report.md": tables.markdown(title, study, found, shell),
+        "report.html": page.of_study(title, study, found, shell, target),
+    }
+    write(target, documents)
     lines = [*filter(None, [tables.floors_text(study)]), study.counts]
     others = [run for run in tables.unfinished(study) if run.status != "running"]
-    lines += [f"{printable(run.path.name)}: {run.status}{run.reason and ', '}{run.reason}" for run in others[:TOLD]]
+    lines += [f"{run.name}: {run.status}{run.reason and ', '}{run.reason}" for run in others[:TOLD]]
     if len(others) > TOLD:
         lines.append(f"and {len(others) - TOLD:,} more that are not completed: report.md names them")
-    return Report(tables.terminal(study), [*lines, str(directory / "report.html")])
+    if found:
+        lines += ["", " ".join(found.sentences)]
+    return Report(tables.terminal(study), lines, shell[-2:] if found else [], target / "report.html")
 
 
-def write(directory: Path, documents: dict[str, str]) -> None:
+def write(target: Path, documents: dict[str, str]) -> None:
     """Files, name -> content, each at once."""
+    target.mkdir(parents=True, exist_ok=True)
     for name, text in documents.items():
-        write_bytes(directory / name, text.encode(errors="replace"))
+        write_bytes(target / name, text.encode(errors="replace"))
 
 
-def print_report(directory: Path) -> None:
-    """Write the report of a directory, and print its table."""
-    Console(highlight=False, soft_wrap=False).print(write_report(directory), markup=False)
+def print_report(*directories: Path, rank: Rank = "best", out: Path | None = None) -> None:
+    """Write a report, and print its table."""
+    Console(highlight=False, soft_wrap=False).print(
+        write_report(*directories, rank=rank, out=out), markup=False, crop=False
+    )

@@ -93,6 +93,7 @@ class Evaluator:
             metrics[name] = {
                 "values": metric(view),
                 "higher_is_better": dict(metric.higher_is_better),
+                "bounds": {key: list(ends) for key, ends in metric.bounds.items()},
                 **metric.counts(self.data),
                 "split": self.split,
                 **self.floors.record(name, metric, view),

@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pandas as pd
 import yaml
 
 from gan_runner.games.game import Game
@@ -125,6 +126,6 @@ def metrics(run: Path, step: int, weights: str) -> str:
                 shown += f" (of {floor['generated']:,}; as few generated: {floor['value']:.4g})"
             counts = f"{measured['generated']:,}" + (f" against {measured['real']:,} real" if measured["real"] else "")
             rows.append([f"{name}.{key}", f"{float(value):.5g}", shown, counts])
-    table = markdown_table(["metric", "value", "real data", "samples"], rows)
+    table = markdown_table(pd.DataFrame(rows, columns=["metric", "value", "real data", "samples"]))
     network = record.get("features")
     return table + (f"\n\nThrough the network {network['name']}, SHA-256 `{network['sha256']}`." if network else "")

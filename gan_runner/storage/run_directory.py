@@ -102,6 +102,7 @@ class RunDirectory:
                 picture.unlink()
         remove_snapshots_after(self.checkpoints, step)
         self.summary.pop("best", None)
+        self.summary.pop("stacked", None)
         self.summary |= {"best": best} if best else {}
         self.summary.setdefault("resumed", []).append({"step": step, "at": now()})
         self.update(status="running", reason=None, step=step, **this_process(), **metadata)

@@ -404,6 +404,8 @@ class Group:
                 if own.network:
                     own.network, own.real = of_first.network, of_first.real
             self.members.append(GroupMember(job, prepared, supervised_loop(prepared, self.stop, is_alone=False)))
+        for member in self.members:  # of whose seconds it is that each has a share
+            member.prepared.directory.update(stacked=len(self.members))
 
     def run(self) -> Failure | None:
         """Train to the end. SystemExit after a signal."""

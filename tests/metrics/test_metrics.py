@@ -165,6 +165,10 @@ def test_every_metric_says_which_way_is_better(name: str) -> None:
     values = metric(view_of(data, generated, network, torch.zeros(200, dtype=torch.long)))
     assert list(values) == list(metric.higher_is_better)
     assert all(math.isfinite(value) for value in values.values())
+    assert set(metric.bounds) <= set(values)
+    for key, (least, greatest) in metric.bounds.items():
+        assert least is None or values[key] >= least
+        assert greatest is None or values[key] <= greatest
     assert isinstance(metric.samples, int)
 
 

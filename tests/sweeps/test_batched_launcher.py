@@ -199,7 +199,8 @@ def test_a_job_is_what_its_separate_run_is(run_cli):
         sizes = [(each / "checkpoints" / name).stat().st_size for each in (path, alone)]
         assert sizes[0] == pytest.approx(sizes[1], rel=0.05)
     summaries = [summary(each) for each in (path, alone)]
-    assert summaries[0].keys() == summaries[1].keys()
+    assert summaries[0].keys() - summaries[1].keys() == {"stacked"}
+    assert summaries[1].keys() <= summaries[0].keys()
     assert run_cli("sample", str(path))[0] == 0
     for each in (path, alone):
         assert run_cli("resume", str(each), "steps=8")[0] == 0
@@ -435,6 +436,7 @@ def test_what_fails_together_is_done_one_by_one(run_cli, monkeypatch):
     assert code == 0, error
     assert re.search("seed-1.* one by one.*RuntimeError: vmap: not that", out)
     assert len(summary(ROOT / "seed-0")["resumed"]) == 1
+    assert "stacked" not in summary(ROOT / "seed-0")  # its time is its own
 
 
 def test_groups_are_bounded(run_cli):
@@ -442,6 +444,7 @@ def test_groups_are_bounded(run_cli):
     assert code == 0, error
     assert out.count("2 jobs as one program") + out.count("1 jobs as one program") == 2
     assert out.count("one by one") == 1
+    assert sorted(summary(ROOT / name).get("stacked", 1) for name in statuses()) == [1, 2, 2, 2, 2]
     refusal(run_cli(*SWEEP, "seed=0,1", "hydra.launcher.max_group=0"), "hydra.launcher.max_group=0")
 
 
