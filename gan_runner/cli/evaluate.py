@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from gan_runner.cli.parser import RunParser, checkpoint_path, positive, refuse_links, truncation_suffix
+from gan_runner.cli.parser import RunParser, checkpoint_path, positive, refuse_links, weights_in_name
 from gan_runner.config.check import load_settings
 from gan_runner.config.errors import ConfigError
 from gan_runner.config.stored import stored_config
@@ -24,6 +24,7 @@ from gan_runner.runs.load import load_trained
 from gan_runner.storage.atomic_files import json_safe, write_bytes
 
 NEAREST = 7  # training samples beside each generated one
+NEIGHBORS = 12  # generated samples, if --neighbors says nothing
 
 
 def parser() -> RunParser:
@@ -42,9 +43,9 @@ def parser() -> RunParser:
         "--neighbors",
         nargs="?",
         type=positive,
-        const=12,
+        const=NEIGHBORS,
         metavar="N",
-        help="a picture of N generated samples (default: 12) and the training samples nearest to each, instead",
+        help=f"a picture of N generated samples (default: {NEIGHBORS}) and the nearest training samples, instead",
     )
     return parser
 
@@ -68,7 +69,8 @@ def evaluate(options: argparse.Namespace, config: dict[str, Any], trust: list[st
     if options.neighbors:
         if options.split != "training":
             raise ConfigError(f"--split {options.split}: --neighbors looks for training images; leave one of them out")
-        name = f"neighbors_{trained.checkpoint.stem}{truncation_suffix(options)}.png"
+        count = [f"count_{options.neighbors}"] if options.neighbors != NEIGHBORS else []
+        name = "_".join(["neighbors", *count, *weights_in_name(options)]) + ".png"
         path = options.directory / "generated" / name
         write_bytes(path, draw_neighbors(game, options.neighbors, console))
         console.print(path, markup=False)
@@ -130,7 +132,9 @@ def draw_neighbors(game: Game, count: int, console: Console) -> bytes:
         line += f"; of held-out images {of_held_out[:, 0].median():.1f}"
     console.print(line, markup=False)
     shown = torch.cat([samples[:, None], training[rows]], dim=1)  # (count, 1 + NEAREST, C, H, W)
-    return image_grid.png(image_grid.tile(shown.flatten(0, 1), columns=1 + NEAREST))
+    grid = image_grid.tile(shown.flatten(0, 1), columns=shown.shape[1])
+    captions = ["first column: generated", f"then the {rows.shape[1]} nearest training images"]
+    return image_grid.png(image_grid.with_caption(grid, captions))
 
 
 def nearest(images: Tensor, training: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,7 @@
 """How the verbs read their words."""
 
 import argparse
+import hashlib
 import math
 import os
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import NoReturn
 
 from gan_runner.config.errors import ConfigError
 
-CHECKPOINTS = ("last", "previous", "best")  # those with a name of their own
+CHECKPOINTS = ("last", "previous", "best")  # those with a name of their own; the first is the default
 
 
 class VerbParser(argparse.ArgumentParser):
@@ -36,7 +37,7 @@ class RunParser(VerbParser):
         """The flags that choose weights of the run."""
         self.add_argument(
             "--checkpoint",
-            default="last",
+            default=CHECKPOINTS[0],
             metavar=f"{'|'.join(CHECKPOINTS)}|FILE",
             help="the weights to load (default: last)",
         )
@@ -53,9 +54,21 @@ def checkpoint_path(options: argparse.Namespace) -> Path:
     return Path(options.checkpoint)
 
 
-def truncation_suffix(options: argparse.Namespace) -> str:
-    """What `--truncation` adds to the name of a picture."""
-    return "" if options.truncation is None else f"_truncation_{options.truncation:g}"
+def weights_in_name(options: argparse.Namespace) -> list[str]:
+    """What the flags of `add_weights` add to the name of a picture, as far as they are not the default."""
+    parts = []
+    if options.checkpoint in CHECKPOINTS[1:]:
+        parts.append(options.checkpoint)
+    elif options.checkpoint != CHECKPOINTS[0]:
+        parts.append(f"{Path(options.checkpoint).stem}_{digest(str(Path(options.checkpoint).absolute()))}")
+    if options.truncation is not None:
+        parts.append(f"truncation_{options.truncation:g}")
+    return [*parts, "raw"] if options.raw else parts
+
+
+def digest(text: str) -> str:
+    """Eight characters in the place of a text that is too long for a file's name."""
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:8]
 
 
 def positive(text: str) -> int:

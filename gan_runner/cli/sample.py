@@ -2,35 +2,47 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gan_runner.cli.parser import RunParser, checkpoint_path, positive, refuse_links, truncation_suffix
+from gan_runner.cli.parser import RunParser, checkpoint_path, digest, positive, refuse_links, weights_in_name
 from gan_runner.config.errors import ConfigError
 from gan_runner.config.stored import stored_config
 from gan_runner.games.game import Game
 from gan_runner.runs import image_grid
-from gan_runner.runs.build import arithmetic_of
+from gan_runner.runs.build import arithmetic_of, load_data
 from gan_runner.runs.load import load_trained
 from gan_runner.storage.atomic_files import write_atomically, write_bytes
 from gan_runner.torch_utils.randomness import fixed_randomness
 
 BATCH = 256  # samples generated at once
+COUNT = 64  # samples, if --count says nothing
+WALK = 8  # samples on the way from one latent to another
+POINTS = 1000  # real points in a scatter plot
+LONGEST = 40  # characters of the labels in a file's name
 
 
 def parser() -> RunParser:
     """The verb's flags."""
     parser = RunParser("sample", "Draw samples from the generator of a run, into DIR/generated/.")
     parser.add_weights()
-    parser.add_argument("--count", type=positive, default=64, metavar="N", help="how many (default: 64)")
+    parser.add_argument("--count", type=positive, default=COUNT, metavar="N", help=f"how many (default: {COUNT})")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--images", action="store_true", help="one PNG for each sample, instead of a grid")
-    form.add_argument("--out", type=npz, metavar="FILE.npz", help="an array `samples` in this file, instead of a grid")
+    form.add_argument(
+        "--out",
+        type=npz,
+        metavar="FILE.npz",
+        help="arrays `samples`, `latents` and, of a conditional run, `labels` in this file, instead of a grid",
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the latents (default: 0)")
     parser.add_argument(
-        "--interpolate", action="store_true", help="each row of the grid walks from one latent to another, in 8 samples"
+        "--interpolate",
+        action="store_true",
+        help=f"each row of the grid walks from one latent to another, in {WALK} samples of one class",
     )
     parser.add_argument(
         "--labels", type=whole_numbers, metavar="N,N,...", help="classes, in turn, of a conditional run (default: all)"
@@ -60,59 +72,105 @@ def main(arguments: list[str]) -> None:
     )
     game = trained.built.game
     latents = draw_latents(game, options.seed, options.count, options.interpolate)
-    labels = choose_labels(game, options.labels, options.count).to(latents.device)
+    labels = choose_labels(game, options.labels, options.count, each=WALK if options.interpolate else 1)
+    labels = labels.to(latents.device)
     chunks = zip(latents.split(BATCH), labels.split(BATCH), strict=True)
     with arithmetic_of(trained.built.settings, print):
         samples = torch.cat([game.sample(some, their_labels) for some, their_labels in chunks])
-    for path in save_samples(game, samples, options):
+    if options.out:
+        save_arrays(game, samples, latents, labels, options.out)
+        print(options.out)
+        return
+    real = real_points(config, trust) if len(game.data.shape) == 1 and not options.images else None
+    for path in save_pictures(game, samples, labels, real, options):
         print(path)
 
 
 def draw_latents(game: Game, seed: int, count: int, interpolate: bool) -> Tensor:
-    """(count, latent_size); in rows of 8 on the way from one latent to another, if asked."""
+    """(count, latent_size); in rows of `WALK` on the way from one latent to another, if asked."""
     randomness = fixed_randomness(seed, "sample", game.randomness.device)
     if not interpolate:
         return game.draw_latents(randomness, count)
-    rows = -(-count // 8)
+    rows = -(-count // WALK)
     start, end = game.draw_latents(randomness, 2 * rows).unsqueeze(1).chunk(2)  # (rows, 1, latent_size)
-    position = torch.linspace(0, 1, 8, device=start.device).view(1, -1, 1)
+    position = torch.linspace(0, 1, WALK, device=start.device).view(1, -1, 1)
     return game.latents.interpolate(start, end, position).flatten(0, 1)[:count]
 
 
-def choose_labels(game: Game, wanted: list[int] | None, count: int) -> Tensor:
-    """(count,): the wanted classes in turn, or all of them. Raises ConfigError where the run has no such class."""
+def choose_labels(game: Game, wanted: list[int] | None, count: int, each: int) -> Tensor:
+    """(count,): the wanted classes in turn, or all of them, `each` times in a row.
+
+    Raises ConfigError where the run has no such class.
+    """
     classes = game.data.num_classes if game.is_conditional else 0
     if wanted and not classes:
         raise ConfigError("--labels: this run is not conditional: its generator knows no classes")
     for label in wanted or []:
         if not 0 <= label < classes:
             raise ConfigError(f"--labels {label}: the classes are 0 to {classes - 1}")
-    cycle = torch.tensor(wanted or list(range(max(1, classes))))
+    cycle = torch.tensor(wanted or list(range(max(1, classes)))).repeat_interleave(each)
     return cycle.repeat(-(-count // len(cycle)))[:count]
 
 
-def save_samples(game: Game, samples: Tensor, options: argparse.Namespace) -> list[Path]:
-    """Write what was asked for, and return where."""
+def real_points(config: dict[str, Any], trust: list[str]) -> Tensor | None:
+    """Real points (N, D) to draw beside the samples, or None, with a line that says why, where they are not at hand."""
+    try:
+        return load_data(config["dataset"], trust).fixed(POINTS)[0]
+    except ConfigError as error:
+        print(f"without real points: {error}")
+        return None
+
+
+def save_arrays(game: Game, samples: Tensor, latents: Tensor, labels: Tensor, path: Path) -> None:
+    """Write samples (N, *sample), images as uint8, with their latents (N, Z) and, where there are some, labels (N,)."""
+    arrays = {"samples": shown(game, samples), "latents": latents}
+    if game.is_conditional:
+        arrays["labels"] = labels
+    on_host: dict[str, Any] = {name: array.cpu().numpy() for name, array in arrays.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, lambda file: np.savez(file, **on_host))
+
+
+def save_pictures(
+    game: Game, samples: Tensor, labels: Tensor, real: Tensor | None, options: argparse.Namespace
+) -> list[Path]:
+    """Write what was asked for below DIR/generated/, and return where."""
+    content, stem = shown(game, samples).cpu(), picture_name(options)
     is_images = len(game.data.shape) == 3
-    content = (game.data.to_pixels(samples) if is_images else samples).cpu()
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(options.out, lambda file: np.savez(file, samples=content.numpy()))
-        return [options.out]
-    stem = f"seed_{options.seed}{'_interpolation' if options.interpolate else ''}"
-    stem += f"{truncation_suffix(options)}{'_raw' if options.raw else ''}"
     if is_images and options.images:
         drawn = {f"{stem}_{number:05d}": image_grid.image(single) for number, single in enumerate(content)}
+    elif is_images and options.interpolate:
+        drawn = {stem: image_grid.tile(content, columns=WALK)}
+    elif is_images and game.is_conditional:
+        drawn = {stem: image_grid.tile_classes(content, labels.cpu())}
     elif is_images:
-        drawn = {stem: image_grid.tile(content, columns=8 if options.interpolate else None)}
+        drawn = {stem: image_grid.tile(content)}
     elif options.images:
         raise ConfigError(
             "--images: this run generates points; without it they are plotted, with --out FILE.npz written"
         )
     else:
         limits = game.data.limits or (float(content.min()), float(content.max()))
-        drawn = {stem: image_grid.scatter(content[:0], content, limits)}
+        drawn = {stem: image_grid.scatter(content[:0] if real is None else real, content, limits)}
     paths = {options.directory / "generated" / f"{name}.png": picture for name, picture in drawn.items()}
     for path, picture in paths.items():
         write_bytes(path, image_grid.png(picture))
     return list(paths)
+
+
+def shown(game: Game, samples: Tensor) -> Tensor:
+    """Samples as people see them: images as uint8, points as they are."""
+    return game.data.to_pixels(samples) if len(game.data.shape) == 3 else samples
+
+
+def picture_name(options: argparse.Namespace) -> str:
+    """The name of a picture without its suffix: whatever makes other samples makes another name."""
+    parts = [f"seed_{options.seed}"]
+    if options.count != COUNT:
+        parts.append(f"count_{options.count}")
+    if options.interpolate:
+        parts.append("interpolation")
+    if options.labels:
+        labels = "_".join(map(str, options.labels))
+        parts.append(f"labels_{labels if len(labels) <= LONGEST else digest(labels)}")
+    return "_".join([*parts, *weights_in_name(options)])

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from PIL import Image
+from PIL import Image, ImageColor
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from gan_runner.runs.image_grid import REAL
 from tests.helpers import refusal, runs
 
 WORDS = [
@@ -152,12 +153,25 @@ def generated():
 def test_sample_draws_a_grid(run, run_cli):
     code, out, error = run_cli("sample", str(RUN), "--count", "6", "--seed", "3")
     assert code == 0, error
-    assert generated() == ["seed_3.png"]
-    assert out.strip().endswith("seed_3.png")
-    assert pixels("generated/seed_3.png").shape == (66, 100)
-    before = (RUN / "generated/seed_3.png").read_bytes()
+    assert generated() == ["seed_3_count_6.png"]
+    assert out.strip().endswith("seed_3_count_6.png")
+    assert pixels("generated/seed_3_count_6.png").shape == (66, 100)
+    before = (RUN / "generated/seed_3_count_6.png").read_bytes()
     run_cli("sample", str(RUN), "--count", "6", "--seed", "3")
-    assert (RUN / "generated/seed_3.png").read_bytes() == before
+    assert (RUN / "generated/seed_3_count_6.png").read_bytes() == before
+
+
+def test_what_makes_other_samples_makes_another_name(run, run_cli):
+    (RUN / "checkpoints/copy.pt").write_bytes((RUN / "checkpoints/previous.pt").read_bytes())
+    flags: list[list[str]] = [
+        [], ["--count", "9"], ["--interpolate"], ["--checkpoint", "previous"], ["--raw"], ["--truncation", "2"],
+        ["--checkpoint", str(RUN / "checkpoints/copy.pt")], ["--seed", "1"],
+    ]  # fmt: skip
+    for words in flags:
+        assert run_cli("sample", str(RUN), *words)[0] == 0
+    assert len(generated()) == len(flags)
+    assert "seed_0.png" in generated()
+    assert "seed_0_previous.png" in generated()
 
 
 def test_sample_needs_no_dataset(run_cli, monkeypatch):
@@ -167,8 +181,8 @@ def test_sample_needs_no_dataset(run_cli, monkeypatch):
     Path("images.npy").unlink()
     code, _, error = run_cli("sample", str(RUN), "--count", "2", "--images")
     assert code == 0, error
-    assert generated() == ["seed_0_00000.png", "seed_0_00001.png"]
-    assert pixels("generated/seed_0_00000.png").shape == (12, 10, 3)
+    assert generated() == ["seed_0_count_2_00000.png", "seed_0_count_2_00001.png"]
+    assert pixels("generated/seed_0_count_2_00000.png").shape == (12, 10, 3)
 
 
 def test_sample_arrays_raw_weights_and_walks(run, run_cli):
@@ -195,7 +209,7 @@ def test_sample_with_truncated_latents(run, run_cli):
     assert spreads[0] > spreads[1] > spreads[2] == 0
     words = ["--truncation", "0.5", "--count", "8", "--interpolate", "--raw"]
     assert run_cli("sample", str(RUN), *words)[0] == 0
-    assert generated() == ["seed_0_interpolation_truncation_0.5_raw.png"]
+    assert generated() == ["seed_0_count_8_interpolation_truncation_0.5_raw.png"]
     for wrong in ("0", "-1", "nan", "inf", "x"):
         refusal(run_cli("sample", str(RUN), f"--truncation={wrong}"), "--truncation")
 
@@ -213,9 +227,13 @@ def test_sample_points(run_cli):
     words = [word for word in WORDS if "hydra" not in word]
     assert run_cli(*words, "dataset=ring", "hydra.run.dir=run dir")[0] == 0
     assert run_cli("sample", str(RUN))[0] == 0
-    assert pixels("generated/seed_0.png").shape == (512, 512, 3)
+    picture = pixels("generated/seed_0.png")
+    assert picture.shape == (512, 512, 3)
+    blue = np.array(ImageColor.getrgb(REAL))
+    assert (np.abs(picture.astype(int) - blue).max(2) < 60)[40:].sum() > 100  # the real points, below the legend
     assert run_cli("sample", str(RUN), "--out", "points.npz")[0] == 0
-    assert np.load("points.npz")["samples"].shape == (64, 2)
+    arrays = np.load("points.npz")
+    assert {name: arrays[name].shape for name in arrays} == {"samples": (64, 2), "latents": (64, 4)}
     refusal(run_cli("sample", str(RUN), "--images"), "--images")
 
 
