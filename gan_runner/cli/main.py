@@ -6,6 +6,7 @@ Neither torch nor numpy is imported here before a run starts, so that --help, --
 import importlib
 import os
 import re
+import shlex
 import sys
 import traceback
 from pathlib import Path
@@ -15,19 +16,24 @@ import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
+from gan_runner import __version__
+from gan_runner.config import words
 from gan_runner.config.compose import (
     VERSION_BASE,
     check_before_torch,
     describe_run,
     refuse_shapes,
+    settle_length,
     settle_preset,
     to_plain,
     trusted_packages,
 )
 from gan_runner.config.errors import ConfigError, TrainingFailed, suggest
-from gan_runner.config.explain import Refused, explain, one_line
+from gan_runner.config.explain import Refused, as_sweep, explain, one_line
+from gan_runner.config.keys import find_key
 from gan_runner.config.schema import GROUPS, conf_directory, known_keys
 
 REFUSED = {
@@ -63,6 +69,9 @@ def obey(arguments: list[str], wants_traceback: bool) -> None:
     """Do what the words say. Raises SystemExit, with one line on standard error, where that cannot be."""
     if any(word.startswith("trust=") for word in arguments):
         sys.path.append(os.getcwd())  # a user's own package, as with `python -m`; behind all that is installed
+    if "--version" in arguments:
+        print(f"gan-runner {__version__}")
+        return
     try:
         if arguments and re.fullmatch(r"\w[\w.-]*", arguments[0]):
             run_verb(arguments[0], arguments[1:])
@@ -88,6 +97,8 @@ def run_verb(verb: str, arguments: list[str]) -> None:
     if verb not in VERBS:
         if verb.partition(".")[0] in (*known_keys(), *GROUPS):
             raise ConfigError(f"{verb}: a setting wants a value: {verb}=VALUE")
+        if verb in words.VERBS:
+            raise ConfigError(f"{verb}: no such verb; type {words.VERBS[verb]} {shlex.join(arguments)}".rstrip())
         verbs = f"verbs: {', '.join(VERBS)}; a setting is key=value"
         raise ConfigError(f"{verb}: no such verb{suggest(verb, VERBS)} ({verbs})")
     importlib.import_module(VERBS[verb]).main(arguments)
@@ -131,8 +142,12 @@ def run(config: DictConfig) -> float | None:
     path = Path(hydra_config.runtime.output_dir)
     try:
         overrides = OverridesParser.create().parse_overrides(list(hydra_config.overrides.task))
+        refuse_words_of_sweeps(
+            [*overrides, *OverridesParser.create().parse_overrides(list(hydra_config.overrides.hydra))]
+        )
         refuse_shapes(overrides)
         notes = settle_preset(config, overrides)
+        settle_length(config, {override.key_or_group: override.value() for override in overrides})
         plain = to_plain(config)
         check_before_torch(plain)
         from gan_runner.runs.run import prepare
@@ -148,6 +163,15 @@ def run(config: DictConfig) -> float | None:
     finally:
         if not any(word.startswith(("hydra.run", "hydra.sweep")) for word in hydra_config.overrides.hydra):
             remove_empty(path)  # but a directory of the user's choice may have been there before
+
+
+def refuse_words_of_sweeps(overrides: list[Override]) -> None:
+    """Refuse what a single run would silently ignore. Raises ConfigError."""
+    for override in overrides:
+        key = override.key_or_group.replace("/", ".")
+        is_of_sweep = find_key(key).is_of_sweep or key.startswith(("hydra.launcher", "hydra.sweeper", "hydra.sweep."))
+        if is_of_sweep and override.value():
+            raise ConfigError(f"{override.input_line}: only a sweep reads it; type {as_sweep(sys.argv[1:])}")
 
 
 def hydra_files(config: DictConfig) -> dict[str, str]:

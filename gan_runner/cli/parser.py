@@ -21,6 +21,10 @@ class VerbParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         verb = self.prog.rpartition(" ")[2]
+        if message.startswith("the following arguments are required: DIR"):
+            raise ConfigError(
+                f"{verb}: DIR is missing; type {self.prog} outputs/DATE/TIME; {self.prog} --help says more"
+            )
         raise ConfigError(f"{verb}: {message}; {self.prog} --help says more")
 
 

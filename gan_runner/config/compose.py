@@ -89,11 +89,24 @@ def trusted_packages(arguments: list[str]) -> list[str]:
     return [str(name) for name in (value if isinstance(value, list) else [value])]
 
 
+def refuse_dropped(overrides: list[Override]) -> None:
+    """Refuse a choice for a list group that a later one would silently replace. Raises ConfigError."""
+    for group in LIST_GROUPS:
+        chosen = [override for override in overrides if override.key_or_group == group and not override.is_delete()]
+        values = [override.value() for override in chosen]
+        names = [value if isinstance(value, list) else [value] for value in values]
+        every = list(dict.fromkeys(name for some in names for name in some if name != "none"))
+        if names and not all(name in names[-1] for name in every):
+            lines, together = " ".join(str(override.input_line) for override in chosen), ",".join(map(str, every))
+            raise ConfigError(f"{lines}: only the last would count; for all of them type '{group}=[{together}]'")
+
+
 def refuse_shapes(overrides: list[Override]) -> None:
     """Refuse what Hydra would silently merge or drop: two options of one group, an option named twice, a deletion.
 
     Raises ConfigError.
     """
+    refuse_dropped([override for override in overrides if not override.is_sweep_override()])
     for override in overrides:
         group, value = override.key_or_group, override.value()
         if override.is_delete():
@@ -108,6 +121,16 @@ def refuse_shapes(overrides: list[Override]) -> None:
             for name in value:
                 if value.count(name) > 1:
                     raise ConfigError(f"{group}: '{name}' is named twice")
+
+
+def settle_length(config: DictConfig | dict[str, Any], said: Mapping[str, Any]) -> None:
+    """Let who says one of `steps` and `epochs` mean that one: then the other one's default, or a preset's, is no limit.
+
+    `said` are the keys of the command line with their values. Whoever says both sets two limits.
+    """
+    for key, other in (("steps", "epochs"), ("epochs", "steps")):
+        if said.get(key) is not None and other not in said:
+            config[other] = None
 
 
 def settle_preset(config: DictConfig, overrides: list[Override]) -> list[str]:

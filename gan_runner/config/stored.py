@@ -1,5 +1,6 @@
 """Configs that runs and sweeps have stored, read again; those of earlier versions too."""
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from functools import cache
@@ -12,9 +13,10 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from gan_runner.config.check import load_settings
-from gan_runner.config.compose import compose_packaged, to_plain
-from gan_runner.config.errors import ConfigError, suggest
-from gan_runner.config.schema import GROUPS, LIST_GROUPS, Settings, known_keys
+from gan_runner.config.compose import compose_packaged, settle_length, to_plain
+from gan_runner.config.errors import ConfigError
+from gan_runner.config.explain import dotted_keys, unknown_key, wants_a_name
+from gan_runner.config.schema import GROUPS, LIST_GROUPS, Settings
 
 # --- what earlier versions wrote --------------------------------------------------------------------------------------
 # Who changes a name that a config holds adds a line here, and every directory written before goes on working. A new key
@@ -99,6 +101,8 @@ def fill(config: dict[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
     return filled
 
 
+MAY_BE_CHOSEN = ("metric", "features")  # groups of which a trained run may have another option
+
 # --- a run's config ---------------------------------------------------------------------------------------------------
 
 
@@ -124,7 +128,8 @@ def stored_config(directory: Path, overrides: list[str]) -> tuple[dict[str, Any]
     """
     path = directory / ".hydra" / "config.yaml"
     chosen: dict[str, Any] = {}
-    for group in ("metric", "features"):
+    refuse_other_groups(overrides, directory)
+    for group in MAY_BE_CHOSEN:
         own = [override for override in overrides if override.startswith((f"{group}=", f"{group}."))]
         if any(override.startswith(f"{group}=") for override in own):
             chosen[group] = compose_packaged(own)[group]
@@ -133,14 +138,16 @@ def stored_config(directory: Path, overrides: list[str]) -> tuple[dict[str, Any]
         chosen["objective"] = None
     try:
         config = DictConfig(read_stored(path) | chosen)
+        said = [override.partition("=")[0] + "=" for override in overrides]
         OmegaConf.set_struct(config, True)
         for override in overrides:
-            key, separator, _ = override.partition("=")
+            key, separator, value = override.partition("=")
             if not separator:
                 raise ConfigError(f"cannot read '{override}'; a setting is key=value")
             if OmegaConf.select(config, key, default=config) is config:
-                raise ConfigError(f"unknown key '{key}'{suggest(key, known_keys())}")
+                raise ConfigError(unknown_key(key, value, list(dotted_keys(OmegaConf.to_container(config)))))
             config.merge_with_dotlist([override])
+        settle_length(config, {key: config[key] for key in ("steps", "epochs") if f"{key}=" in said})
         plain = to_plain(config)
     except OSError:
         raise ConfigError(f"{directory} is no run directory: it has no .hydra/config.yaml") from None
@@ -153,3 +160,24 @@ def stored_config(directory: Path, overrides: list[str]) -> tuple[dict[str, Any]
             raise ConfigError(f"{path}: it has no {group}")
     trusts = any(override.startswith("trust=") for override in overrides)
     return plain, load_settings(plain).trust if trusts else []
+
+
+def refuse_other_groups(overrides: list[str], directory: Path) -> None:
+    """Refuse another option of a group that a trained run has for good, and what is no option. Raises ConfigError."""
+    for override in overrides:
+        group, _, value = override.partition("=")
+        if group in MAY_BE_CHOSEN and value.startswith("{"):
+            raise ConfigError(wants_a_name(group, value))
+        if group in GROUPS and group not in MAY_BE_CHOSEN:
+            words = [word for word in words_of_run(directory) if not word.startswith((f"{group}=", f"{group}."))]
+            line = shlex.join(["gan-runner", *words, override, f"init_from={directory}"])
+            raise ConfigError(f"{override}: a run keeps its {group}; for another one with its weights type {line}")
+
+
+def words_of_run(directory: Path) -> list[str]:
+    """The words of the command line that made a run, as its directory has them; [] where it does not."""
+    try:
+        words = yaml.safe_load((directory / ".hydra" / "overrides.yaml").read_text(encoding="utf-8"))
+    except (OSError, ValueError, YAMLError, RecursionError):
+        return []
+    return words if isinstance(words, list) and all(isinstance(word, str) for word in words) else []

@@ -20,7 +20,7 @@ from gan_runner.games.cuda_graph import CapturedStep, why_not_capturable
 from gan_runner.games.game import Game
 from gan_runner.games.player import Values
 from gan_runner.runs.budgets import count_parameters
-from gan_runner.runs.build import Built, arithmetic_of, build
+from gan_runner.runs.build import Built, arithmetic_of, build, refuse_giants, refuse_ignored
 from gan_runner.runs.log import RunLog, Terminal
 from gan_runner.runs.loop import TrainingLoop, run_loop, training_loop
 from gan_runner.runs.recorder import Diverged, Pruned
@@ -57,7 +57,9 @@ def prepare(config: dict[str, Any], trust: list[str], data: Data | None = None) 
 
 def build_run(config: dict[str, Any], trust: list[str], data: Data | None = None) -> Built:
     """All that a config describes, with the weights that it starts from. Raises ConfigError."""
+    refuse_giants(config, trust)
     built = build(config, trust, data)
+    refuse_ignored(built, config, trust)
     if built.settings.init_from:
         load_initial_weights(built.game, Path(built.settings.init_from))
     return built

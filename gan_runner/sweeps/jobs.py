@@ -16,7 +16,14 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from gan_runner.config.compose import check_before_torch, describe_run, refuse_shapes, settle_preset, to_plain
+from gan_runner.config.compose import (
+    check_before_torch,
+    describe_run,
+    refuse_shapes,
+    settle_length,
+    settle_preset,
+    to_plain,
+)
 from gan_runner.config.errors import ConfigError
 from gan_runner.config.explain import explain
 from gan_runner.config.keys import find_key, identity, shorten_keys
@@ -80,6 +87,7 @@ class Composer:
         config = copy.deepcopy(base.config)
         values = [override for override, is_one in zip(parsed, is_choice, strict=True) if not is_one]
         ConfigLoaderImpl._apply_overrides_to_config(values, config)
+        settle_length(config, {override.key_or_group: override.value() for override in values})
         plain = to_plain(config)
         check_before_torch(plain)
         return plain, describe_run(plain, base.choices), base.notes

@@ -69,7 +69,6 @@ MISTAKES = {  # the words of a line -> what its one message names: the key, the 
     "init_from=nowhere": "init_from=nowhere nowhere/checkpoints/last.pt",
     "hydra.run.dir=taken": "taken hydra.run.dir",
     "loss=[bce,hinge]": "loss=[bce,hinge] -m loss=",
-    "loss=null": "string list",  # Hydra's own words
     "~loss": "~loss",
     "~regularizer.gradient_penalty.weight": "~regularizer.gradient_penalty.weight",
     "+regularizer.gradient_penalty.on=[]": "regularizer.gradient_penalty.on=[]",
