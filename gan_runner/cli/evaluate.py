@@ -3,18 +3,18 @@
 import argparse
 import json
 from functools import partial
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from gan_runner.cli.parser import RunParser, checkpoint_path, positive, refuse_links, weights_in_name
+from gan_runner.cli.parser import NEIGHBORS, checkpoint_path, refuse_links, weights_in_name
+from gan_runner.cli.parser import evaluate_parser as parser
 from gan_runner.config.check import load_settings
 from gan_runner.config.errors import ConfigError
 from gan_runner.config.stored import stored_config
-from gan_runner.datasets.splits import Split
 from gan_runner.games.game import Game
 from gan_runner.reporting.tables import ARROWS, new_table
 from gan_runner.runs import image_grid
@@ -24,37 +24,13 @@ from gan_runner.runs.load import load_trained
 from gan_runner.storage.atomic_files import json_safe, write_bytes
 
 NEAREST = 7  # training samples beside each generated one
-NEIGHBORS = 12  # generated samples, if --neighbors says nothing
-
-
-def parser() -> RunParser:
-    """The verb's flags."""
-    parser = RunParser(
-        "evaluate", "Measure samples of a run's generator; metric=NAME measures by others than the run's."
-    )
-    parser.add_weights()
-    parser.add_argument(
-        "--split",
-        choices=get_args(Split),
-        default="training",
-        help="the real samples to compare with (default: training, as in the run)",
-    )
-    parser.add_argument(
-        "--neighbors",
-        nargs="?",
-        type=positive,
-        const=NEIGHBORS,
-        metavar="N",
-        help=f"a picture of N generated samples (default: {NEIGHBORS}) and the nearest training samples, instead",
-    )
-    return parser
 
 
 def main(arguments: list[str]) -> None:
     """The verb. Raises ConfigError where the directory, the checkpoint or an override does not fit."""
     options = parser().parse_intermixed_args(arguments)
     refuse_links(options.directory, "generated", "evaluations.jsonl")
-    config, trust = stored_config(options.directory, options.overrides)
+    config, trust = stored_config(options.directory, options.overrides, options.config_dir)
     console = Console(highlight=False, soft_wrap=True)
     with arithmetic_of(load_settings(config), partial(console.print, markup=False)):
         evaluate(options, config, trust, console)

@@ -3,6 +3,7 @@
 Neither torch nor numpy is imported here before a run starts, so that --help, --cfg and completion answer at once.
 """
 
+import argparse
 import importlib
 import os
 import re
@@ -20,6 +21,8 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from gan_runner import __version__
+from gan_runner.cli.help import show_help
+from gan_runner.cli.parser import PARSERS
 from gan_runner.config import words
 from gan_runner.config.compose import (
     VERSION_BASE,
@@ -73,7 +76,11 @@ def obey(arguments: list[str], wants_traceback: bool) -> None:
         print(f"gan-runner {__version__}")
         return
     try:
-        if arguments and re.fullmatch(r"\w[\w.-]*", arguments[0]):
+        if "COMP_LINE" in os.environ and complete_verbs(os.environ["COMP_LINE"].split(" ")[1:]):
+            return
+        if {"--help", "-h"} & set(arguments) and not (arguments and arguments[0] in VERBS):
+            print_help(arguments)
+        elif arguments and re.fullmatch(r"\w[\w.-]*", arguments[0]):
             run_verb(arguments[0], arguments[1:])
         else:
             sys.argv[1:] = check_flags(arguments)
@@ -101,7 +108,34 @@ def run_verb(verb: str, arguments: list[str]) -> None:
             raise ConfigError(f"{verb}: no such verb; type {words.VERBS[verb]} {shlex.join(arguments)}".rstrip())
         verbs = f"verbs: {', '.join(VERBS)}; a setting is key=value"
         raise ConfigError(f"{verb}: no such verb{suggest(verb, VERBS)} ({verbs})")
+    if verb in PARSERS:  # --help and mistakes, before torch is imported
+        PARSERS[verb]().parse_intermixed_args(arguments)
     importlib.import_module(VERBS[verb]).main(arguments)
+
+
+def print_help(arguments: list[str]) -> None:
+    """`gan-runner --help [WORD ...]`; a verb among the words has a page of its own."""
+    flags = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    flags.add_argument("--help", "-h", action="store_true")
+    flags.add_argument("--config-dir", "-cd", type=Path)
+    options, words = flags.parse_known_args(arguments)
+    if verbs := [word for word in words if word in VERBS]:
+        run_verb(verbs[0], ["--help"])
+    show_help([word for word in words if not word.startswith("-")], options.config_dir)
+
+
+def complete_verbs(typed: list[str]) -> bool:
+    """Print what may follow the words typed so far, for a shell; whether that is all, and Hydra knows no more.
+
+    After a verb come its flags, or what the shell itself completes: directories.
+    """
+    if len(typed) > 1 and typed[0] in VERBS:
+        parser = PARSERS[typed[0]]() if typed[0] in PARSERS else importlib.import_module(VERBS[typed[0]]).parser()
+        print("\n".join(flag for flag in parser._option_string_actions if typed[-1].startswith("-")))
+        return True
+    if len(typed) == 1:
+        print("\n".join(verb for verb in VERBS if verb.startswith(typed[0])))
+    return False
 
 
 def check_flags(arguments: list[str]) -> list[str]:

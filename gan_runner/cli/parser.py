@@ -9,6 +9,10 @@ from typing import NoReturn
 
 from gan_runner.config.errors import ConfigError
 
+COUNT = 64  # samples, if `sample --count` says nothing
+WALK = 8  # samples on the way from one latent to another
+NEIGHBORS = 12  # generated samples, if `evaluate --neighbors` says nothing
+SPLITS = ("training", "held_out")  # as in gan_runner.datasets.splits
 CHECKPOINTS = ("last", "previous", "best")  # those with a name of their own; the first is the default
 
 
@@ -33,6 +37,9 @@ class RunParser(VerbParser):
 
     def __init__(self, verb: str, description: str):
         super().__init__(verb, description)
+        self.add_argument(
+            "--config-dir", type=Path, metavar="FOLDER", help="one with options of yours, such as metric/mine.yaml"
+        )
         self.add_argument(
             "overrides", metavar="key=value", nargs="*", help="changes to the stored config, such as device=cpu"
         )
@@ -100,3 +107,98 @@ def refuse_links(directory: Path, *names: str) -> None:
         for path in [directory / name, *below]:
             if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(inside):
                 raise ConfigError(f"{path} is a link to {os.readlink(path)}: nothing is written outside {directory}")
+
+
+def npz(text: str) -> Path:
+    """A path that ends in .npz, for argparse."""
+    if not text.endswith(".npz"):
+        raise argparse.ArgumentTypeError(f"must end in .npz, not {text}")
+    return Path(text)
+
+
+def whole_numbers(text: str) -> list[int]:
+    """Ints between commas, for argparse."""
+    return [int(part) for part in text.split(",")]
+
+
+# --- the verbs --------------------------------------------------------------------------------------------------------
+# Here, and not beside what they do: what each of them takes is known without torch.
+
+
+def sample_parser() -> RunParser:
+    """The verb's flags."""
+    parser = RunParser("sample", "Draw samples from the generator of a run, into DIR/generated/.")
+    parser.add_weights()
+    parser.add_argument("--count", type=positive, default=COUNT, metavar="N", help=f"how many (default: {COUNT})")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--images", action="store_true", help="one PNG for each sample, instead of a grid")
+    form.add_argument(
+        "--out",
+        type=npz,
+        metavar="FILE.npz",
+        help="arrays `samples`, `latents` and, of a conditional run, `labels` in this file, instead of a grid",
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the latents (default: 0)")
+    parser.add_argument(
+        "--interpolate",
+        action="store_true",
+        help=f"each row of the grid walks from one latent to another, in {WALK} samples of one class",
+    )
+    parser.add_argument(
+        "--labels", type=whole_numbers, metavar="N,N,...", help="classes, in turn, of a conditional run (default: all)"
+    )
+    return parser
+
+
+def evaluate_parser() -> RunParser:
+    """The verb's flags."""
+    parser = RunParser(
+        "evaluate", "Measure samples of a run's generator; metric=NAME measures by others than the run's."
+    )
+    parser.add_weights()
+    parser.add_argument(
+        "--split",
+        choices=SPLITS,
+        default="training",
+        help="the real samples to compare with (default: training, as in the run)",
+    )
+    parser.add_argument(
+        "--neighbors",
+        nargs="?",
+        type=positive,
+        const=NEIGHBORS,
+        metavar="N",
+        help=f"a picture of N generated samples (default: {NEIGHBORS}) and the nearest training samples, instead",
+    )
+    return parser
+
+
+def resume_parser() -> RunParser:
+    """The parser of the command line of `gan-runner resume`."""
+    parser = RunParser(
+        "resume",
+        "Go on with a run that was killed, interrupted or is to be longer, in its own directory; or with a sweep.",
+    )
+    parser.add_argument(
+        "--any-version", action="store_true", help="even where gan_runner or PyTorch is another than it began with"
+    )
+    parser.add_argument("--take-over", action="store_true", help="even where it was left running on another machine")
+    parser.add_argument("--retry-failed", action="store_true", help="of a sweep: start what failed or diverged anew")
+    parser.add_argument("--processes", type=positive, metavar="N", help="of a sweep: so many jobs at once")
+    parser.add_argument(
+        "--batched", action="store_true", help="of a sweep: as one program, what differs in numbers only"
+    )
+    return parser
+
+
+def report_parser() -> VerbParser:
+    """The verb's flags."""
+    return VerbParser(
+        "report",
+        "A table of a sweep or a run, with report.html and report.md in its directory; of a sweep also report.csv, a "
+        "row per setting, and sweep.csv, a row per run.",
+        "of a sweep or a run, which may still be running",
+    )
+
+
+PARSERS = {"sample": sample_parser, "evaluate": evaluate_parser, "resume": resume_parser, "report": report_parser}

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gan_runner.cli.parser import RunParser, checkpoint_path, digest, positive, refuse_links, weights_in_name
+from gan_runner.cli.parser import COUNT, WALK, checkpoint_path, digest, refuse_links, weights_in_name
+from gan_runner.cli.parser import sample_parser as parser
 from gan_runner.config.errors import ConfigError
 from gan_runner.config.stored import stored_config
 from gan_runner.games.game import Game
@@ -19,54 +20,15 @@ from gan_runner.storage.atomic_files import write_atomically, write_bytes
 from gan_runner.torch_utils.randomness import fixed_randomness
 
 BATCH = 256  # samples generated at once
-COUNT = 64  # samples, if --count says nothing
-WALK = 8  # samples on the way from one latent to another
 POINTS = 1000  # real points in a scatter plot
 LONGEST = 40  # characters of the labels in a file's name
-
-
-def parser() -> RunParser:
-    """The verb's flags."""
-    parser = RunParser("sample", "Draw samples from the generator of a run, into DIR/generated/.")
-    parser.add_weights()
-    parser.add_argument("--count", type=positive, default=COUNT, metavar="N", help=f"how many (default: {COUNT})")
-    form = parser.add_mutually_exclusive_group()
-    form.add_argument("--images", action="store_true", help="one PNG for each sample, instead of a grid")
-    form.add_argument(
-        "--out",
-        type=npz,
-        metavar="FILE.npz",
-        help="arrays `samples`, `latents` and, of a conditional run, `labels` in this file, instead of a grid",
-    )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the latents (default: 0)")
-    parser.add_argument(
-        "--interpolate",
-        action="store_true",
-        help=f"each row of the grid walks from one latent to another, in {WALK} samples of one class",
-    )
-    parser.add_argument(
-        "--labels", type=whole_numbers, metavar="N,N,...", help="classes, in turn, of a conditional run (default: all)"
-    )
-    return parser
-
-
-def npz(text: str) -> Path:
-    """A path that ends in .npz, for argparse."""
-    if not text.endswith(".npz"):
-        raise argparse.ArgumentTypeError(f"must end in .npz, not {text}")
-    return Path(text)
-
-
-def whole_numbers(text: str) -> list[int]:
-    """Ints between commas, for argparse."""
-    return [int(part) for part in text.split(",")]
 
 
 def main(arguments: list[str]) -> None:
     """The verb. Raises ConfigError where the directory, the checkpoint or an override does not fit."""
     options = parser().parse_intermixed_args(arguments)
     refuse_links(options.directory, "generated")
-    config, trust = stored_config(options.directory, options.overrides)
+    config, trust = stored_config(options.directory, options.overrides, options.config_dir)
     trained = load_trained(
         checkpoint_path(options), config, trust, raw=options.raw, truncation=options.truncation, with_data=False
     )

@@ -91,8 +91,9 @@ def trusted_packages(arguments: list[str]) -> list[str]:
 
 def refuse_dropped(overrides: list[Override]) -> None:
     """Refuse a choice for a list group that a later one would silently replace. Raises ConfigError."""
+    plain = [override for override in overrides if not override.is_delete() and not override.is_sweep_override()]
     for group in LIST_GROUPS:
-        chosen = [override for override in overrides if override.key_or_group == group and not override.is_delete()]
+        chosen = [override for override in plain if override.key_or_group == group]
         values = [override.value() for override in chosen]
         names = [value if isinstance(value, list) else [value] for value in values]
         every = list(dict.fromkeys(name for some in names for name in some if name != "none"))
@@ -106,7 +107,7 @@ def refuse_shapes(overrides: list[Override]) -> None:
 
     Raises ConfigError.
     """
-    refuse_dropped([override for override in overrides if not override.is_sweep_override()])
+    refuse_dropped(overrides)
     for override in overrides:
         group, value = override.key_or_group, override.value()
         if override.is_delete():
@@ -167,8 +168,16 @@ def settle_preset(config: DictConfig, overrides: list[Override]) -> list[str]:
     return notes
 
 
-def compose_packaged(overrides: list[str]) -> DictConfig:
-    """The config of some overrides of the command line, where no Hydra is running: from conf/ alone."""
+def compose_packaged(overrides: list[str], config_directory: Path | None = None) -> DictConfig:
+    """The config of some overrides of the command line, where no Hydra is running: from conf/ and a folder of options.
+
+    Raises ConfigError where there is no such folder.
+    """
+    if config_directory is not None:
+        if not config_directory.is_dir():
+            raise ConfigError(f"--config-dir {config_directory}: no such folder")
+        path = str(config_directory.absolute()).replace("\\", "\\\\").replace("'", "\\'")
+        overrides = [f"hydra.searchpath=['file://{path}']", *overrides]
     with hydra.initialize_config_dir(str(conf_directory()), **VERSION_BASE):
         return hydra.compose("config", overrides)
 

@@ -120,11 +120,13 @@ def read_stored(path: Path) -> dict[str, Any]:
     return translate_stored({str(key): value for key, value in plain.items()})
 
 
-def stored_config(directory: Path, overrides: list[str]) -> tuple[dict[str, Any], list[str]]:
+def stored_config(
+    directory: Path, overrides: list[str], config_directory: Path | None = None
+) -> tuple[dict[str, Any], list[str]]:
     """A run's config with `key=value` laid over it, and the packages that these overrides trust.
 
-    `metric` and `features` may name options, as for a run. A stored `trust` does not count: the directory may come from
-    a stranger. Raises ConfigError.
+    `metric` and `features` may name options, as for a run, those in a folder of the user's too. A stored `trust` does
+    not count: the directory may come from a stranger. Raises ConfigError.
     """
     path = directory / ".hydra" / "config.yaml"
     chosen: dict[str, Any] = {}
@@ -132,7 +134,7 @@ def stored_config(directory: Path, overrides: list[str]) -> tuple[dict[str, Any]
     for group in MAY_BE_CHOSEN:
         own = [override for override in overrides if override.startswith((f"{group}=", f"{group}."))]
         if any(override.startswith(f"{group}=") for override in own):
-            chosen[group] = compose_packaged(own)[group]
+            chosen[group] = compose_packaged(own, config_directory)[group]
             overrides = [override for override in overrides if override not in own]
     if "metric" in chosen:
         chosen["objective"] = None

@@ -310,7 +310,11 @@ def check_autoencoder(settings: Settings, augmentations: list[Any], loss: Any, d
 def refuse_without_kernels(name: str, network: nn.Module, regularizers: list["Regularizer"]) -> None:
     """Refuse a penalty on weights, or a constraint of them, where the network has none that it means."""
     for regularizer in regularizers:
-        if regularizer.mark("of_kernels") and not regularizer.rest.get("biases") and not any(kernels(network)):
+        if (
+            regularizer.mark("of_kernels")
+            and not regularizer.rest.get("biases")
+            and next(kernels(network), None) is None
+        ):
             other = f"{regularizer.key}.biases=true counts these too; " if "biases" in regularizer.rest else ""
             raise ConfigError(
                 f"{regularizer.key}: the {name} has no weight matrix or kernel, only parameters of one axis; {other}"

@@ -28,7 +28,7 @@ class Discriminator(nn.Module):
         self.weight = nn.Parameter(torch.ones(64))
     def forward(self, samples, labels): return samples.flatten(1) @ self.weight
 """
-OWN = "--config-dir conf model=mine trust=nets"
+OWN = "--config-dir conf model=mine trust=brought_nets"
 
 ANSWERS = {  # what was typed -> what the one line of the answer names
     "lr=1e-4": "lr optimizer.lr=1e-4",
@@ -86,14 +86,14 @@ ANSWERS = {  # what was typed -> what the one line of the answer names
 
 @pytest.mark.parametrize("line", some(ANSWERS, every=3))
 def test_the_answer_says_what_to_type(line, run_cli, small_run, monkeypatch):
-    Path("nets.py").write_text(MINE)
+    Path("brought_nets.py").write_text(MINE)
     monkeypatch.syspath_prepend(".")
     for folder in ("photos", "conf/model", "conf/lr_schedule"):
         Path(folder).mkdir(parents=True)
     Path("conf/lr_schedule/empty.yaml").write_text("end: 3\n")
     Path("conf/model/mine.yaml").write_text(
-        "latent_size: 8\nlatent_distribution: normal\ngenerator: {_target_: nets.Generator}\n"
-        "discriminator: {_target_: nets.Discriminator}\n"
+        "latent_size: 8\nlatent_distribution: normal\ngenerator: {_target_: brought_nets.Generator}\n"
+        "discriminator: {_target_: brought_nets.Discriminator}\n"
     )
     outcome = run_cli(*line.split())
     refusal(outcome, *ANSWERS[line].split())
