@@ -15,7 +15,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from gan_runner.config.check import active, load_settings
+from gan_runner.config.check import active, load_settings, show_value
 from gan_runner.config.errors import ConfigError
 from gan_runner.config.schema import GROUPS, LIST_GROUPS, conf_directory
 
@@ -71,15 +71,35 @@ def describe_run(plain: Mapping[str, Any], choices: Mapping[str, Any]) -> str:
     for name, node in (plain.get("regularizer") or {}).items():
         weight = node.get("weight")
         terms.append(f"{name} {weight:g}" if isinstance(weight, int | float) else name)
+    schedule, precision = choices.get("lr_schedule"), plain["precision"]
     parts = [
         f"{choices.get('model', 'model')} on {choices.get('dataset', 'data')}",
+        *(["conditional"] if plain["conditional"] else []),
         " + ".join([str(choices.get("loss", "loss")), *terms]),
         *(plain.get("augmentation") or {}),
-        f"{choices.get('optimizer', 'optimizer')} {plain['optimizer'].get('lr', '')}",
-        f"batch {plain['batch_size']}",
+        describe_optimizers(plain["optimizer"], choices),
+        *([f"{schedule} rate"] if schedule not in (None, "constant") else []),
+        f"batch {plain['batch_size']:g}",
+        *([str(precision)] if precision != "fp32" else []),
         f"seed {plain['seed']}",
     ]
     return ", ".join(parts)
+
+
+def describe_optimizers(node: Mapping[str, Any], choices: Mapping[str, Any]) -> str:
+    """The optimizer of both players with its rate, and what one of them has differently."""
+    shared = f"{choices.get('optimizer', 'optimizer')} {node.get('lr', '')}".strip()
+    own = []
+    for player in ("generator", "discriminator"):
+        slot = node.get(player)
+        if isinstance(slot, dict) and slot:
+            name = choices.get(f"optimizer@optimizer.{player}") or choices.get("optimizer", "optimizer")
+            keys = " ".join(
+                f"{key}={show_value(value)}" for key, value in slot.items() if key not in ("_target_", "lr")
+            )
+            said = "" if "_target_" in slot else keys
+            own.append(" ".join(f"{player} {name} {slot.get('lr', node.get('lr', ''))} {said}".split()))
+    return f"{shared} ({', '.join(own)})" if own else shared
 
 
 def trusted_packages(arguments: list[str]) -> list[str]:

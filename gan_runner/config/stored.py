@@ -39,7 +39,7 @@ DROPPED = {  # present `_target_` -> keys that it once had; none of them changed
 ADDED: dict[str, dict[str, Any]] = {
     "gan_runner.datasets.array.npy": {"dequantize": False},
     "gan_runner.datasets.embedded.digits": {"dequantize": False},
-    "gan_runner.datasets.folder.image_folder": {"dequantize": False},
+    "gan_runner.datasets.folder.image_folder": {"dequantize": False, "broken": "error"},
     "gan_runner.datasets.stacked_mnist.stacked_mnist": {"dequantize": False},
     "gan_runner.datasets.vision.celeba": {"dequantize": False},
     "gan_runner.datasets.vision.cifar10": {"dequantize": False},

@@ -131,6 +131,15 @@ def size_and_colour(file: File) -> tuple[tuple[int, int], bool]:
     return _opened(file, read)
 
 
+def is_decodable(file: File) -> bool:
+    """Whether an image file is whole: all of its pixels are decoded."""
+    try:
+        _opened(file, lambda image: image.load())
+    except UnreadableError:
+        return False
+    return True
+
+
 class ImageFiles(OnDisk):
     """Image files, decoded whenever they are read: uint8 (N, C, H, W), `size` = (H, W).
 

@@ -29,6 +29,7 @@ from gan_runner.games.game import Game, evaluating
 from gan_runner.games.latents import DISTRIBUTIONS, Latents
 from gan_runner.games.player import LOSS, Player
 from gan_runner.games.term import Term
+from gan_runner.metrics.auto import Auto
 from gan_runner.metrics.metric import Metric
 from gan_runner.models.multi_scale import MultiScale
 from gan_runner.optimizers import FiniteDifference
@@ -90,7 +91,8 @@ class Builder:
         if self.device.type == "cuda":  # or pinning memory and waiting for the device would open the first GPU too
             torch.cuda.set_device(self.device)
         loaded = data or load_data(config["dataset"], trust)
-        self.data, self.notes = place_data(loaded, self.device, self.settings)
+        self.data, placed = place_data(loaded, self.device, self.settings)
+        self.notes = [*loaded.notes, *placed]
         self.steps = count_steps(self.settings, self.data)
         self.horizon = horizon or self.steps
         self.num_classes = count_classes(self.settings, self.data)
@@ -145,7 +147,8 @@ class Builder:
         nodes = active(self.config, "metric")
         metrics: dict[str, Metric] = {}
         for name, node in nodes.items():
-            metrics[name] = component(node, f"metric.{name}", self.trust, data=self.data)
+            made = component(node, f"metric.{name}", self.trust, data=self.data)
+            metrics |= made.metrics if isinstance(made, Auto) else {name: made}
         network: FeatureNetwork | None = None
         if any(metric.needs_features(self.data) for metric in metrics.values()):
             network = component(self.config["features"], "features", self.trust)

@@ -263,6 +263,7 @@ def test_a_signal_saves_and_marks_the_run(number, code, tmp_path):
     saved = torch.load(tmp_path / "run/checkpoints/last.pt", weights_only=True)
     assert saved["step"] == summary["step"] > 0
     assert re.search(rf"interrupted .*{summary['step']:,}", out)
+    assert "\n  gan-runner resume run\n" in out
 
 
 @pytest.mark.parametrize("library", ["hydra", "torch"])

@@ -1,6 +1,8 @@
 """A run directory, from the first line to `sample`."""
 
+import io
 import math
+import re
 import shutil
 from pathlib import Path
 
@@ -9,9 +11,11 @@ import pytest
 import torch
 import yaml
 from PIL import Image, ImageColor
+from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from gan_runner.runs.image_grid import REAL
+from gan_runner.runs.log import RunLog
 from tests.helpers import refusal, runs
 
 WORDS = [
@@ -141,6 +145,63 @@ def test_epochs_end_a_run(run_cli):
     code, _, error = run_cli(*WORDS, "steps=null", "epochs=2", "batch_size=200", "discriminator_steps=4")
     assert code == 0, error
     assert summary()["step"] == 2 * 3  # 1617 training digits in steps of 800 samples, rounded up
+
+
+# --- what is shown while it runs
+
+
+def test_an_evaluation_is_printed_with_the_best_so_far(run_cli):
+    words = [word for word in WORDS if not word.startswith("metric")]
+    words += ["dataset=ring", "metric=wasserstein", "metric.wasserstein.samples=30", "evaluate_every=2"]
+    code, out, error = run_cli(*words)
+    assert code == 0, error
+    lines = re.findall(r"^step (\d): wasserstein/distance \S+  \(best wasserstein/distance (.*)\)", out, re.MULTILINE)
+    assert [step for step, _ in lines] == ["2", "4"]
+    assert lines[0][1] == "so far"
+    assert lines[1][1] == "so far" or lines[1][1].endswith(", at step 2")
+    assert "measured by wasserstein, every 2 steps" in out
+    assert " points/s" in out
+    assert "images/s" not in out
+
+
+def test_an_autoencoder_shows_its_losses(run_cli):
+    code, out, error = run_cli(
+        "model=vae", "loss=elbo", "dataset.normalization=unit", "metric=none", "steps=2", "hydra.run.dir=run dir"
+    )
+    assert code == 0, error
+    assert re.search(r"step 2/2  autoencoder \S+  kl \S+  \d+ images/s", out)
+
+
+def test_progress_in_a_pipe_has_the_time_that_remains(tmp_path):
+    with RunLog(tmp_path, 100, {}) as log:
+        log.advance(10)
+        assert log.began is not None
+        log.began = (log.began[0] - 60, 10)
+        assert log.remaining(20) == "  ETA 0:08:00"
+        assert log.remaining(100) == ""
+
+
+@pytest.mark.parametrize("width", [50, 60, 80, 120])
+def test_the_counter_is_whole_in_a_narrow_terminal(tmp_path, width):
+    with RunLog(tmp_path, 123456, {}) as log:
+        log.progress.update(log.bar, completed=98765, losses="generator -1.234  discriminator 0.1234  12345 images/s")
+        shown = io.StringIO()
+        Console(width=width, file=shown, color_system=None).print(log.progress.get_renderable())
+        line = shown.getvalue()
+    assert line.startswith("98765/123456 ")
+    assert "generator" in line
+    assert len(line.splitlines()) == 1
+
+
+def test_the_first_line_has_what_is_not_the_default(run_cli):
+    words = [word for word in WORDS if not word.startswith("regularizer")]
+    _, out, _ = run_cli(
+        *words, "optimizer@optimizer.discriminator=rmsprop", "optimizer.generator.lr=0.001", "lr_schedule=cosine",
+        "conditional=true", "loss=hinge",
+    )  # fmt: skip
+    first = out.splitlines()[0]
+    for part in ("conditional", "adam 0.0005", "generator adam 0.001", "discriminator rmsprop 5e-05", "cosine rate"):
+        assert part in first
 
 
 # --- sample
