@@ -203,7 +203,7 @@ def refuse_words_of_sweeps(overrides: list[Override]) -> None:
     """Refuse what a single run would silently ignore. Raises ConfigError."""
     for override in overrides:
         key = override.key_or_group.replace("/", ".")
-        is_of_sweep = find_key(key).is_of_sweep or key.startswith(("hydra.launcher", "hydra.sweeper", "hydra.sweep."))
+        is_of_sweep = find_key(key).is_of_sweep or key.startswith(("hydra.launcher", "hydra.sweeper"))
         if is_of_sweep and override.value():
             raise ConfigError(f"{override.input_line}: only a sweep reads it; type {as_sweep(sys.argv[1:])}")
 

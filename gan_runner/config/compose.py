@@ -117,7 +117,7 @@ def refuse_dropped(overrides: list[Override]) -> None:
         values = [override.value() for override in chosen]
         names = [value if isinstance(value, list) else [value] for value in values]
         every = list(dict.fromkeys(name for some in names for name in some if name != "none"))
-        if names and not all(name in names[-1] for name in every):
+        if names and names[-1] != ["none"] and not all(name in names[-1] for name in every):
             lines, together = " ".join(str(override.input_line) for override in chosen), ",".join(map(str, every))
             raise ConfigError(f"{lines}: only the last would count; for all of them type '{group}=[{together}]'")
 

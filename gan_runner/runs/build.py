@@ -54,6 +54,8 @@ class Built(NamedTuple):
     """Training steps, the first limit reached."""
     notes: list[str]
     """What had to be changed to fit, for the log."""
+    trust: list[str]
+    """The packages that the present command line trusts."""
     evaluator: Evaluator
 
 
@@ -140,7 +142,7 @@ class Builder:
             images = settings.generator_batch_size or settings.batch_size
             half_life = HalfLife(settings.ema_half_life, images, settings.ema_ramp, settings.ema_start)
             game.moving_average = MovingAverage.of(game.sampler, half_life)
-        return Built(game, settings, self.steps, self.notes, self.evaluator())
+        return Built(game, settings, self.steps, self.notes, self.trust, self.evaluator())
 
     def evaluator(self) -> Evaluator:
         """The metrics, and the network that they look through where one of them needs it."""

@@ -205,7 +205,7 @@ def supervised_loop(prepared: PreparedRun, stop: StopRequest, *, is_alone: bool 
     training raised.
     """
     built, directory, lines, said, hyperparameters, notes, done, memory = prepared
-    game, settings, steps, _, evaluator = built
+    game, settings, steps, evaluator = built.game, built.settings, built.steps, built.evaluator
     shown_path = relative_to_here(directory.path)
     logged = done - (memory["pending"] is not None) if memory and done else done
     try:
@@ -224,7 +224,7 @@ def supervised_loop(prepared: PreparedRun, stop: StopRequest, *, is_alone: bool 
                     )  # fmt: skip
             except (Interrupted, KeyboardInterrupt, BrokenPipeError) as interruption:
                 directory.update(status="interrupted", reason=str(interruption) or "SIGINT")
-                log.say(describe_interruption(directory, shown_path, settings.trust))
+                log.say(describe_interruption(directory, shown_path, built.trust))
                 raise SystemExit(getattr(interruption, "exit_code", 130)) from None
             except Pruned as end:
                 directory.update(status="interrupted", reason=str(end))

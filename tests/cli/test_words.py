@@ -59,7 +59,6 @@ ANSWERS = {  # what was typed -> what the one line of the answer names
     "sweep=x model=mlp": "sweep=x gan-runner -m sweep=x model=mlp",
     "hydra/launcher=pool": "hydra/launcher=pool gan-runner -m hydra/launcher=pool",
     "retry_failed=true": "retry_failed=true gan-runner -m retry_failed=true",
-    "hydra.sweep.dir=x": "hydra.sweep.dir=x gan-runner -m",
     "regularizer=r1 regularizer=l1": "regularizer=r1 'regularizer=[r1,l1]'",
     "-m regularizer=r1 regularizer=[l1,l2] seed=0,1": "'regularizer=[r1,l1,l2]'",
     "regularizer.gradient_penalty.schedule=-inf": "regularizer.gradient_penalty.schedule=-Infinity lr_schedule@",
