@@ -1,9 +1,9 @@
 """An error in one short message: the key, what is allowed, the nearest name."""
 
+import os
 import re
 import shlex
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -85,7 +85,7 @@ def as_sweep(arguments: list[str]) -> str:
 
 def explain_option(group: str, option: str, options: list[str]) -> str:
     """One message about an option that a group does not have."""
-    is_path = option.startswith(("~", ".")) or (group == "dataset" and Path(option).is_dir())
+    is_path = option.startswith(("~", ".")) or (group == "dataset" and os.path.isdir(option))
     if is_path or group.startswith("dataset/"):  # Hydra takes a path for a group in a folder
         folder = "/".join([*group.split("/")[1:], option])
         line = f"dataset=image_folder {quoted('dataset.root', folder)}"

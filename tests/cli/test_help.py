@@ -83,6 +83,7 @@ def test_options_of_ones_own(run_cli):
     out = run_cli("--help", "--config-dir", "mine", "own")[1]
     assert "Measures it." in out
     assert "metric.own.samples=3" in out
+    refusal(run_cli("--help", "--config-dir"), "--config-dir")
     refusal(run_cli("--help", "gradient_penalti"), "gradient_penalti", "'gradient_penalty'")
 
 

@@ -44,6 +44,7 @@ ANSWERS = {  # what was typed -> what the one line of the answer names
     "dataset=MNIST": "dataset=MNIST 'mnist'",
     "dataset=/a/folder": "dataset=/a/folder dataset=image_folder dataset.root=/a/folder",
     "dataset=~/a": "dataset=~/a dataset=image_folder \"dataset.root='~/a'\"",
+    f"dataset={'x' * 300}": "dataset=xxx options: digits",
     "dataset=photos": "dataset=photos dataset=image_folder dataset.root=photos",
     "dataset=image_folder dataset.root=~/x": "\"dataset.root='~/x'\"",
     "dataset=image_folder dataset.root=fotos_ü": "\"dataset.root='fotos_ü'\"",
