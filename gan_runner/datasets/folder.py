@@ -30,6 +30,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 def image_folder(
     *,
     root: str,
+    broken: Literal["error", "skip"] = "error",
     held_out: Fraction,
     image_size: ImageSize,
     channels: Channels,
@@ -37,7 +38,6 @@ def image_folder(
     flip: bool,
     dequantize: bool = False,
     seed: int,
-    broken: Literal["error", "skip"] = "error",
 ) -> Data:
     """The images in `root`, without labels; or in its subfolders, at any depth: these, sorted by name, are the classes.
 
