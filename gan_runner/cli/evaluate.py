@@ -3,18 +3,18 @@
 import argparse
 import json
 from functools import partial
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from gan_runner.cli.parser import RunParser, checkpoint_path, positive, refuse_links, truncation_suffix
+from gan_runner.cli.parser import NEIGHBORS, checkpoint_path, refuse_links, weights_in_name
+from gan_runner.cli.parser import evaluate_parser as parser
 from gan_runner.config.check import load_settings
 from gan_runner.config.errors import ConfigError
 from gan_runner.config.stored import stored_config
-from gan_runner.datasets.splits import Split
 from gan_runner.games.game import Game
 from gan_runner.reporting.formats import ARROWS, new_table
 from gan_runner.runs import image_grid
@@ -26,34 +26,11 @@ from gan_runner.storage.atomic_files import json_safe, write_bytes
 NEAREST = 7  # training samples beside each generated one
 
 
-def parser() -> RunParser:
-    """The verb's flags."""
-    parser = RunParser(
-        "evaluate", "Measure samples of a run's generator; metric=NAME measures by others than the run's."
-    )
-    parser.add_weights()
-    parser.add_argument(
-        "--split",
-        choices=get_args(Split),
-        default="training",
-        help="the real samples to compare with (default: training, as in the run)",
-    )
-    parser.add_argument(
-        "--neighbors",
-        nargs="?",
-        type=positive,
-        const=12,
-        metavar="N",
-        help="a picture of N generated samples (default: 12) and the training samples nearest to each, instead",
-    )
-    return parser
-
-
 def main(arguments: list[str]) -> None:
     """The verb. Raises ConfigError where the directory, the checkpoint or an override does not fit."""
     options = parser().parse_intermixed_args(arguments)
     refuse_links(options.directory, "generated", "evaluations.jsonl")
-    config, trust = stored_config(options.directory, options.overrides)
+    config, trust = stored_config(options.directory, options.overrides, options.config_dir)
     console = Console(highlight=False, soft_wrap=True)
     with arithmetic_of(load_settings(config), partial(console.print, markup=False)):
         evaluate(options, config, trust, console)
@@ -68,7 +45,8 @@ def evaluate(options: argparse.Namespace, config: dict[str, Any], trust: list[st
     if options.neighbors:
         if options.split != "training":
             raise ConfigError(f"--split {options.split}: --neighbors looks for training images; leave one of them out")
-        name = f"neighbors_{trained.checkpoint.stem}{truncation_suffix(options)}.png"
+        count = [f"count_{options.neighbors}"] if options.neighbors != NEIGHBORS else []
+        name = "_".join(["neighbors", *count, *weights_in_name(options)]) + ".png"
         path = options.directory / "generated" / name
         write_bytes(path, draw_neighbors(game, options.neighbors, console))
         console.print(path, markup=False)
@@ -134,7 +112,9 @@ def draw_neighbors(game: Game, count: int, console: Console) -> bytes:
         line += f"; of held-out images {of_held_out[:, 0].median():.1f}"
     console.print(line, markup=False)
     shown = torch.cat([samples[:, None], training[rows]], dim=1)  # (count, 1 + NEAREST, C, H, W)
-    return image_grid.png(image_grid.tile(shown.flatten(0, 1), columns=1 + NEAREST))
+    grid = image_grid.tile(shown.flatten(0, 1), columns=shown.shape[1])
+    captions = ["first column: generated", f"then the {rows.shape[1]} nearest training images"]
+    return image_grid.png(image_grid.with_caption(grid, captions))
 
 
 def nearest(images: Tensor, training: Tensor, count: int) -> tuple[Tensor, Tensor]:

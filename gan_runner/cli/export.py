@@ -7,30 +7,19 @@ from typing import Any
 
 from torch import Tensor
 
-from gan_runner.cli.parser import RunParser, checkpoint_path, refuse_links
+from gan_runner.cli.parser import checkpoint_path, refuse_links
+from gan_runner.cli.parser import export_parser as parser
 from gan_runner.config.errors import ConfigError
 from gan_runner.config.stored import stored_config
 from gan_runner.games.game import Game
 from gan_runner.runs import image_grid
-from gan_runner.runs.exporters import FORMATS, export, missing_packages
+from gan_runner.runs.exporters import export, missing_packages
 from gan_runner.runs.load import load_trained
 from gan_runner.runs.model_card import Exported, model_card
 from gan_runner.runs.sampling import choose_labels, draw_latents, draw_samples
 from gan_runner.storage.atomic_files import write_bytes
 
 SHOWN = 64  # samples in the card's picture
-
-
-def parser() -> RunParser:
-    """The verb's flags."""
-    parser = RunParser(
-        "export",
-        "Write a run's generator, its moving average, for use elsewhere: checked, and with a model card beside it.",
-    )
-    parser.add_weights(truncation=False)
-    parser.add_argument("--format", choices=list(FORMATS), required=True, help="the kind of file")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="default: DIR/export/generator.FORMAT")
-    return parser
 
 
 def main(arguments: list[str]) -> None:
@@ -44,7 +33,7 @@ def main(arguments: list[str]) -> None:
             f"--format {options.format}: {', '.join(missing)} not installed: pip install 'gan-runner[export]'"
         )
     refuse_links(options.directory, "export")
-    config, trust = stored_config(options.directory, options.overrides)
+    config, trust = stored_config(options.directory, options.overrides, options.config_dir)
     write_export(options, config | {"device": "cpu"}, trust, path)
 
 

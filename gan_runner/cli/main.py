@@ -3,9 +3,11 @@
 Neither torch nor numpy is imported here before a run starts, so that --help, --cfg and completion answer at once.
 """
 
+import argparse
 import importlib
 import os
 import re
+import shlex
 import sys
 import traceback
 from pathlib import Path
@@ -14,11 +16,18 @@ from typing import NoReturn
 import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
+from gan_runner import __version__
+from gan_runner.cli.help import show_help
+from gan_runner.cli.parser import PARSERS
+from gan_runner.config import words
 from gan_runner.config.compose import VERSION_BASE, settle_run, trusted_packages
 from gan_runner.config.errors import ConfigError, TrainingFailed, suggest
-from gan_runner.config.explain import Refused, explain, one_line
+from gan_runner.config.explain import Refused, as_sweep, explain, one_line
+from gan_runner.config.keys import find_key
 from gan_runner.config.schema import GROUPS, conf_directory, known_keys
 
 REFUSED = {
@@ -56,8 +65,15 @@ def obey(arguments: list[str], wants_traceback: bool) -> None:
     """Do what the words say. Raises SystemExit, with one line on standard error, where that cannot be."""
     if any(word.startswith("trust=") for word in arguments):
         sys.path.append(os.getcwd())  # a user's own package, as with `python -m`; behind all that is installed
+    if "--version" in arguments:
+        print(f"gan-runner {__version__}")
+        return
     try:
-        if arguments and re.fullmatch(r"\w[\w.-]*", arguments[0]):
+        if "COMP_LINE" in os.environ and complete_verbs(os.environ["COMP_LINE"].split(" ")[1:]):
+            return
+        if {"--help", "-h"} & set(arguments) and not (arguments and arguments[0] in VERBS):
+            print_help(arguments)
+        elif arguments and re.fullmatch(r"\w[\w.-]*", arguments[0]):
             run_verb(arguments[0], arguments[1:])
         else:
             sys.argv[1:] = check_flags(arguments)
@@ -81,9 +97,43 @@ def run_verb(verb: str, arguments: list[str]) -> None:
     if verb not in VERBS:
         if verb.partition(".")[0] in (*known_keys(), *GROUPS):
             raise ConfigError(f"{verb}: a setting wants a value: {verb}=VALUE")
+        if verb in words.VERBS:
+            raise ConfigError(f"{verb}: no such verb; type {words.VERBS[verb]} {shlex.join(arguments)}".rstrip())
         verbs = f"verbs: {', '.join(VERBS)}; a setting is key=value"
         raise ConfigError(f"{verb}: no such verb{suggest(verb, VERBS)} ({verbs})")
+    if verb in PARSERS:  # --help and mistakes, before torch is imported
+        PARSERS[verb]().parse_intermixed_args(arguments)
     importlib.import_module(VERBS[verb]).main(arguments)
+
+
+def print_help(arguments: list[str]) -> None:
+    """`gan-runner --help [WORD ...]`; a verb among the words has a page of its own."""
+
+    def refuse(message: str) -> NoReturn:
+        raise ConfigError(f"{message}; gan-runner --help WORD says what a word is")
+
+    flags = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    flags.error = refuse  # type: ignore[method-assign]
+    flags.add_argument("--help", "-h", action="store_true")
+    flags.add_argument("--config-dir", "-cd", type=Path)
+    options, words = flags.parse_known_args(arguments)
+    if verbs := [word for word in words if word in VERBS]:
+        run_verb(verbs[0], ["--help"])
+    show_help([word for word in words if not word.startswith("-")], options.config_dir)
+
+
+def complete_verbs(typed: list[str]) -> bool:
+    """Print what may follow the words typed so far, for a shell; whether that is all, and Hydra knows no more.
+
+    After a verb come its flags, or what the shell itself completes: directories.
+    """
+    if len(typed) > 1 and typed[0] in VERBS:
+        parser = PARSERS[typed[0]]() if typed[0] in PARSERS else importlib.import_module(VERBS[typed[0]]).parser()
+        print("\n".join(flag for flag in parser._option_string_actions if typed[-1].startswith("-")))
+        return True
+    if len(typed) == 1:
+        print("\n".join(verb for verb in VERBS if verb.startswith(typed[0])))
+    return False
 
 
 def check_flags(arguments: list[str]) -> list[str]:
@@ -123,6 +173,8 @@ def run(config: DictConfig) -> float | None:
     hydra_config = HydraConfig.get()
     path = Path(hydra_config.runtime.output_dir)
     try:
+        of_both = [*hydra_config.overrides.task, *hydra_config.overrides.hydra]
+        refuse_words_of_sweeps(OverridesParser.create().parse_overrides(of_both))
         composed = settle_run(config, hydra_config, path)
         from gan_runner.runs.run import start
 
@@ -134,6 +186,15 @@ def run(config: DictConfig) -> float | None:
     finally:
         if not any(word.startswith(("hydra.run", "hydra.sweep")) for word in hydra_config.overrides.hydra):
             remove_empty(path)  # but a directory of the user's choice may have been there before
+
+
+def refuse_words_of_sweeps(overrides: list[Override]) -> None:
+    """Refuse what a single run would silently ignore. Raises ConfigError."""
+    for override in overrides:
+        key = override.key_or_group.replace("/", ".")
+        is_of_sweep = find_key(key).is_of_sweep or key.startswith(("hydra.launcher", "hydra.sweeper"))
+        if is_of_sweep and override.value():
+            raise ConfigError(f"{override.input_line}: only a sweep reads it; type {as_sweep(sys.argv[1:])}")
 
 
 def remove_empty(path: Path) -> None:

@@ -4,7 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from gan_runner.cli.parser import RunParser, positive, refuse_links
+from gan_runner.cli.parser import refuse_links
+from gan_runner.cli.parser import resume_parser as parser
 from gan_runner.config.compose import to_yaml
 from gan_runner.config.errors import ConfigError
 from gan_runner.config.keys import describe_changes, find_key
@@ -13,24 +14,6 @@ from gan_runner.runs.run import resume
 from gan_runner.storage.run_directory import take_over
 from gan_runner.sweeps.launchers import Launch, run_in_processes, run_jobs, run_sequentially
 from gan_runner.sweeps.sweep import PLAN, Sweep
-
-
-def parser() -> RunParser:
-    """The parser of the command line of `gan-runner resume`."""
-    parser = RunParser(
-        "resume",
-        "Go on with a run that was killed, interrupted or is to be longer, in its own directory; or with a sweep.",
-    )
-    parser.add_argument(
-        "--any-version", action="store_true", help="even where gan_runner or PyTorch is another than it began with"
-    )
-    parser.add_argument("--take-over", action="store_true", help="even where it was left running on another machine")
-    parser.add_argument("--retry-failed", action="store_true", help="of a sweep: start what failed or diverged anew")
-    parser.add_argument("--processes", type=positive, metavar="N", help="of a sweep: so many jobs at once")
-    parser.add_argument(
-        "--batched", action="store_true", help="of a sweep: as one program, what differs in numbers only"
-    )
-    return parser
 
 
 def main(arguments: list[str]) -> None:
@@ -44,7 +27,7 @@ def main(arguments: list[str]) -> None:
         take_over_runs([options.directory])
     stored, _ = stored_config(options.directory, [])
     named, overrides = split_loggers(options.overrides)
-    config, trust = stored_config(options.directory, overrides)
+    config, trust = stored_config(options.directory, overrides, options.config_dir)
     loggers = chosen_loggers([config], named)
     config |= {"logger": loggers} if "logger" in config else {}
     check_changes(stored, config)

@@ -63,14 +63,36 @@ def check_arguments(
             checked[name] = kind(**check_arguments(path, kind, value))
             continue
         try:
-            # JSON mode: strict about types, yet a YAML list may become a tuple.
-            checked[name] = adapter(hint).validate_json(json.dumps(value))
+            checked[name] = validate(hint, value)
         except pydantic.ValidationError as error:
             raise ConfigError(f"{path}={show_value(value)}: {explain_validation_error(error)}") from None
     for name in allowed:
         if name not in checked and parameters[name].default is inspect.Parameter.empty:
             raise ConfigError(f"{key}.{name} is not set: add {key}.{name}=..." if key else f"{name} is not set")
     return checked
+
+
+def validate(hint: Any, value: Any) -> Any:
+    """A plain value as the type hint has it. Raises pydantic's ValidationError."""
+    import pydantic
+
+    try:
+        # JSON mode: strict about types, yet a YAML list may become a tuple.
+        return adapter(hint).validate_json(json.dumps(value))
+    except pydantic.ValidationError:
+        whole = with_whole_numbers(value)  # 1e4 is a float to YAML
+        if json.dumps(whole) == json.dumps(value):
+            raise
+        return adapter(hint).validate_json(json.dumps(whole))
+
+
+def with_whole_numbers(value: Any) -> Any:
+    """A value from a config in which a float without a fraction is an int."""
+    if isinstance(value, dict):
+        return {key: with_whole_numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [with_whole_numbers(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 @lru_cache(maxsize=1000)
@@ -144,6 +166,12 @@ def active(config: Mapping[str, Any], group: str) -> dict[str, dict[str, Any]]:
     for name, node in nodes.items():
         if isinstance(node, dict) and True in node:  # YAML 1.1: on, yes and true are one
             raise ConfigError(f'{group}.{name}: YAML reads the key on as true; write it in quotes: "on"')
+        if node is None:
+            raise ConfigError(
+                f"{group}.{name}=null: nothing can be taken out; a penalty has no effect with {group}.{name}.weight=0"
+            )
+        if isinstance(node, int | float):
+            raise ConfigError(f"{group}.{name}={node:g}: it has keys; type {group}.{name}.weight={node:g}")
         if not isinstance(node, dict) or "_target_" not in node:
             raise ConfigError(
                 f"{group}.{name} is set, but '{name}' is not switched on: {group}={name}{suggest_option(group, name)}"

@@ -15,7 +15,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from gan_runner.config.check import active, load_settings
+from gan_runner.config.check import active, load_settings, show_value
 from gan_runner.config.errors import ConfigError
 from gan_runner.config.keys import label_words
 from gan_runner.config.schema import GROUPS, LIST_GROUPS, conf_directory
@@ -78,6 +78,7 @@ def settle_run(config: DictConfig, hydra_config: Any, path: Path) -> RunConfig:
     overrides = OverridesParser.create().parse_overrides(list(hydra_config.overrides.task))
     refuse_shapes(overrides)
     notes = settle_preset(config, overrides)
+    settle_length(config, {override.key_or_group: override.value() for override in overrides})
     plain = to_plain(config)
     check_before_torch(plain)
     choices = hydra_config.runtime.choices
@@ -147,15 +148,35 @@ def describe_run(plain: Mapping[str, Any], choices: Mapping[str, Any]) -> str:
     for name, node in (plain.get("regularizer") or {}).items():
         weight = node.get("weight")
         terms.append(f"{name} {weight:g}" if isinstance(weight, int | float) else name)
+    schedule, precision = choices.get("lr_schedule"), plain["precision"]
     parts = [
         f"{choices.get('model', 'model')} on {choices.get('dataset', 'data')}",
+        *(["conditional"] if plain["conditional"] else []),
         " + ".join([str(choices.get("loss", "loss")), *terms]),
         *(plain.get("augmentation") or {}),
-        f"{choices.get('optimizer', 'optimizer')} {plain['optimizer'].get('lr', '')}",
-        f"batch {plain['batch_size']}",
+        describe_optimizers(plain["optimizer"], choices),
+        *([f"{schedule} rate"] if schedule not in (None, "constant") else []),
+        f"batch {plain['batch_size']:g}",
+        *([str(precision)] if precision != "fp32" else []),
         f"seed {plain['seed']}",
     ]
     return ", ".join(parts)
+
+
+def describe_optimizers(node: Mapping[str, Any], choices: Mapping[str, Any]) -> str:
+    """The optimizer of both players with its rate, and what one of them has differently."""
+    shared = f"{choices.get('optimizer', 'optimizer')} {node.get('lr', '')}".strip()
+    own = []
+    for player in ("generator", "discriminator"):
+        slot = node.get(player)
+        if isinstance(slot, dict) and slot:
+            name = choices.get(f"optimizer@optimizer.{player}") or choices.get("optimizer", "optimizer")
+            keys = " ".join(
+                f"{key}={show_value(value)}" for key, value in slot.items() if key not in ("_target_", "lr")
+            )
+            said = "" if "_target_" in slot else keys
+            own.append(" ".join(f"{player} {name} {slot.get('lr', node.get('lr', ''))} {said}".split()))
+    return f"{shared} ({', '.join(own)})" if own else shared
 
 
 def trusted_packages(arguments: list[str]) -> list[str]:
@@ -165,11 +186,25 @@ def trusted_packages(arguments: list[str]) -> list[str]:
     return [str(name) for name in (value if isinstance(value, list) else [value])]
 
 
+def refuse_dropped(overrides: list[Override]) -> None:
+    """Refuse a choice for a list group that a later one would silently replace. Raises ConfigError."""
+    plain = [override for override in overrides if not override.is_delete() and not override.is_sweep_override()]
+    for group in LIST_GROUPS:
+        chosen = [override for override in plain if override.key_or_group == group]
+        values = [override.value() for override in chosen]
+        names = [value if isinstance(value, list) else [value] for value in values]
+        every = list(dict.fromkeys(name for some in names for name in some if name != "none"))
+        if names and names[-1] != ["none"] and not all(name in names[-1] for name in every):
+            lines, together = " ".join(str(override.input_line) for override in chosen), ",".join(map(str, every))
+            raise ConfigError(f"{lines}: only the last would count; for all of them type '{group}=[{together}]'")
+
+
 def refuse_shapes(overrides: list[Override]) -> None:
     """Refuse what Hydra would silently merge or drop: two options of one group, an option named twice, a deletion.
 
     Raises ConfigError.
     """
+    refuse_dropped(overrides)
     for override in overrides:
         group, value = override.key_or_group, override.value()
         if override.is_delete():
@@ -184,6 +219,16 @@ def refuse_shapes(overrides: list[Override]) -> None:
             for name in value:
                 if value.count(name) > 1:
                     raise ConfigError(f"{group}: '{name}' is named twice")
+
+
+def settle_length(config: DictConfig | dict[str, Any], said: Mapping[str, Any]) -> None:
+    """Let who says one of `steps` and `epochs` mean that one: then the other one's default, or a preset's, is no limit.
+
+    `said` are the keys of the command line with their values. Whoever says both sets two limits.
+    """
+    for key, other in (("steps", "epochs"), ("epochs", "steps")):
+        if said.get(key) is not None and other not in said:
+            config[other] = None
 
 
 def settle_preset(config: DictConfig, overrides: list[Override]) -> list[str]:
@@ -220,8 +265,16 @@ def settle_preset(config: DictConfig, overrides: list[Override]) -> list[str]:
     return notes
 
 
-def compose_packaged(overrides: list[str]) -> DictConfig:
-    """The config of some overrides of the command line, where no Hydra is running: from conf/ alone."""
+def compose_packaged(overrides: list[str], config_directory: Path | None = None) -> DictConfig:
+    """The config of some overrides of the command line, where no Hydra is running: from conf/ and a folder of options.
+
+    Raises ConfigError where there is no such folder.
+    """
+    if config_directory is not None:
+        if not config_directory.is_dir():
+            raise ConfigError(f"--config-dir {config_directory}: no such folder")
+        path = str(config_directory.absolute()).replace("\\", "\\\\").replace("'", "\\'")
+        overrides = [f"hydra.searchpath=['file://{path}']", *overrides]
     with hydra.initialize_config_dir(str(conf_directory()), **VERSION_BASE):
         return hydra.compose("config", overrides)
 

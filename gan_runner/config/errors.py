@@ -4,6 +4,8 @@ import difflib
 import errno
 from collections.abc import Iterable
 
+from gan_runner.config.words import SYNONYMS
+
 
 class ConfigError(ValueError):
     """A config that cannot be run. The message names the key, what is allowed, and the nearest name."""
@@ -24,11 +26,12 @@ def out_of_memory(error: BaseException) -> str | None:
     by_torch = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in first  # on a GPU, on the CPU
     if not by_system and not by_torch:
         return None
-    return f"out of memory ({first or 'MemoryError'}); a smaller batch_size or a smaller model needs less"
+    return f"out of memory ({first or 'MemoryError'}); a smaller batch_size, dataset.image_size or model needs less"
 
 
 def suggest(word: str, words: Iterable[str]) -> str:
     """'; did you mean X?' for the nearest of `words`, or nothing when none is near."""
+    word = SYNONYMS.get(word, word).lower()
     ranked = sorted(words, key=lambda other: similarity(word, other), reverse=True)
     return f"; did you mean '{ranked[0]}'?" if ranked and similarity(word, ranked[0]) > 0.6 else ""
 

@@ -1,9 +1,12 @@
 """An error in one short message: the key, what is allowed, the nearest name."""
 
+import os
 import re
+import shlex
 from collections.abc import Iterator
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -12,6 +15,7 @@ from yaml import YAMLError
 from gan_runner.config.compose import compose_packaged
 from gan_runner.config.errors import ConfigError, Stopped, out_of_memory, suggest
 from gan_runner.config.schema import GROUPS, LIST_GROUPS, conf_directory
+from gan_runner.config.words import OPTIONS, SYNONYMS
 
 LONGEST = 2000  # characters of a message
 
@@ -25,21 +29,8 @@ def explain(error: BaseException, arguments: list[str]) -> str:  # noqa: PLR0911
     text = str(error)
     if isinstance(error, ConfigError | Refused | Stopped):
         return text
-    lost = re.search(r"Could not (?:find|load) '([\w/]+)/([^'/]*)'", text)
-    if isinstance(error, MissingConfigException) and lost:
-        group, option = lost.groups()
-        if option.startswith("submitit_"):
-            return (
-                f"hydra/launcher={option.removeprefix('submitit_')} needs submitit: pip install 'gan-runner[cluster]'"
-            )
-        options = error.options or sorted(path.stem for path in (conf_directory() / group).glob("*.yaml"))
-        return f"{group}={option}: no such option{suggest(option, options)} (options: {', '.join(options)})"
-    if isinstance(error, OverrideParseException):
-        return f"cannot read '{error.override}'; a setting is key=value, and what the shell would change wants quotes"
-    if ambiguous := re.search(r"Ambiguous value for argument '(.*)'", text):
-        return f"{ambiguous[1]}: several values are a sweep and want -m; a list wants brackets"
-    if missing := re.search(r"Could not override '([^']*)'", text):
-        return explain_unknown(missing[1], arguments)
+    if answer := explain_words(error, arguments):
+        return answer
     if isinstance(error, YAMLError):
         return text
     first, *rest = text.strip().splitlines() or [""]
@@ -57,10 +48,95 @@ def explain(error: BaseException, arguments: list[str]) -> str:  # noqa: PLR0911
     return f"this does not work: {type(error).__name__}: {first} (HYDRA_FULL_ERROR=1 shows where)"
 
 
+def explain_words(error: BaseException, arguments: list[str]) -> str | None:  # noqa: PLR0911 -- likewise
+    """One message about words that Hydra does not take, or None for any other error."""
+    text = str(error)
+    lost = re.search(r"Could not (?:find|load) '([\w/]+)/([^'/]*)'", text)
+    if isinstance(error, MissingConfigException) and lost:
+        group, option = lost.groups()
+        if option.startswith("submitit_"):
+            return (
+                f"hydra/launcher={option.removeprefix('submitit_')} needs submitit: pip install 'gan-runner[cluster]'"
+            )
+        options = list(error.options or ()) or sorted(path.stem for path in (conf_directory() / group).glob("*.yaml"))
+        return explain_option(group, option, options)
+    if isinstance(error, OverrideParseException):
+        return explain_unreadable(error.override)
+    if ambiguous := re.search(r"Ambiguous value for argument '(.*)'", text):
+        return f"{ambiguous[1]}: several values are a sweep, {as_sweep(arguments)}; a list wants brackets"
+    if swept := re.search(r"Sweep parameters '(.*)' requires --multirun", text):
+        return f"{swept[1]}: several values are a sweep; type {as_sweep(arguments)}"
+    if "Config group override must be a string or a list" in text:
+        return explain_no_name(arguments)
+    if missing := re.search(r"Could not override '([^']*)'", text):
+        return explain_unknown(missing[1], arguments)
+    return None
+
+
 def one_line(message: str) -> str:
     """A message without line breaks, and without the middle of a long one: a value may be of any length."""
     line = " ".join(message.split())
     return line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}"
+
+
+def as_sweep(arguments: list[str]) -> str:
+    """The line that starts a sweep with these words."""
+    return shlex.join(["gan-runner", "-m", *arguments])
+
+
+def explain_option(group: str, option: str, options: list[str]) -> str:
+    """One message about an option that a group does not have."""
+    is_path = option.startswith(("~", ".")) or (group == "dataset" and os.path.isdir(option))
+    if is_path or group.startswith("dataset/"):  # Hydra takes a path for a group in a folder
+        folder = "/".join([*group.split("/")[1:], option])
+        line = f"dataset=image_folder {quoted('dataset.root', folder)}"
+        return f"dataset={folder}: no such option; for a folder of images type {line}"
+    if f"{group}={option}" in OPTIONS:
+        return f"{group}={option}: no such option; type {OPTIONS[f'{group}={option}']}"
+    return f"{group}={option}: no such option{suggest(option, options)} (options: {', '.join(options)})"
+
+
+def explain_unreadable(override: str) -> str:
+    """One message about a word that Hydra's grammar does not take, with the quotes that make it readable, if any do."""
+    key, separator, value = override.partition("=")
+    if key in GROUPS:
+        return explain_option(key, value, []) if value.startswith("~") else wants_a_name(key, value)
+    if separator and value[:1] not in tuple("[{'\"") and "'" not in value and "\\" not in value:
+        try:
+            OverridesParser.create().parse_override(f"{key}='{value}'")
+        except HydraException:
+            pass
+        else:
+            return f"{override}: such a value wants quotes inside the shell's; type {quoted(key, value)}"
+    return f"cannot read '{override}'; a setting is key=value, and what the shell would change wants quotes"
+
+
+def quoted(key: str, value: str) -> str:
+    """A setting as one types it in a shell, with quotes of Hydra's own around its value where that wants some."""
+    if re.fullmatch(r"[\w./-]+", value, re.ASCII):
+        return f"{key}={value}"
+    word = f"{key}='{value}'"
+    return f'"{word}"' if not re.search(r'[$`"!]', word) else shlex.quote(word)
+
+
+def wants_a_name(group: str, value: str) -> str:
+    """One message about a value that no option can be called."""
+    example = (
+        f"{group}=OPTION {group}.OPTION.KEY=VALUE" if group in LIST_GROUPS else f"{group}=OPTION {group}.KEY=VALUE"
+    )
+    return f"{group}={value}: a group wants the name of an option; its keys are set by themselves: {example}"
+
+
+def explain_no_name(arguments: list[str]) -> str:
+    """One message about a group that is set to null, or to a number."""
+    for word in arguments:
+        group, _, value = word.lstrip("+").partition("=")
+        if group in GROUPS and re.fullmatch(r"null|None|-?[\d.]+|true|false", value):
+            options = sorted(path.stem for path in (conf_directory() / group).glob("*.yaml"))
+            if value in ("null", "None") and "none" in options:
+                return f"{word}: type {group}=none"
+            return f"{word}: a run has a {group}: {group}=OPTION, one of {', '.join(options)}"
+    return "a group wants the name of an option, or a list of names"
 
 
 def explain_unknown(key: str, arguments: list[str]) -> str:
@@ -71,7 +147,23 @@ def explain_unknown(key: str, arguments: list[str]) -> str:
     is_option = group in LIST_GROUPS and (conf_directory() / group / f"{name}.yaml").exists()
     if is_option and f"{group}.{name}" not in known:
         return f"{group}.{name} is not switched on: add {group}={name}"
-    return f"unknown key '{key}'{suggest(key, known)}"
+    values = [word.partition("=")[2] for word in arguments if word.partition("=")[0] == key]
+    value = values[-1] if values else "VALUE"
+    return wants_a_name(key, value) if key in GROUPS else unknown_key(key, value, known)
+
+
+def unknown_key(key: str, value: str, known: list[str]) -> str:
+    """One message about a key that is none of the `known` ones: those of its last name, or the nearest."""
+    above, _, name = key.rpartition(".")
+    name = SYNONYMS.get(name, name)
+    places = [other for other in known if f".{other}".endswith(f".{name}") and other.startswith(above)]
+    places = [place for place in places if above or not place.startswith("features.")] or places
+    if places:
+        return f"unknown key '{key}'; type {' or '.join(f'{place}={value}' for place in places[:4])}"
+    near = suggest(key, [other for other in known if not key.startswith(f"{other}.")])
+    below = [other.rpartition(".")[2] for other in known if above and other.rpartition(".")[0] == above]
+    takes = f" ({above} takes {', '.join(below)})"
+    return f"unknown key '{key}'{near or (takes if below else '')}"
 
 
 def keys_near(arguments: list[str]) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import Any, get_args, get_type_hints
 
-from gan_runner.config.check import show_value
+from gan_runner.config.check import show_value, with_whole_numbers
 from gan_runner.config.schema import COMPONENT_KEYS, LIST_GROUPS, KeyKind, Settings
 
 LONGEST_NAME, LONGEST_VALUE = 80, 40  # characters, of the name of a directory and of a value in it
@@ -52,15 +52,6 @@ def without_keys(config: Mapping[str, Any], is_left_out: Callable[[str], bool], 
         for key, value in config.items()
         if not is_left_out(f"{prefix}{key}")
     }
-
-
-def with_whole_numbers(value: Any) -> Any:
-    """A value from a config in which a float without a fraction is an int."""
-    if isinstance(value, dict):
-        return {key: with_whole_numbers(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [with_whole_numbers(item) for item in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 # --- dotted keys ------------------------------------------------------------------------------------------------------

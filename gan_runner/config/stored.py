@@ -1,5 +1,6 @@
 """Configs that runs and sweeps have stored, read again; those of earlier versions too."""
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from functools import cache
@@ -12,9 +13,10 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from gan_runner.config.check import load_settings
-from gan_runner.config.compose import compose_packaged, to_plain
-from gan_runner.config.errors import ConfigError, suggest
-from gan_runner.config.schema import GROUPS, LIST_GROUPS, Settings, known_keys
+from gan_runner.config.compose import compose_packaged, settle_length, to_plain
+from gan_runner.config.errors import ConfigError
+from gan_runner.config.explain import dotted_keys, unknown_key, wants_a_name
+from gan_runner.config.schema import GROUPS, LIST_GROUPS, Settings
 from gan_runner.storage.outputs import is_sweep
 
 # --- what earlier versions wrote --------------------------------------------------------------------------------------
@@ -38,7 +40,7 @@ DROPPED = {  # present `_target_` -> keys that it once had; none of them changed
 ADDED: dict[str, dict[str, Any]] = {
     "gan_runner.datasets.array.npy": {"dequantize": False},
     "gan_runner.datasets.embedded.digits": {"dequantize": False},
-    "gan_runner.datasets.folder.image_folder": {"dequantize": False},
+    "gan_runner.datasets.folder.image_folder": {"dequantize": False, "broken": "error"},
     "gan_runner.datasets.stacked_mnist.stacked_mnist": {"dequantize": False},
     "gan_runner.datasets.vision.celeba": {"dequantize": False},
     "gan_runner.datasets.vision.cifar10": {"dequantize": False},
@@ -100,6 +102,8 @@ def fill(config: dict[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
     return filled
 
 
+MAY_BE_CHOSEN = ("metric", "features")  # groups of which a trained run may have another option
+
 # --- a run's config ---------------------------------------------------------------------------------------------------
 
 
@@ -117,31 +121,36 @@ def read_stored(path: Path) -> dict[str, Any]:
     return translate_stored({str(key): value for key, value in plain.items()})
 
 
-def stored_config(directory: Path, overrides: list[str]) -> tuple[dict[str, Any], list[str]]:
+def stored_config(
+    directory: Path, overrides: list[str], config_directory: Path | None = None
+) -> tuple[dict[str, Any], list[str]]:
     """A run's config with `key=value` laid over it, and the packages that these overrides trust.
 
-    `metric` and `features` may name options, as for a run. A stored `trust` does not count: the directory may come from
-    a stranger. Raises ConfigError.
+    `metric` and `features` may name options, as for a run, those in a folder of the user's too. A stored `trust` does
+    not count: the directory may come from a stranger. Raises ConfigError.
     """
     path = directory / ".hydra" / "config.yaml"
     chosen: dict[str, Any] = {}
-    for group in ("metric", "features"):
+    refuse_other_groups(overrides, directory)
+    for group in MAY_BE_CHOSEN:
         own = [override for override in overrides if override.startswith((f"{group}=", f"{group}."))]
         if any(override.startswith(f"{group}=") for override in own):
-            chosen[group] = compose_packaged(own)[group]
+            chosen[group] = compose_packaged(own, config_directory)[group]
             overrides = [override for override in overrides if override not in own]
     if "metric" in chosen:
         chosen["objective"] = None
     try:
         config = DictConfig(read_stored(path) | chosen)
+        said = [override.partition("=")[0] + "=" for override in overrides]
         OmegaConf.set_struct(config, True)
         for override in overrides:
-            key, separator, _ = override.partition("=")
+            key, separator, value = override.partition("=")
             if not separator:
                 raise ConfigError(f"cannot read '{override}'; a setting is key=value")
             if OmegaConf.select(config, key, default=config) is config:
-                raise ConfigError(f"unknown key '{key}'{suggest(key, known_keys())}")
+                raise ConfigError(unknown_key(key, value, list(dotted_keys(OmegaConf.to_container(config)))))
             config.merge_with_dotlist([override])
+        settle_length(config, {key: config[key] for key in ("steps", "epochs") if f"{key}=" in said})
         plain = to_plain(config)
     except OSError:
         if is_sweep(directory):
@@ -156,3 +165,24 @@ def stored_config(directory: Path, overrides: list[str]) -> tuple[dict[str, Any]
             raise ConfigError(f"{path}: it has no {group}")
     trusts = any(override.startswith("trust=") for override in overrides)
     return plain, load_settings(plain).trust if trusts else []
+
+
+def refuse_other_groups(overrides: list[str], directory: Path) -> None:
+    """Refuse another option of a group that a trained run has for good, and what is no option. Raises ConfigError."""
+    for override in overrides:
+        group, _, value = override.partition("=")
+        if group in MAY_BE_CHOSEN and value.startswith("{"):
+            raise ConfigError(wants_a_name(group, value))
+        if group in GROUPS and group not in MAY_BE_CHOSEN:
+            words = [word for word in words_of_run(directory) if not word.startswith((f"{group}=", f"{group}."))]
+            line = shlex.join(["gan-runner", *words, override, f"init_from={directory}"])
+            raise ConfigError(f"{override}: a run keeps its {group}; for another one with its weights type {line}")
+
+
+def words_of_run(directory: Path) -> list[str]:
+    """The words of the command line that made a run, as its directory has them; [] where it does not."""
+    try:
+        words = yaml.safe_load((directory / ".hydra" / "overrides.yaml").read_text(encoding="utf-8"))
+    except (OSError, ValueError, YAMLError, RecursionError):
+        return []
+    return words if isinstance(words, list) and all(isinstance(word, str) for word in words) else []

@@ -1,6 +1,5 @@
 """One array in a file."""
 
-import logging
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -35,8 +34,9 @@ def npy(
 ) -> Data:
     """A `.npy` file of images (N, H, W), (N, H, W, C) or (N, C, H, W), or of points (N, D), which may exceed memory.
 
-    Float images in [0, 1] or, if any value is negative, [-1, 1] are rounded to 8 bits, and the log says so. Points
-    are left as they are. `labels` is the path of a `.npy` file of N whole numbers from 0.
+    Float images in [0, 1] or, if any value is negative, [-1, 1] are rounded to 8 bits, and the log says so, as it does
+    of (N, H, W), which could be meant otherwise. Points are left as they are. `labels` is the path of a `.npy` file of
+    N whole numbers from 0.
 
     Raises ValueError that names the key and the path, what was found and what is allowed.
     """
@@ -53,6 +53,9 @@ def npy(
         key = next(name for name, is_given in given.items() if is_given)
         raise ValueError(f"dataset.{key} is for images, and {path} holds points {array.shape}")
     samples = Mapped(_file(path), convert)
+    notes = [f"{path}: {array.shape} is taken for {len(array):,} grey images (N, H, W)"] if array.ndim == 3 else []
+    if array.ndim > 2 and array.dtype != np.uint8:
+        notes.append(f"{path}: its {array.dtype} values are rounded to 8 bits, 256 levels")
     training, held = split(len(samples), held_out, seed)
     return Samples(
         samples.among(training) if len(held) else samples,
@@ -64,6 +67,7 @@ def npy(
         flip=flip,
         dequantize=dequantize,
         seed=seed,
+        notes=notes,
     )
 
 
@@ -126,7 +130,6 @@ def _images(
         hint = " (of float images in [0, 255], save array.astype(numpy.uint8))" if low >= 0 and high <= 255 else ""
         raise ValueError(f"dataset.path={path}: holds values from {low:g} to {high:g}{hint}; allowed are {ALLOWED}")
     lowest = -1 if low < 0 else 0
-    logging.getLogger(__name__).info("%s: values in [%d, 1] are rounded to 8 bits", path, lowest)
     return partial(convert, lowest=lowest)
 
 

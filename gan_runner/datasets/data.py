@@ -3,7 +3,7 @@
 import copy
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal, Self
 
 import torch
@@ -55,6 +55,9 @@ class Data(ABC):
     """Images only: (C, 1, 1)."""
     parts: "Data | None" = None
     """Stacked images only: the data whose images are the channels; a sample's label has theirs as its digits."""
+
+    notes: tuple[str, ...] = ()
+    """Lines for the log: what was done to the samples, or left out."""
 
     cached_orders: int = CACHED_ORDERS
     """Finite data only: permutations kept."""
@@ -173,6 +176,7 @@ class Samples(Data):
         dequantize: bool = False,
         centres: Tensor | None = None,
         sd: float | None = None,
+        notes: Iterable[str] = (),
     ) -> None:
         if (samples.dim(), samples.dtype) not in [(4, torch.uint8), (2, torch.float32)] or not len(samples):
             found = f"{str(samples.dtype).removeprefix('torch.')} {tuple(samples.shape)}"
@@ -192,6 +196,7 @@ class Samples(Data):
             num_classes = 0 if labels is None else int(labels.max()) + 1
         self.num_classes = num_classes
         self.flip, self.dequantize, self.centres, self.sd = flip, dequantize, centres, sd
+        self.notes = tuple(notes)
         self._samples, self._labels = samples, labels
         self._held_out, self._held_out_labels = held_out, held_out_labels
         self._orders: dict[tuple[int, int], Tensor] = {}

@@ -1,5 +1,7 @@
 """What the image datasets share: sizes, channels, the split, and image files, decoded at the start or when read."""
 
+import json
+import math
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -78,6 +80,12 @@ def resize(images: Tensor, image_size: ImageSize) -> Tensor:
     part = [min(a, max(1, round(b / scale))) for a, b in zip(old, new, strict=True)]
     top, left = (old[0] - part[0]) // 2, (old[1] - part[1]) // 2
     images = images[..., top : top + part[0], left : left + part[1]]
+    takes, available = math.prod((*images.shape[:2], *new)), available_memory()
+    if available is not None and takes > available:
+        raise ValueError(
+            f"dataset.image_size={json.dumps(image_size)}: {len(images):,} images take {readable(takes)} of memory, "
+            f"and {readable(available)} are free; a smaller dataset.image_size takes less"
+        )
     resized = torch.empty((*images.shape[:2], *new), dtype=torch.uint8)
     for source, target in zip(images.split(CHUNK), resized.split(CHUNK), strict=True):
         target.copy_(F.interpolate(source, new, mode="bilinear", antialias=True))
@@ -121,6 +129,15 @@ def size_and_colour(file: File) -> tuple[tuple[int, int], bool]:
         return ((width, height) if sideways else (height, width)), image.mode not in GREY_MODES
 
     return _opened(file, read)
+
+
+def is_decodable(file: File) -> bool:
+    """Whether an image file is whole: all of its pixels are decoded."""
+    try:
+        _opened(file, lambda image: image.load())
+    except UnreadableError:
+        return False
+    return True
 
 
 class ImageFiles(OnDisk):

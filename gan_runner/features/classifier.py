@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import torch
 import torch.nn.functional as F
 from annotated_types import Ge
+from rich.progress import track
 from torch import Tensor, nn
 
 from gan_runner.datasets.data import CHUNK, Data, seeded
@@ -17,13 +18,15 @@ from gan_runner.torch_utils.randomness import derive
 
 RECIPE = 1  # raise it with every change of the network or of its training: weights of another recipe are not reused
 TRAINING_BATCH = 128
+LARGEST = 32  # pixels of a side: larger images are reduced to that, so that what the training takes has a bound
 LEARNING_RATE = 4e-3
 
 
 class Classifier(FeatureNetwork):
     """A small convolutional network that learns the dataset's labels once and is kept in the user's cache directory.
 
-    Structure: `ConvolutionalNetwork`, for images of any size. Features: its 4 `width` penultimate activations, after
+    Structure: `ConvolutionalNetwork`, for images of any size, those with a side of more than 32 pixels reduced to that
+    (bilinear, antialiased). Features: its 4 `width` penultimate activations, after
     ReLU. Logits: log-probabilities. Of stacked images it looks at each channel by itself: the features of the C
     channels stand one after another (N, C * 4 width), and the K^C logits are those of the joint classes, whose digits
     in base K are the channels' classes.
@@ -50,7 +53,11 @@ class Classifier(FeatureNetwork):
         if labels is None:
             raise ValueError("features=classifier: this dataset has no labels; features=inception needs none")
         held_out = _held_out(part)
-        keys = (RECIPE, self.steps, self.width, self.seed, part.num_classes)
+        keys: tuple[int, ...] = (RECIPE, self.steps, self.width, self.seed, part.num_classes)
+        self.size = reduced_size(part.shape)
+        if self.size != part.shape[1:]:
+            self.resize = f"bilinear, antialiased, to {self.size[0]}x{self.size[1]}"
+            images, keys = self._reduced(images), (*keys, *self.size)
 
         def make() -> dict[str, Any]:
             start = time.perf_counter()
@@ -88,12 +95,19 @@ class Classifier(FeatureNetwork):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """uint8 (N, C, H, W) on the network's device -> features (N, F), log-probabilities (N, K)."""
         count = len(images)
-        features, logits = self.network(images.reshape(-1, *self.shape))
+        features, logits = self.network(self._reduced(images.reshape(-1, *self.shape)))
         parts = logits.log_softmax(1).view(count, -1, self.num_classes).unbind(1)
         joint = parts[0]
         for part in parts[1:]:
             joint = (joint[:, :, None] + part[:, None, :]).flatten(1)
         return features.view(count, -1), joint
+
+    def _reduced(self, images: Tensor) -> Tensor:
+        """uint8 (N, C, H, W) -> what the network looks at: the same, or images of fewer pixels."""
+        if images.shape[2:] == self.size:
+            return images
+        some = (F.interpolate(part.float(), self.size, mode="bilinear", antialias=True) for part in images.split(CHUNK))
+        return torch.cat([part.round().clamp(0, 255).to(torch.uint8) for part in some])
 
     def _use(self, weights: dict[str, Tensor]) -> None:
         self.network = self._build()
@@ -104,7 +118,7 @@ class Classifier(FeatureNetwork):
         """A network whose initial weights depend on `seed` alone; the global random numbers stay as they are."""
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(derive(self.seed, "weights"))
-            network = ConvolutionalNetwork(self.shape, self.num_classes, self.width)
+            network = ConvolutionalNetwork((self.shape[0], *self.size), self.num_classes, self.width)
         if self.device.type == "cpu":
             return network.to(memory_format=torch.channels_last)  # trains four times as fast there
         return network.to(self.device)
@@ -123,7 +137,8 @@ class Classifier(FeatureNetwork):
             optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, fused=True)
             schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=self.steps)
             rows, epoch = torch.empty(0, dtype=torch.int64), 0
-            for _ in range(self.steps):
+            label = "  training the feature classifier"
+            for _ in track(range(self.steps), label, transient=True, disable=not sys.stdout.isatty()):
                 while len(rows) < TRAINING_BATCH:
                     order = torch.randperm(len(images), generator=seeded(derive(self.seed, "epoch", epoch)))
                     rows, epoch = torch.cat([rows, order]), epoch + 1
@@ -134,6 +149,12 @@ class Classifier(FeatureNetwork):
                 optimizer.step()
                 schedule.step()
         return {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+
+
+def reduced_size(shape: tuple[int, ...]) -> tuple[int, int]:
+    """The sides of what the network sees of images (C, H, W): of the same aspect, none longer than `LARGEST`."""
+    factor = min(1.0, LARGEST / max(shape[1:]))
+    return max(1, round(shape[1] * factor)), max(1, round(shape[2] * factor))
 
 
 class ConvolutionalNetwork(nn.Module):

@@ -52,6 +52,12 @@ def only_on(*players: str) -> Callable[[Penalty], Penalty]:
     return mark
 
 
+def of_kernels(penalty: Penalty) -> Penalty:
+    """Marks a penalty on weight matrices and kernels: a network without any has nothing for it."""
+    penalty.of_kernels = True  # type: ignore[attr-defined]
+    return penalty
+
+
 # --- where ------------------------------------------------------------------------------------------------------------
 
 
@@ -240,11 +246,13 @@ def reconstruction(view: View, *, norm: Literal["l1", "l2"]) -> Tensor:
 # --- on the weights ---------------------------------------------------------------------------------------------------
 
 
+@of_kernels
 def l1(view: View, *, biases: bool, reduction: Literal["sum", "mean"]) -> Tensor:
     """Sum or mean of |w| over the learner's weights, (..., 1)."""
     return over_weights(view.learner, torch.abs, biases, reduction)
 
 
+@of_kernels
 def l2(view: View, *, biases: bool, reduction: Literal["sum", "mean"]) -> Tensor:
     """Sum or mean of w² over the learner's weights, (..., 1)."""
     return over_weights(view.learner, torch.square, biases, reduction)
@@ -259,6 +267,7 @@ def over_weights(
     return (total if reduction == "sum" else total / sum(weight.shape[-1] for weight in weights)).unsqueeze(-1)
 
 
+@of_kernels
 def orthogonal(view: View) -> Tensor:
     """Σ |W Wᵀ off its diagonal|² over the learner's weights, each a matrix (outputs, inputs); (..., 1).
 

@@ -103,13 +103,17 @@ def spectral_norm(network: nn.Module, *, iterations: Annotated[int, Ge(1)]) -> n
     """Every weight matrix and convolution kernel of the network divided by its spectral norm, in place.
 
     Kernels of transposed convolutions are (inputs, outputs, ...): theirs is taken of that matrix, as torch does not.
+    Raises ValueError where it finds none.
     """
+    kinds = (nn.Linear, nn.Embedding, nn.modules.conv._ConvNd)
+    found = [module for module in network.modules() if isinstance(module, kinds)]
+    if not found:
+        raise ValueError("the network has no layer to normalize: torch.nn.Linear, Embedding or a convolution")
     of_shape: dict[torch.Size, list[Any]] = defaultdict(list)
-    for module in list(network.modules()):
-        if isinstance(module, nn.Linear | nn.Embedding | nn.modules.conv._ConvNd):
-            shape = module.weight.flatten(1).shape
-            parametrize.register_parametrization(module, "weight", SpectralNorm(module.weight, iterations))
-            of_shape[shape].append(module.parametrizations["weight"])  # type: ignore[index]
+    for module in found:
+        shape = module.weight.flatten(1).shape
+        parametrize.register_parametrization(module, "weight", SpectralNorm(module.weight, iterations))
+        of_shape[shape].append(module.parametrizations["weight"])  # type: ignore[index]
     for layers in of_shape.values():
         if len(layers) >= WORTHWHILE:
             together = Together(layers)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gan_runner.torch_utils.parameters import is_normalization
 
@@ -34,6 +34,26 @@ def count_layers(network: nn.Module) -> int:
         for module in network.modules()
         if module not in normalizations
     )
+
+
+@torch.no_grad()
+def least_memory(network: nn.Module, inputs: Tensor) -> int:
+    """Bytes that training takes at the least: the weights, their gradients and two moments, the outputs of the layers.
+
+    These are kept for the backward pass. With a network on the meta device nothing is computed.
+    """
+    outputs = 0
+
+    def add(module: nn.Module, inputs: Any, output: Any) -> None:
+        nonlocal outputs
+        outputs += output.numel() * output.element_size() if isinstance(output, Tensor) else 0
+
+    layers = [module for module in network.modules() if next(module.parameters(recurse=False), None) is not None]
+    hooks = [layer.register_forward_hook(add) for layer in layers]
+    network.eval()(inputs, None)
+    for hook in hooks:
+        hook.remove()
+    return outputs + 4 * sum(weight.numel() * weight.element_size() for weight in network.parameters())
 
 
 def within_budget(

@@ -1,5 +1,6 @@
 """From a config to a game."""
 
+import copy
 import functools
 import inspect
 import json
@@ -11,12 +12,14 @@ import torch
 from annotated_types import Ge, MinLen
 from torch import nn
 
-from gan_runner.config.check import active, check_arguments, load_settings, signature
+from gan_runner.config.check import active, check_arguments, load_settings, show_value, signature
 from gan_runner.config.errors import ConfigError, suggest
 from gan_runner.config.instantiate import component, resolve
 from gan_runner.config.schema import Settings
 from gan_runner.config.stored import RENAMED_ROLES
 from gan_runner.datasets.data import Data
+from gan_runner.datasets.memory import free_memory
+from gan_runner.datasets.memory import size as readable
 from gan_runner.datasets.streamed import place
 from gan_runner.features.network import FeatureNetwork
 from gan_runner.games.adversarial import Adversarial, Augmentation
@@ -27,17 +30,19 @@ from gan_runner.games.latents import DISTRIBUTIONS, Latents
 from gan_runner.games.player import LOSS, Player
 from gan_runner.games.term import Term
 from gan_runner.loggers import Logger
+from gan_runner.metrics.auto import Auto
 from gan_runner.metrics.metric import Metric
 from gan_runner.models.multi_scale import MultiScale
 from gan_runner.optimizers import FiniteDifference
-from gan_runner.runs.budgets import within_budget
+from gan_runner.runs.budgets import least_memory, within_budget
 from gan_runner.runs.evaluation import Evaluator, choose_objective
 from gan_runner.torch_utils.ema import HalfLife, MovingAverage
-from gan_runner.torch_utils.parameters import mixes_samples
+from gan_runner.torch_utils.parameters import kernels, mixes_samples
 from gan_runner.torch_utils.precision import arithmetic
 from gan_runner.torch_utils.randomness import Randomness, derive, fixed_randomness
 
 PLAYERS = ("generator", "discriminator", "autoencoder")
+LARGE = 256  # pixels of a side, beyond which memory is asked for before images are resized and networks built
 LATENTS_OF_IMAGES, LATENTS_OF_POINTS = 100, 8  # where `model.latent_size` is null
 
 
@@ -50,6 +55,8 @@ class Built(NamedTuple):
     """Training steps, the first limit reached."""
     notes: list[str]
     """What had to be changed to fit, for the log."""
+    trust: list[str]
+    """The packages that the present command line trusts."""
     evaluator: Evaluator
     loggers: list[Logger]
 
@@ -88,7 +95,8 @@ class Builder:
         if self.device.type == "cuda":  # or pinning memory and waiting for the device would open the first GPU too
             torch.cuda.set_device(self.device)
         loaded = data or load_data(config["dataset"], trust)
-        self.data, self.notes = place_data(loaded, self.device, self.settings)
+        self.data, placed = place_data(loaded, self.device, self.settings)
+        self.notes = [*loaded.notes, *placed]
         self.steps = count_steps(self.settings, self.data)
         self.horizon = horizon or self.steps
         self.num_classes = count_classes(self.settings, self.data)
@@ -136,14 +144,15 @@ class Builder:
             images = settings.generator_batch_size or settings.batch_size
             half_life = HalfLife(settings.ema_half_life, images, settings.ema_ramp, settings.ema_start)
             game.moving_average = MovingAverage.of(game.sampler, half_life)
-        return Built(game, settings, self.steps, self.notes, self.evaluator(), self.loggers())
+        return Built(game, settings, self.steps, self.notes, self.trust, self.evaluator(), self.loggers())
 
     def evaluator(self) -> Evaluator:
         """The metrics, and the network that they look through where one of them needs it."""
         nodes = active(self.config, "metric")
         metrics: dict[str, Metric] = {}
         for name, node in nodes.items():
-            metrics[name] = component(node, f"metric.{name}", self.trust, data=self.data)
+            made = component(node, f"metric.{name}", self.trust, data=self.data)
+            metrics |= made.metrics if isinstance(made, Auto) else {name: made}
         network: FeatureNetwork | None = None
         if any(metric.needs_features(self.data) for metric in metrics.values()):
             network = component(self.config["features"], "features", self.trust)
@@ -161,10 +170,15 @@ class Builder:
         made = self.network(name)
         for regularizer in own:
             if regularizer.role == "parametrization":
-                made = regularizer.made(made)
+                try:
+                    made = regularizer.made(made)
+                except ValueError as error:
+                    other = f"{regularizer.key}.on=[PLAYER] chooses another network"
+                    raise ConfigError(f"{regularizer.key} on the {name}: {error}; {other}") from error
         # Kernels of convolutions are channels last: up to 1.4 times as fast on a CPU, and what tensor cores want.
         made.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         check_output(name, made, self.data, self.latents.size, self.num_classes)
+        refuse_without_kernels(name, made, own)
         terms = {LOSS: Term(getattr(self.loss, name))}
         terms |= {regularizer.name: regularizer.term() for regularizer in own if regularizer.role == "penalty"}
         descent = optimizer(self.config["optimizer"], name, made, self.trust)
@@ -220,6 +234,36 @@ def multi_scale(scales: Annotated[int, Ge(1)]) -> None:
     """The key that every discriminator has beside those of its own network."""
 
 
+def refuse_giants(config: dict[str, Any], trust: list[str]) -> None:
+    """Refuse a `dataset.image_size` at which training would not go into the memory that is free: raises ConfigError.
+
+    To see that by resizing the dataset and building the networks takes minutes. Only those of this package are asked.
+    """
+    settings = load_settings(config)
+    batch_size, device = settings.batch_size, choose_device(settings.device)
+    size, free = config["dataset"].get("image_size"), free_memory(device)
+    sides = [size, size] if isinstance(size, int) else size
+    if free is None or not isinstance(sides, list) or max(sides, default=0) <= LARGE:
+        return
+    shape = (config["dataset"].get("channels") or 1, *sides)
+    given: dict[str, Any] = {"num_classes": 0, "latent_size": LATENTS_OF_IMAGES, "default_output": "tanh"}
+    takes = 0
+    for name in PLAYERS:
+        node = config["model"].get(name)
+        if isinstance(node, dict) and str(node.get("_target_")).startswith("gan_runner.models."):
+            node = {key: value for key, value in node.items() if key != "scales"}
+            with torch.random.fork_rng(devices=[]), torch.device("meta"):
+                network = component(node, f"model.{name}", trust, shape=shape, **given)
+                sample = torch.empty(batch_size, *(shape if name == "discriminator" else (LATENTS_OF_IMAGES,)))
+                takes += least_memory(network, sample)
+    if takes > free:
+        raise ConfigError(
+            f"dataset.image_size={json.dumps(size)}: training these networks takes at least {readable(takes)} of "
+            f"memory, in batches of {batch_size}, and {device} has {readable(free)} free; a smaller "
+            "dataset.image_size, batch_size or width of the networks takes less"
+        )
+
+
 def player_names(model: dict[str, Any], loss: Any) -> list[str]:
     """The players of a model, which must be those that the loss has a side for."""
     names = [name for name in PLAYERS if name in model]
@@ -272,6 +316,54 @@ def check_autoencoder(settings: Settings, augmentations: list[Any], loss: Any, d
     if getattr(loss, "likelihood", "") == "bernoulli" and data.output_activation != "sigmoid":
         raise ConfigError(
             "loss.likelihood=bernoulli: it wants pixels in [0, 1]: dataset.normalization=unit, or likelihood=gaussian"
+        )
+
+
+def refuse_without_kernels(name: str, network: nn.Module, regularizers: list["Regularizer"]) -> None:
+    """Refuse a penalty on weights, or a constraint of them, where the network has none that it means."""
+    for regularizer in regularizers:
+        if (
+            regularizer.mark("of_kernels")
+            and not regularizer.rest.get("biases")
+            and next(kernels(network), None) is None
+        ):
+            other = f"{regularizer.key}.biases=true counts these too; " if "biases" in regularizer.rest else ""
+            raise ConfigError(
+                f"{regularizer.key}: the {name} has no weight matrix or kernel, only parameters of one axis; {other}"
+                f"{regularizer.key}.on=[PLAYER] chooses another network"
+            )
+
+
+def refuse_ignored(built: Built, config: dict[str, Any], trust: list[str]) -> None:
+    """Refuse what would have no effect on a new run: labels that a network ignores, and wrong keys of `features`.
+
+    Runs that were begun before this was refused go on. Raises ConfigError.
+    """
+    if built.evaluator.network is None:  # or it has been built
+        component(config["features"], "features", trust)
+    if built.game.is_conditional and built.game.data.num_classes > 1:
+        for name, player in built.game.players.items():
+            refuse_ignored_labels(name, player.network, built.game.data, built.game.latents.size)
+
+
+@torch.no_grad()
+def refuse_ignored_labels(name: str, network: nn.Module, data: Data, latent_size: int) -> None:
+    """Refuse a network that makes the same of every label.
+
+    It is asked at other weights than its own: tables of classes may all begin with the same numbers.
+    """
+    network = copy.deepcopy(network)
+    generator = torch.Generator().manual_seed(0)
+    for weight in network.parameters():
+        weight.add_(torch.randn(weight.shape, generator=generator).to(weight), alpha=0.1)
+    shape = data.shape if name == "discriminator" else (latent_size,)
+    given = torch.randn(1, *shape, generator=generator).expand(2, *shape).to(data.device)
+    with evaluating(network):
+        one, other = network(given, torch.tensor([0, 1], device=data.device))
+    if one.equal(other):
+        raise ConfigError(
+            f"conditional=true: model.{name} makes the same of every label, so it would not learn them; a network that "
+            "is told the labels takes num_classes, or type conditional=false"
         )
 
 
@@ -380,7 +472,14 @@ def latent(latent_size: Annotated[int, Ge(1)] | None, latent_distribution: str) 
 
 
 def schedule(node: dict[str, Any], key: str, trust: list[str], steps: int) -> Callable[[int], float]:
-    """A schedule whose horizon is its own `steps`, or the run's."""
+    """A schedule whose horizon is its own `steps`, or the run's. Raises ConfigError for what is none."""
+    if not isinstance(node, dict):
+        option = node if isinstance(node, str) else "linear"
+        raise ConfigError(
+            f"{key}={show_value(node)}: it takes an option of lr_schedule; type lr_schedule@{key}={option}"
+        )
+    if "_target_" not in node:
+        raise ConfigError(f"{key}: must be keys and values with a _target_")
     target = resolve(node["_target_"], key, trust)
     if "steps" in inspect.signature(target).parameters:
         node = {**node, "steps": node.get("steps") or steps}
@@ -411,7 +510,7 @@ def optimizer(node: dict[str, Any], player: str, network: nn.Module, trust: list
 def augmentation(name: str, node: dict[str, Any], trust: list[str], steps: int) -> Augmentation:
     """(samples, randomness, step) -> samples. Of the package's augmentations only the classes ask for the step."""
     key = f"augmentation.{name}"
-    if node.get("schedule"):
+    if node.get("schedule") is not None:
         node = {**node, "schedule": schedule(node["schedule"], f"{key}.schedule", trust, steps)}
     made = component(node, key, trust, per_call=2)
     if isinstance(made, functools.partial):
@@ -435,7 +534,7 @@ class Regularizer:
             raise ConfigError(f"{self.key} is on the {strangers[0]}, which this model does not have: {wanted}")
         term_keys = ("weight", "every", "start", "schedule") if self.role == "penalty" else ()
         self.term_arguments = {key: node[key] for key in term_keys if key in node}
-        if self.term_arguments.get("schedule"):
+        if self.term_arguments.get("schedule") is not None:
             self.term_arguments["schedule"] = schedule(node["schedule"], f"{self.key}.schedule", trust, steps)
         check_arguments(self.key, Term, self.term_arguments, provided={"fn"})
         self.siblings = (*own, *term_keys)

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 GAP = 2  # pixels between the cells of a grid
@@ -38,6 +38,35 @@ def tile(pixels: Tensor, columns: int | None = None) -> Image.Image:
     cells[:count, :, GAP:, GAP:] = pixels
     picture = cells.unflatten(0, (rows, columns)).permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)
     return Image.fromarray(picture[GAP:, GAP:].squeeze(-1).numpy())
+
+
+def tile_classes(pixels: Tensor, labels: Tensor) -> Image.Image:
+    """A grid with a row for each class, in the order in which they first appear; the rest of a short row stays empty.
+
+    As near to a square as it gets where there is one class alone, or where most would have a row for a single image.
+    Shapes: pixels (N, C, H, W), uint8; labels (N,).
+    """
+    classes = list(dict.fromkeys(labels.tolist()))
+    if len(classes) == 1 or len(pixels) < 2 * len(classes):
+        return tile(pixels)
+    rows = [pixels[labels == label] for label in classes]
+    columns = max(map(len, rows))
+    empty = [pixels.new_full((columns - len(row), *pixels.shape[1:]), GREY) for row in rows]
+    return tile(torch.cat([part for pair in zip(rows, empty, strict=True) for part in pair]), columns)
+
+
+def with_caption(picture: Image.Image, lines: list[str]) -> Image.Image:
+    """The picture, with lines of text on white above it; it is widened where they need that."""
+    font = ImageFont.load_default()
+    boxes = [font.getbbox(line) for line in lines]
+    height = math.ceil(max(bottom for *_, bottom in boxes)) + 2
+    width = max(picture.width, math.ceil(max(right for *_, right, _ in boxes)) + 4)
+    captioned = Image.new(picture.mode, (width, picture.height + height * len(lines) + 2), color="white")
+    drawing = ImageDraw.Draw(captioned)
+    for number, line in enumerate(lines):
+        drawing.text((2, 1 + number * height), line, fill="black", font=font)
+    captioned.paste(picture, (0, captioned.height - picture.height))
+    return captioned
 
 
 def image(pixels: Tensor) -> Image.Image:

@@ -1,5 +1,6 @@
 """What a run leaves to read: metrics.jsonl, TensorBoard's events, gan_runner.log, and the terminal."""
 
+import datetime
 import json
 import os
 import socket
@@ -14,14 +15,16 @@ from types import TracebackType
 from typing import Any, Self, TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, Task, TextColumn, TimeRemainingColumn
+from rich.table import Column
+from rich.text import Text
 
 from gan_runner.loggers import Logger
 from gan_runner.storage.atomic_files import json_safe, write_bytes
 
 SECONDS_BETWEEN_LINES = 10.0  # of the plain progress, which a pipe and gan_runner.log get
 EVENTS = "events.out.tfevents."  # how the names of TensorBoard's files begin
-SHOWN = ("loss/generator", "loss/discriminator")
+SHOWN = ("loss/generator", "loss/discriminator", "loss/autoencoder", "penalty/kl")
 
 
 class Terminal(Console):
@@ -37,13 +40,22 @@ class Terminal(Console):
         self.print(line, markup=False)
 
 
+class ShrinkingColumn(TextColumn):
+    """Text that gives way where the terminal is narrow, on its one line; what does not wrap stays whole."""
+
+    def render(self, task: Task) -> Text:
+        text = super().render(task)
+        text.no_wrap, text.overflow = True, "ellipsis"
+        return text
+
+
 class RunLog:
     """The log of one run; a context manager that closes its files.
 
     What is logged goes to `loggers` too.
 
     `logged` is the last step that the log of a resumed run goes on after, 0 where it starts again; None for a new run.
-    What is not to be shown on the terminal is in the file alone.
+    What is not to be shown on the terminal is in the file alone. `unit` is what the samples are called.
     """
 
     def __init__(
@@ -55,9 +67,11 @@ class RunLog:
         *,
         is_shown: bool = True,
         loggers: Sequence[Logger] = (),
+        unit: str = "images",
     ):
         self.console = Terminal(quiet=not is_shown)
-        self.steps, self.last_line = steps, time.monotonic()
+        self.steps, self.unit, self.last_line = steps, unit, time.monotonic()
+        self.began: tuple[float, int] | None = None  # when the first step of this process ended, and its number
         with ExitStack() as opened:  # where one of them fails, for want of room, none stays open
             self.text: TextIO = opened.enter_context((directory / "gan_runner.log").open("a", encoding="utf-8"))
             by_line = partial(Path.open, mode="a", encoding="utf-8", buffering=1)
@@ -81,9 +95,9 @@ class RunLog:
             self.opened = opened.pop_all()
         self.progress = Progress(
             TextColumn("{task.completed}/{task.total}"),
-            BarColumn(bar_width=None),
-            TextColumn("{task.fields[losses]}"),
-            TimeRemainingColumn(compact=True),
+            BarColumn(bar_width=16),
+            ShrinkingColumn("{task.fields[losses]}", table_column=Column()),
+            TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
             console=self.console,
             transient=True,
             disable=not (is_shown and self.console.is_terminal),
@@ -108,6 +122,7 @@ class RunLog:
 
     def advance(self, step: int) -> None:
         """Move the bar: cheap, and drawn ten times a second whatever happens."""
+        self.began = self.began or (time.monotonic(), step)
         self.progress.update(self.bar, completed=step)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
@@ -115,12 +130,21 @@ class RunLog:
         self.events.add(step, [{"tag": tag, "simple_value": value} for tag, value in values.items()])
         for logger in self.loggers:
             logger.scalars(step, values)
-        losses = "  ".join(f"{tag.removeprefix('loss/')} {values[tag]:.4g}" for tag in SHOWN if tag in values)
-        losses += f"  {values['images_per_second']:.0f} images/s"
+        losses = "  ".join(f"{tag.partition('/')[2]} {values[tag]:.4g}" for tag in SHOWN if tag in values)
+        losses += f"  {values['images_per_second']:.0f} {self.unit}/s"
         self.progress.update(self.bar, losses=losses)
         if time.monotonic() - self.last_line > SECONDS_BETWEEN_LINES or step == self.steps:
             self.last_line = time.monotonic()
-            self.say(f"step {step}/{self.steps}  {losses}", to_terminal=not self.console.is_terminal)
+            line = f"step {step}/{self.steps}  {losses}{self.remaining(step)}"
+            self.say(line, to_terminal=not self.console.is_terminal)
+
+    def remaining(self, step: int) -> str:
+        """The time that the other steps take at the mean pace of this process, evaluations included; '' if unknown."""
+        if self.began is None or step <= self.began[1] or step >= self.steps:
+            return ""
+        start, first = self.began
+        seconds = (time.monotonic() - start) / (step - first) * (self.steps - step)
+        return f"  ETA {datetime.timedelta(seconds=round(seconds))}"
 
     def evaluation(self, record: Mapping[str, Any]) -> None:
         """A record of evaluations.jsonl."""
@@ -205,7 +229,7 @@ def write_experiment(directory: Path, varied: Mapping[str, list[Any]], metrics: 
     columns = {key: values[0] if len({type(v) for v in values}) == 1 else "" for key, values in varied.items()}
     events = EventFile(directory)
     with events.file:
-        events.write(summary=hparams(columns, dict.fromkeys(metrics or SHOWN, 0.0))[0])
+        events.write(summary=hparams(columns, dict.fromkeys(metrics or SHOWN[:2], 0.0))[0])
 
 
 def event_files(directory: Path) -> list[Path]:

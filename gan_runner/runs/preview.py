@@ -1,5 +1,7 @@
 """The pictures of a run, the same latents at every step."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -12,7 +14,7 @@ from gan_runner.storage.atomic_files import write_bytes
 from gan_runner.storage.run_directory import RunDirectory
 from gan_runner.torch_utils.randomness import fixed_randomness
 
-MOST_COLUMNS = 16  # classes that a grid has a column for
+MOST_ROWS = 16  # classes that a grid has a row for
 POINTS = 1000  # a cloud of points takes more samples than a grid
 DIVERSITY_OF = 64  # samples that the diversity is measured on
 COLD = 0.05  # share of the initial weights in a moving average that is not looked at yet
@@ -24,10 +26,10 @@ class Preview:
     def __init__(self, game: Game, settings: Settings, directory: RunDirectory, log: RunLog):
         self.game, self.data, self.directory, self.log = game, game.data, directory, log
         self.is_images = len(game.data.shape) == 3
-        self.columns = game.data.num_classes if game.is_conditional and game.data.num_classes <= MOST_COLUMNS else None
+        self.rows = game.data.num_classes if game.is_conditional and game.data.num_classes <= MOST_ROWS else None
         count = settings.sample_count if self.is_images else max(settings.sample_count, POINTS)
-        if self.columns:  # a column for each class
-            count = self.columns * max(1, count // self.columns)
+        if self.rows:  # a row for each class
+            count = self.rows * max(1, count // self.rows)
         device = game.randomness.device
         self.latents = game.draw_latents(fixed_randomness(settings.seed, "preview", device), count)
         self.labels = torch.arange(count, device=device) % max(1, game.data.num_classes)
@@ -40,7 +42,11 @@ class Preview:
     def draw(self, step: int) -> None:
         pictures = self.game.pictures(self.latents, self.labels, self.real, self.real_labels)
         for name, samples in pictures.items():
-            self.save(f"{'step' if name == 'samples' else name}_{step:08d}", step, self.picture(samples))
+            if name == "samples":
+                self.save(f"step_{step:08d}", step, self.picture(samples, labels=self.labels if self.rows else None))
+            else:  # pairs, which an even number of columns keeps together
+                columns = 2 * math.ceil(math.sqrt(len(samples)) / 2)
+                self.save(f"{name}_{step:08d}", step, self.picture(samples, columns=columns))
 
     def diversity(self, step: int) -> Tensor:
         """The mean distance between samples, relative to that between real ones, (): near 0 where all are alike.
@@ -53,11 +59,13 @@ class Preview:
         samples = self.game.sample(self.latents[:DIVERSITY_OF], self.labels[:DIVERSITY_OF], network)
         return mean_distance(samples) / self.real_distance
 
-    def picture(self, samples: Tensor) -> bytes:
-        """A grid of images, or a scatter plot of points over the real ones."""
-        if self.is_images:
-            return image_grid.png(image_grid.tile(self.data.to_pixels(samples).cpu(), self.columns))
-        return self.scatter(samples)
+    def picture(self, samples: Tensor, *, labels: Tensor | None = None, columns: int | None = None) -> bytes:
+        """A grid of images, with a row for each class of labels, or a scatter plot of points over the real ones."""
+        if not self.is_images:
+            return self.scatter(samples)
+        pixels = self.data.to_pixels(samples).cpu()
+        grid = image_grid.tile(pixels, columns) if labels is None else image_grid.tile_classes(pixels, labels)
+        return image_grid.png(grid)
 
     def scatter(self, samples: Tensor) -> bytes:
         assert self.data.limits is not None, "points have limits"

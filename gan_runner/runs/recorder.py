@@ -89,6 +89,21 @@ class Recorder:
         if is_evaluated and self.best.is_beaten_by(values, step):
             checkpoint.save(self.directory.checkpoints / "best.pt", self.content(step))
             self.directory.summary["best"] = self.best.record()
+        if is_evaluated and step < self.log.steps:  # after the last step they stand in the last lines
+            self.log.say(self.describe(step, values))
+
+    def describe(self, step: int, values: dict[str, float]) -> str:
+        """What an evaluation found, and the best of the objective so far, for people."""
+        found = {tag.removeprefix("metric/"): value for tag, value in values.items() if tag.startswith("metric/")}
+        line = f"step {step:,}: " + "  ".join(f"{name} {value:.4g}" for name, value in found.items())
+        if self.best.value is None or self.best.objective is None:
+            return line
+        name = self.best.objective.tag.removeprefix("metric/")
+        return line + (
+            f"  (best {name} so far)"
+            if self.best.step == step
+            else f"  (best {name} {self.best.value:.4g}, at step {self.best.step:,})"
+        )
 
     def shortfall(self, step: int) -> str | None:
         """Why the evaluation after `step` is the last, by the key `prune`; None if it is not."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import shlex
 import traceback
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -22,11 +23,11 @@ from gan_runner.games.cuda_graph import CapturedStep, why_not_capturable
 from gan_runner.games.game import Game
 from gan_runner.games.player import Values
 from gan_runner.runs.budgets import count_parameters
-from gan_runner.runs.build import Built, arithmetic_of, build
+from gan_runner.runs.build import Built, arithmetic_of, build, refuse_giants, refuse_ignored
 from gan_runner.runs.log import RunLog, Terminal
 from gan_runner.runs.loop import TrainingLoop, run_loop, training_loop
 from gan_runner.runs.recorder import Diverged, Pruned
-from gan_runner.runs.signals import Interrupted, StopRequest
+from gan_runner.runs.signals import Interrupted, StopRequest, interruptible
 from gan_runner.storage import checkpoint
 from gan_runner.storage.outputs import check_free
 from gan_runner.storage.run_directory import RunDirectory, versions
@@ -67,14 +68,19 @@ def start(composed: RunConfig, trust: list[str], path: Path) -> float | None:
 
 def build_run(config: dict[str, Any], trust: list[str], data: Data | None = None) -> Built:
     """All that a config describes, with the weights that it starts from. Raises ConfigError."""
+    refuse_giants(config, trust)
     built = build(config, trust, data)
+    refuse_ignored(built, config, trust)
     if built.settings.init_from:
         load_initial_weights(built.game, Path(built.settings.init_from))
     return built
 
 
 def prepare_evaluation(built: Built) -> list[str]:
-    """Have the metrics ready, and return what was said about it: the run has no log yet, and this can take a while."""
+    """Have the metrics ready, and return what was said about it: the run has no log yet, and this can take a while.
+
+    Raises SystemExit where a signal ended it.
+    """
     said: list[str] = []
     terminal = Terminal()
 
@@ -82,8 +88,12 @@ def prepare_evaluation(built: Built) -> list[str]:
         terminal.say(line)
         said.append(line)
 
-    with arithmetic_of(built.settings, say):
-        built.evaluator.prepare(built.game.data, say)
+    try:
+        with arithmetic_of(built.settings, say), interruptible():
+            built.evaluator.prepare(built.game.data, say)
+    except Interrupted as interruption:
+        say(f"interrupted by {interruption} before the first step; the same line starts again")
+        raise SystemExit(interruption.exit_code) from None
     return said
 
 
@@ -211,11 +221,13 @@ def supervised_loop(prepared: PreparedRun, stop: StopRequest, *, is_alone: bool 
     training raised.
     """
     built, directory, lines, said, chosen, notes, done, memory = prepared
-    game, settings, steps, _, evaluator, loggers = built
+    game, settings, steps, evaluator = built.game, built.settings, built.steps, built.evaluator
     shown_path = relative_to_here(directory.path)
     logged = done - (memory["pending"] is not None) if memory and done else done
+    unit = "points" if len(game.data.shape) == 1 else "images"
+    how: dict[str, Any] = {"is_shown": is_alone, "unit": unit, "loggers": built.loggers}
     try:
-        with RunLog(directory.path, steps, chosen, logged, is_shown=is_alone, loggers=loggers) as log:
+        with RunLog(directory.path, steps, chosen, logged, **how) as log:
             for line in said:
                 log.say(line, to_terminal=False)
             for line in lines:
@@ -229,8 +241,7 @@ def supervised_loop(prepared: PreparedRun, stop: StopRequest, *, is_alone: bool 
                     )  # fmt: skip
             except (Interrupted, KeyboardInterrupt, BrokenPipeError) as interruption:
                 directory.update(status="interrupted", reason=str(interruption) or "SIGINT")
-                saved = "saved" if (directory.checkpoints / "last.pt").exists() else "nothing saved yet"
-                log.say(f"interrupted at step {directory.summary['step']:,}; {saved} in {shown_path}")
+                log.say(describe_interruption(directory, shown_path, built.trust))
                 raise SystemExit(getattr(interruption, "exit_code", 130)) from None
             except Pruned as end:
                 directory.update(status="interrupted", reason=str(end))
@@ -245,7 +256,7 @@ def supervised_loop(prepared: PreparedRun, stop: StopRequest, *, is_alone: bool 
                 raise
             directory.update(status="completed")
             totals = directory.summary
-            log.say(f"done in {totals['wall_time']:.0f} s, {totals['images_per_second']:.0f} images/s")
+            log.say(f"done in {totals['wall_time']:.0f} s, {totals['images_per_second']:.0f} {unit}/s")
             for line in describe_evaluation(totals):
                 log.say(line)
             log.say(f"samples, losses and checkpoints in {shown_path}")
@@ -264,6 +275,14 @@ def supervised_loop(prepared: PreparedRun, stop: StopRequest, *, is_alone: bool 
         if reason:
             raise Stopped(f"{shown_path}: {reason}; {last_good(directory)}") from error
         raise TrainingFailed from error
+
+
+def describe_interruption(directory: RunDirectory, shown_path: Path, trust: list[str]) -> str:
+    """Where an interrupted run is, and the line that goes on with it."""
+    saved = "saved" if (directory.checkpoints / "last.pt").exists() else "nothing saved yet"
+    trusts = [f"trust=[{','.join(trust)}]"] if trust else []
+    line = shlex.join(["gan-runner", "resume", str(shown_path), *trusts])
+    return f"interrupted at step {directory.summary['step']:,}; {saved} in {shown_path}; to go on:\n  {line}"
 
 
 def outside_cause(error: Exception) -> str | None:
@@ -314,7 +333,19 @@ def outline(built: Built) -> list[str]:
     game, settings = built.game, built.settings
     counts = ", ".join(f"{name} {count_parameters(game.players[name].network):,} parameters" for name in game.players)
     device = describe_device(game.randomness.device)
-    return [f"{built.steps:,} steps on {device}, {settings.precision}", counts, *(f"note: {n}" for n in built.notes)]
+    steps = f"{built.steps:,} steps on {device}, {settings.precision}"
+    return [steps, counts, describe_metrics(built), *(f"note: {n}" for n in built.notes)]
+
+
+def describe_metrics(built: Built) -> str:
+    """What a run is about to be measured by."""
+    evaluator, every = built.evaluator, built.settings.evaluate_every
+    if not evaluator.metrics or evaluator.objective is None:
+        return "measured by nothing: metric=NAME would"
+    through = f" through features={evaluator.network.name}" if evaluator.network else ""
+    when = "at the end" if every is None else f"every {every:,} steps and at the end"
+    best = evaluator.objective.tag.removeprefix("metric/")
+    return f"measured by {', '.join(evaluator.metrics)}{through}, {when}; the best is that of {best}"
 
 
 def metadata(built: Built) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """SIGINT and SIGTERM: what a person and a scheduler send to a run."""
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Self
 
@@ -11,6 +13,21 @@ class Interrupted(Exception):  # noqa: N818 -- no error: the run is whole, and c
     def __init__(self, number: int):
         super().__init__(signal.Signals(number).name)
         self.exit_code = 128 + number
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Have SIGINT and SIGTERM raise Interrupted at once: for work of which nothing has to be saved."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise Interrupted(number)
+
+    previous = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 class StopRequest:

@@ -13,7 +13,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from gan_runner.config.compose import trusted_packages
+from gan_runner.config.compose import refuse_dropped, trusted_packages
 from gan_runner.config.errors import ConfigError
 from gan_runner.config.keys import describe_changes, find_key
 from gan_runner.storage.outputs import check_name
@@ -29,6 +29,7 @@ def run_grid(config: DictConfig, loader: ConfigLoader, launcher: Any, overrides:
     """
     launch = launch_of(launcher)
     parsed = OverridesParser.create(config_loader=loader).parse_overrides(overrides)
+    refuse_dropped(parsed)
     last = {override.get_key_element(): override for override in parsed}  # the command line's after the config's
     trust = trusted_packages(sys.argv[1:])
     composer = Composer(loader, config.hydra.sweeper.get("params") or ())
@@ -100,7 +101,7 @@ def check_jobs(jobs: list[Job], trust: list[str], *, is_here: bool) -> list[str]
     Where they are to run on another machine, or on a GPU, their networks are built on the CPU all the same. Raises
     ConfigError.
     """
-    from gan_runner.runs.build import build, choose_device, load_data
+    from gan_runner.runs.build import build, choose_device, load_data, refuse_giants, refuse_ignored
 
     data = DataCache(lambda node: load_data(node, trust))
     seen: set[str] = set()
@@ -113,7 +114,9 @@ def check_jobs(jobs: list[Job], trust: list[str], *, is_here: bool) -> list[str]
         try:
             device = choose_device(job.config["device"]).type if is_here else "another"
             elsewhere = {} if device == "cpu" else {"device": "cpu", "precision": "fp32", "init_from": None}
+            refuse_giants(job.config | elsewhere, trust)
             built = build(job.config | elsewhere, trust, data.of(job.config))
+            refuse_ignored(built, job.config, trust)
             if not built.evaluator.network:  # one of these may have to be trained first
                 built.evaluator.prepare(built.game.data, lambda warning: None)
         except ConfigError as error:

@@ -20,6 +20,7 @@ from gan_runner.config.compose import (
     chosen_options,
     describe_run,
     refuse_shapes,
+    settle_length,
     settle_preset,
     to_plain,
 )
@@ -95,6 +96,7 @@ class Composer:
         config = copy.deepcopy(base.config)
         values = [override for override, is_one in zip(parsed, is_choice, strict=True) if not is_one]
         ConfigLoaderImpl._apply_overrides_to_config(values, config)
+        settle_length(config, {override.key_or_group: override.value() for override in values})
         plain = to_plain(config)
         check_before_torch(plain)
         return ComposedJob(plain, describe_run(plain, base.choices), base.notes, chosen_options(base.choices))

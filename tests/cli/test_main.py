@@ -73,7 +73,6 @@ MISTAKES = {  # the words of a line -> what its one message names: the key, the 
     "-m name=x seed=0,1": "name=x sweep=NAME",
     "sample latest": "latest outputs",
     "loss=[bce,hinge]": "loss=[bce,hinge] -m loss=",
-    "loss=null": "string list",  # Hydra's own words
     "~loss": "~loss",
     "~regularizer.gradient_penalty.weight": "~regularizer.gradient_penalty.weight",
     "+regularizer.gradient_penalty.on=[]": "regularizer.gradient_penalty.on=[]",
@@ -268,6 +267,7 @@ def test_a_signal_saves_and_marks_the_run(number, code, tmp_path):
     saved = torch.load(tmp_path / "run/checkpoints/last.pt", weights_only=True)
     assert saved["step"] == summary["step"] > 0
     assert re.search(rf"interrupted .*{summary['step']:,}", out)
+    assert "\n  gan-runner resume run\n" in out
 
 
 @pytest.mark.parametrize("library", ["hydra", "torch"])

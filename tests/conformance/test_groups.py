@@ -85,12 +85,34 @@ def test_own_images_train(dataset: str, tmp_path: Path) -> None:
     assert_trains(compose(*words_of([f"dataset={dataset}", place, "loss=bce", *MLP])))
 
 
-@pytest.mark.parametrize("metric", options("metric"))
+@pytest.mark.parametrize("metric", [name for name in options("metric") if name != "auto"])
 def test_every_metric_builds(metric: str) -> None:
     """What it measures, tests of its own show."""
     data = "ring" if metric in ("modes", "wasserstein") else "digits"
     built = build(compose(*words_of([f"dataset={data}", "loss=bce", *MLP]), f"metric={metric}"), [])
     assert set(built.evaluator.metrics) == {metric} - {"none"}
+
+
+@pytest.mark.parametrize(
+    ("data", "metrics"),
+    [
+        ("digits", {"frechet", "classes"}), ("images", {"sliced_wasserstein"}), ("points", {"wasserstein"}),
+        ("labelled", {"frechet", "classes"}),
+    ],
+)  # fmt: skip
+def test_a_dataset_that_brings_no_metric_has_some_that_suit_it(data: str, metrics: set[str]) -> None:
+    rng = np.random.default_rng(0)
+    np.save("images.npy", rng.integers(0, 256, (40, 8, 8), dtype=np.uint8))
+    np.save("points.npy", rng.random((40, 2)))
+    np.save("labels.npy", np.arange(40) % 2)
+    path = {"labelled": "images"}.get(data, data)
+    words = ["dataset=npy", f"dataset.path={path}.npy"] if data != "digits" else ["metric=auto"]
+    words += ["dataset.labels=labels.npy"] if data == "labelled" else []
+    built = build(compose(*words, "batch_size=8", "model=mlp", "metric.auto.frechet.samples=7"), [])
+    assert set(built.evaluator.metrics) == metrics
+    assert built.evaluator.objective is not None
+    if "frechet" in metrics:
+        assert built.evaluator.metrics["frechet"].samples == 7
 
 
 @pytest.mark.parametrize("features", options("features"))

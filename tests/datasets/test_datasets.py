@@ -5,7 +5,6 @@ import gzip
 import hashlib
 import importlib
 import json
-import logging
 import math
 import os
 import pickle
@@ -33,7 +32,7 @@ from torch.nn.functional import interpolate
 from gan_runner.datasets import embedded, images, memory, vision
 from gan_runner.datasets.data import Data, Normalization, Samples
 from gan_runner.datasets.streamed import place
-from tests.helpers import SMALL
+from tests.helpers import SMALL, naming
 from tests.helpers.batches import assert_same
 
 CONF = Path(__file__).parents[2] / "conf" / "dataset"
@@ -825,6 +824,27 @@ def test_broken_image(tmp_path, content, suffix, image_size):
         load("image_folder", root=str(tmp_path), image_size=image_size, channels=3 if image_size else None)
 
 
+def test_broken_images_may_be_left_out(tmp_path):
+    for name in ("a/1", "a/2", "b/3", "b/4"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(np.full((8, 8), int(name[-1]), np.uint8)).save(tmp_path / f"{name}.png")
+    for name in ("a/2", "b/3"):
+        path = tmp_path / f"{name}.png"
+        path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(ValueError, match=naming("a/2.png", "dataset.broken=skip")):
+        load("image_folder", root=str(tmp_path))
+    data = load("image_folder", root=str(tmp_path), broken="skip")
+    images, labels = data.training(None)
+    assert images[:, 0, 0, 0].tolist() == [1, 4]
+    assert labels.tolist() == [0, 1]
+    (note,) = data.notes
+    assert all(text in note for text in ("2 of 4", "a/2.png", "b/3.png"))
+    assert load("image_folder", root=str(tmp_path / "a"), broken="skip").size == 1
+    (tmp_path / "a/1.png").write_bytes(b"")
+    with pytest.raises(ValueError, match=naming("none of its 2 images")):
+        load("image_folder", root=str(tmp_path / "a"), broken="skip")
+
+
 def test_image_folder_errors(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=rf"dataset\.root={tmp_path}/nowhere: no such folder"):
@@ -899,12 +919,14 @@ def test_npy_layouts(tmp_path, shape, layout, channels, order):
 
 @pytest.mark.parametrize("dtype", ["<f4", ">f4", "f8", "f2"])
 @pytest.mark.parametrize("lowest", [0, -1])
-def test_npy_floats_become_8_bits(tmp_path, dtype, lowest, caplog):
+def test_npy_floats_become_8_bits(tmp_path, dtype, lowest):
     pixels = np.arange(256).reshape(4, 8, 8)
     values = pixels / 255 * (1 - lowest) + lowest
-    with caplog.at_level(logging.INFO):
-        data = load("npy", path=save_array(tmp_path / "a.npy", values.astype(dtype)))
-    assert f"values in [{lowest}, 1] are rounded to 8 bits" in caplog.text
+    path = save_array(tmp_path / "a.npy", values.astype(dtype))
+    data = load("npy", path=path)
+    grey, rounded = data.notes
+    assert all(text in grey for text in (path, "(4, 8, 8)", "4 grey images"))
+    assert all(text in rounded for text in (path, "8 bits"))
     assert torch.equal(data.to_pixels(data.fixed(4)[0]).flatten().sort().values, torch.arange(256, dtype=torch.uint8))
 
 

@@ -1,8 +1,10 @@
 """The networks that image metrics look through, and the cache that keeps them."""
 
 import hashlib
+import os
 import pickle
 import shutil
+import signal
 import urllib.error
 from collections.abc import Iterator
 from pathlib import Path
@@ -204,6 +206,31 @@ def test_the_digits_are_learned_once():
     assert (again.sha256, again.accuracy) == (network.sha256, network.accuracy)
     torch.testing.assert_close(again.look(images), (features, logits), rtol=0, atol=0)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_large_images_are_reduced():
+    images = torch.randint(256, (300, 1, 80, 40), dtype=torch.uint8)
+    data = Samples(images, torch.arange(300) % 2, seed=0)
+    network, _ = prepared(classifier(steps=2), data)
+    assert network.resize.endswith("to 32x16")
+    features, logits = network.look(images[:3])
+    assert features.shape == (3, network.dimension)
+    assert logits.shape == (3, 2)
+    network, _ = prepared(
+        classifier(steps=2), Samples(images[..., :32, :32].contiguous(), data.training(None)[1], seed=0)
+    )
+    assert network.resize == "none"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_its_training_in_order(number, code, run_cli, monkeypatch):
+    monkeypatch.setattr(Classifier, "_train", lambda *arguments: os.kill(os.getpid(), number))
+    before = signal.getsignal(number)
+    found, out, error = run_cli("model=mlp", "steps=1", "device=cpu")
+    assert (found, error) == (code, "")
+    assert "interrupted by " + signal.Signals(number).name in out
+    assert not Path("outputs").exists()
+    assert signal.getsignal(number) is before
 
 
 def train_in(context: Any, folder: str, monkeypatch: pytest.MonkeyPatch, **keys: int) -> str:

@@ -97,7 +97,7 @@ def test_a_run_draws_samples_and_reconstructions(run_cli):
     names = {path.name for path in Path("run/samples").iterdir()}
     assert names == {f"{kind}_{step:08d}.png" for kind in ("step", "reconstructions") for step in (2, 4)} | {"real.png"}
     with Image.open("run/samples/reconstructions_00000004.png") as image:
-        assert image.size == (5 * 34 - 2, 4 * 34 - 2)  # nine pairs
+        assert image.size == (6 * 34 - 2, 3 * 34 - 2)  # nine pairs, none of them across two rows
     assert run_cli("sample", "run", "--out", "samples.npz", "--count", "3")[0] == 0
     assert np.load("samples.npz")["samples"].shape == (3, 1, 8, 8)
     assert json.loads(Path("run/summary.json").read_text())["metrics"]["loss/autoencoder"] > 0

@@ -47,7 +47,7 @@ from gan_runner.metrics.transport import (
 )
 from tests.helpers import CONF, options
 
-METRICS = [name for name in options("metric") if name != "none"]
+METRICS = [name for name in options("metric") if name not in ("none", "auto")]
 
 
 class FakeNetwork(FeatureNetwork):

@@ -316,7 +316,7 @@ def test_neighbors_are_the_nearest_training_images(run_cli):
     code, out, err = run_cli("evaluate", str(RUN), "--neighbors", "3")
     assert code == 0, err
     assert "median distance" in out
-    with Image.open(RUN / "generated" / "neighbors_last.png") as picture:
+    with Image.open(RUN / "generated" / "neighbors_count_3.png") as picture:
         assert picture.width > picture.height
 
 

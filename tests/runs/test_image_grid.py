@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image, ImageColor
 
-from gan_runner.runs.image_grid import FAKE, REAL, png, scatter, tile
+from gan_runner.runs.image_grid import FAKE, REAL, png, scatter, tile, tile_classes, with_caption
 
 
 def array(image):
@@ -80,6 +80,22 @@ def test_grid_refuses(pixels):
 def test_grid_refuses_no_columns():
     with pytest.raises(ValueError, match="columns=0"):
         tile(torch.zeros(1, 1, 8, 8, dtype=torch.uint8), columns=0)
+
+
+def test_a_row_for_each_class():
+    pixels = torch.arange(5, dtype=torch.uint8).reshape(5, 1, 1, 1).expand(5, 1, 32, 32)
+    result = array(tile_classes(pixels, torch.tensor([4, 2, 4, 2, 4])))
+    assert [[result[34 * i, 34 * j] for j in range(3)] for i in range(2)] == [[0, 2, 4], [1, 3, 128]]
+    for labels in [1, 1, 1, 1, 1], [0, 1, 2, 3, 4]:  # one class, and as many as images
+        assert tile_classes(pixels, torch.tensor(labels)).size == tile(pixels).size
+
+
+def test_a_caption_stands_above():
+    grid = tile(torch.full((2, 1, 32, 32), 255, dtype=torch.uint8))
+    captioned = with_caption(grid, ["first column: generated", "x"])
+    assert captioned.width > grid.width  # the text fits
+    assert np.array_equal(array(captioned)[-grid.height :, : grid.width], array(grid))
+    assert (array(captioned)[: -grid.height] < 100).any()
 
 
 def cluster(x, y, count=50):

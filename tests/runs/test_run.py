@@ -1,6 +1,8 @@
 """A run directory, from the first line to `sample`."""
 
+import io
 import math
+import re
 import shutil
 from pathlib import Path
 
@@ -8,10 +10,13 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from PIL import Image
+from PIL import Image, ImageColor
+from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
+from gan_runner.runs.image_grid import REAL
+from gan_runner.runs.log import RunLog
 from tests.helpers import refusal, runs
 
 WORDS = [
@@ -148,6 +153,63 @@ def test_epochs_end_a_run(run_cli):
     assert summary()["step"] == 2 * 3  # 1617 training digits in steps of 800 samples, rounded up
 
 
+# --- what is shown while it runs
+
+
+def test_an_evaluation_is_printed_with_the_best_so_far(run_cli):
+    words = [word for word in WORDS if not word.startswith("metric")]
+    words += ["dataset=ring", "metric=wasserstein", "metric.wasserstein.samples=30", "evaluate_every=2"]
+    code, out, error = run_cli(*words)
+    assert code == 0, error
+    lines = re.findall(r"^step (\d): wasserstein/distance \S+  \(best wasserstein/distance (.*)\)", out, re.MULTILINE)
+    assert [step for step, _ in lines] == ["2", "4"]
+    assert lines[0][1] == "so far"
+    assert lines[1][1] == "so far" or lines[1][1].endswith(", at step 2")
+    assert "measured by wasserstein, every 2 steps" in out
+    assert " points/s" in out
+    assert "images/s" not in out
+
+
+def test_an_autoencoder_shows_its_losses(run_cli):
+    code, out, error = run_cli(
+        "model=vae", "loss=elbo", "dataset.normalization=unit", "metric=none", "steps=2", "hydra.run.dir=run dir"
+    )
+    assert code == 0, error
+    assert re.search(r"step 2/2  autoencoder \S+  kl \S+  \d+ images/s", out)
+
+
+def test_progress_in_a_pipe_has_the_time_that_remains(tmp_path):
+    with RunLog(tmp_path, 100, {}) as log:
+        log.advance(10)
+        assert log.began is not None
+        log.began = (log.began[0] - 60, 10)
+        assert log.remaining(20) == "  ETA 0:08:00"
+        assert log.remaining(100) == ""
+
+
+@pytest.mark.parametrize("width", [50, 60, 80, 120])
+def test_the_counter_is_whole_in_a_narrow_terminal(tmp_path, width):
+    with RunLog(tmp_path, 123456, {}) as log:
+        log.progress.update(log.bar, completed=98765, losses="generator -1.234  discriminator 0.1234  12345 images/s")
+        shown = io.StringIO()
+        Console(width=width, file=shown, color_system=None).print(log.progress.get_renderable())
+        line = shown.getvalue()
+    assert line.startswith("98765/123456 ")
+    assert "generator" in line
+    assert len(line.splitlines()) == 1
+
+
+def test_the_first_line_has_what_is_not_the_default(run_cli):
+    words = [word for word in WORDS if not word.startswith("regularizer")]
+    _, out, _ = run_cli(
+        *words, "optimizer@optimizer.discriminator=rmsprop", "optimizer.generator.lr=0.001", "lr_schedule=cosine",
+        "conditional=true", "loss=hinge",
+    )  # fmt: skip
+    first = out.splitlines()[0]
+    for part in ("conditional", "adam 0.0005", "generator adam 0.001", "discriminator rmsprop 5e-05", "cosine rate"):
+        assert part in first
+
+
 # --- sample
 
 
@@ -158,12 +220,25 @@ def generated():
 def test_sample_draws_a_grid(run, run_cli):
     code, out, error = run_cli("sample", str(RUN), "--count", "6", "--seed", "3")
     assert code == 0, error
-    assert generated() == ["seed_3.png"]
-    assert out.strip().endswith("seed_3.png")
-    assert pixels("generated/seed_3.png").shape == (66, 100)
-    before = (RUN / "generated/seed_3.png").read_bytes()
+    assert generated() == ["seed_3_count_6.png"]
+    assert out.strip().endswith("seed_3_count_6.png")
+    assert pixels("generated/seed_3_count_6.png").shape == (66, 100)
+    before = (RUN / "generated/seed_3_count_6.png").read_bytes()
     run_cli("sample", str(RUN), "--count", "6", "--seed", "3")
-    assert (RUN / "generated/seed_3.png").read_bytes() == before
+    assert (RUN / "generated/seed_3_count_6.png").read_bytes() == before
+
+
+def test_what_makes_other_samples_makes_another_name(run, run_cli):
+    (RUN / "checkpoints/copy.pt").write_bytes((RUN / "checkpoints/previous.pt").read_bytes())
+    flags: list[list[str]] = [
+        [], ["--count", "9"], ["--interpolate"], ["--checkpoint", "previous"], ["--raw"], ["--truncation", "2"],
+        ["--checkpoint", str(RUN / "checkpoints/copy.pt")], ["--seed", "1"],
+    ]  # fmt: skip
+    for words in flags:
+        assert run_cli("sample", str(RUN), *words)[0] == 0
+    assert len(generated()) == len(flags)
+    assert "seed_0.png" in generated()
+    assert "seed_0_previous.png" in generated()
 
 
 def test_sample_needs_no_dataset(run_cli, monkeypatch):
@@ -173,8 +248,8 @@ def test_sample_needs_no_dataset(run_cli, monkeypatch):
     Path("images.npy").unlink()
     code, _, error = run_cli("sample", str(RUN), "--count", "2", "--images")
     assert code == 0, error
-    assert generated() == ["seed_0_00000.png", "seed_0_00001.png"]
-    assert pixels("generated/seed_0_00000.png").shape == (12, 10, 3)
+    assert generated() == ["seed_0_count_2_00000.png", "seed_0_count_2_00001.png"]
+    assert pixels("generated/seed_0_count_2_00000.png").shape == (12, 10, 3)
 
 
 def test_sample_arrays_raw_weights_and_walks(run, run_cli):
@@ -201,7 +276,7 @@ def test_sample_with_truncated_latents(run, run_cli):
     assert spreads[0] > spreads[1] > spreads[2] == 0
     words = ["--truncation", "0.5", "--count", "8", "--interpolate", "--raw"]
     assert run_cli("sample", str(RUN), *words)[0] == 0
-    assert generated() == ["seed_0_interpolation_truncation_0.5_raw.png"]
+    assert generated() == ["seed_0_count_8_interpolation_truncation_0.5_raw.png"]
     for wrong in ("0", "-1", "nan", "inf", "x"):
         refusal(run_cli("sample", str(RUN), f"--truncation={wrong}"), "--truncation")
 
@@ -219,9 +294,13 @@ def test_sample_points(run_cli):
     words = [word for word in WORDS if "hydra" not in word]
     assert run_cli(*words, "dataset=ring", "hydra.run.dir=run dir")[0] == 0
     assert run_cli("sample", str(RUN))[0] == 0
-    assert pixels("generated/seed_0.png").shape == (512, 512, 3)
+    picture = pixels("generated/seed_0.png")
+    assert picture.shape == (512, 512, 3)
+    blue = np.array(ImageColor.getrgb(REAL))
+    assert (np.abs(picture.astype(int) - blue).max(2) < 60)[40:].sum() > 100  # the real points, below the legend
     assert run_cli("sample", str(RUN), "--out", "points.npz")[0] == 0
-    assert np.load("points.npz")["samples"].shape == (64, 2)
+    arrays = np.load("points.npz")
+    assert {name: arrays[name].shape for name in arrays} == {"samples": (64, 2), "latents": (64, 4)}
     refusal(run_cli("sample", str(RUN), "--images"), "--images")
 
 

@@ -1,0 +1,56 @@
+"""Words of other tools and of papers, and what they are called here: what error messages answer them with.
+
+None of them is taken for the other silently. A line more here is all that another word needs.
+"""
+
+# The last name of a key -> what it is here.
+SYNONYMS = {
+    "batch": "batch_size",
+    "beta1": "betas",
+    "beta2": "betas",
+    "critic_steps": "discriminator_steps",
+    "data_dir": "root",
+    "ema_decay": "ema_half_life",
+    "hidden_size": "width",
+    "iterations": "steps",
+    "lambda": "weight",
+    "latent_dim": "latent_size",
+    "learning_rate": "lr",
+    "max_steps": "steps",
+    "n_critic": "discriminator_steps",
+    "n_epochs": "epochs",
+    "num_epochs": "epochs",
+    "num_steps": "steps",
+    "nz": "latent_size",
+    "resolution": "image_size",
+    "z_dim": "latent_size",
+}
+
+# GROUP=OPTION that there is not -> what to type.
+OPTIONS = {
+    "dataset=folder": "dataset=image_folder dataset.root=FOLDER",
+    "loss=gan": "loss=bce",
+    "loss=non_saturating": "loss=bce",
+    "loss=wgan-gp": "loss=wgan_gp",
+    "metric=fid": "metric=frechet features=inception",
+    "metric=inception": "metric=inception_score features=inception",
+    "metric=is": "metric=inception_score features=inception",
+    "metric=kid": "metric=kernel_distance features=inception",
+    "regularizer=gp": "regularizer=gradient_penalty",
+    "regularizer=sn": "regularizer=spectral_norm",
+}
+
+# A verb that there is not -> what to type before the words that follow it.
+VERBS = {
+    "continue": "gan-runner resume",
+    "eval": "gan-runner evaluate",
+    "fit": "gan-runner",
+    "generate": "gan-runner sample",
+    "help": "gan-runner --help",
+    "multirun": "gan-runner -m",
+    "run": "gan-runner",
+    "sweep": "gan-runner -m",
+    "test": "gan-runner evaluate",
+    "train": "gan-runner",
+    "version": "gan-runner --version",
+}
