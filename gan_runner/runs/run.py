@@ -225,9 +225,8 @@ def supervised_loop(prepared: PreparedRun, stop: StopRequest, *, is_alone: bool 
     shown_path = relative_to_here(directory.path)
     logged = done - (memory["pending"] is not None) if memory and done else done
     unit = "points" if len(game.data.shape) == 1 else "images"
-    how: dict[str, Any] = {"is_shown": is_alone, "unit": unit, "loggers": built.loggers}
     try:
-        with RunLog(directory.path, steps, chosen, logged, **how) as log:
+        with RunLog(directory.path, steps, chosen, logged, is_shown=is_alone, unit=unit, loggers=built.loggers) as log:
             for line in said:
                 log.say(line, to_terminal=False)
             for line in lines:
