@@ -38,7 +38,7 @@ def test_the_verbs_take_their_lines(words):
 
 
 def test_the_examples_in_python(run_cli, capsys):
-    blocks = re.findall(r"```python\n(.*?)```", TEXT.partition("### Python")[2].partition("\n### ")[0], re.S)
+    blocks = re.findall(r"```python\n(.*?)```", TEXT.partition("## Python")[2].partition("\n## ")[0], re.S)
     assert len(blocks) == 3
     words = ["-m", *SMALL, "loss=hinge", "regularizer=gradient_penalty", "sweep=weights", "metric=sliced_wasserstein"]
     small = ["metric.sliced_wasserstein.samples=40", "regularizer.gradient_penalty.weight=1,10"]
@@ -53,11 +53,18 @@ def test_the_examples_in_python(run_cli, capsys):
     assert names["table"]["regularizer.gradient_penalty.weight"].tolist() == [1, 10]
 
 
-def test_pictures_and_their_size():
-    pictures = re.findall(r"!\[[^]]*\]\(([^)]*)\)", TEXT)
+def test_it_is_short():
+    lines = TEXT.splitlines()
+    assert len(lines) <= 350
+    assert all(len(line) <= 100 for line in lines if not line.startswith("|"))
+
+
+@pytest.mark.parametrize("name", ["README.md", "RESULTS.md"])
+def test_pictures_and_their_size(name):
+    pictures = re.findall(r"!\[[^]]*\]\(([^)]*)\)", (README.parent / name).read_text())
     assert pictures
-    for name in pictures:
-        assert (README.parent / name).stat().st_size < 100_000
+    for picture in pictures:
+        assert (README.parent / picture).stat().st_size < 100_000
 
 
 def test_a_penalty_in_ten_lines(run_cli, monkeypatch):

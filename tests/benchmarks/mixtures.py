@@ -1,6 +1,6 @@
 """Modes and sharpness of losses on the ring of 8 and the grid of 25: `python -m tests.benchmarks.mixtures --out DIR`
 
-Trains every loss with every seed by the command line, skipping the runs that DIR has, and prints the README's table: of
+Trains every loss with every seed by the command line, skipping the runs that DIR has, and prints the table of RESULTS.md: of
 2,500 samples of the generator's moving average the modes covered, and the fraction within 3 standard deviations.
 """
 

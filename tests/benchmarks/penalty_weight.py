@@ -1,6 +1,6 @@
 """Which weight of WGAN-GP's penalty? On the grid of 25 and on digits: `python -m tests.benchmarks.penalty_weight`
 
-Runs the README's two sweeps in the present directory, or goes on with them, prints its table and draws its figure.
+Runs the two sweeps of RESULTS.md in the present directory, or goes on with them, prints its table and draws its figure.
 """
 
 import argparse
