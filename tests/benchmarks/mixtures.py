@@ -1,7 +1,8 @@
 """Modes and sharpness of losses on the ring of 8 and the grid of 25: `python -m tests.benchmarks.mixtures --out DIR`
 
-Trains every loss with every seed by the command line, skipping the runs that DIR has, and prints the table of RESULTS.md: of
-2,500 samples of the generator's moving average the modes covered, and the fraction within 3 standard deviations.
+Trains every loss with every seed by the command line, skipping the runs that DIR has, and prints the table of
+RESULTS.md: of 2,500 samples of the generator's moving average the modes covered, and the fraction within 3 standard
+deviations.
 """
 
 import argparse
