@@ -27,6 +27,7 @@ ALLOWED = {
     "_will_engine_execute_node": "whether the backward pass asks for a gradient; `needs_input_grad` does not know",
     "_foreach_lerp_": "the moving average of all weights in one kernel",
     "_get_default_mps_generator": "the one that dropout on Apple's GPUs draws from; CUDA's has a public name",
+    "_option_string_actions": "the flags of a verb, for a shell that completes them; argparse has no other list",
     "_shutdown_workers": "ends the processes of a DataLoader now, and not when it is collected",
     "_workers": "the same, where one does not answer",
 }

@@ -14,6 +14,7 @@ from gan_runner.config.schema import GROUPS
 from tests.helpers import CONF, compose, options, refusal
 
 
+@pytest.mark.slow
 def test_the_page_has_every_option_and_every_key(run_cli):
     code, out, error = run_cli("--help")
     assert code == 0, error
