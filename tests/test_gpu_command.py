@@ -252,6 +252,7 @@ def test_the_time_covered_by_intervals() -> None:
     ("ring wgan_gp", {"eager", "captured", "bare", "naive"}),
     pytest.param("ring, 16 penalty weights", {"eager", "captured"}, marks=pytest.mark.slow),
 ])  # fmt: skip
+@pytest.mark.slow
 def test_a_row_of_the_table(name: str, contestants: set[str], monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     for constant, value in {"BLOCKS": 1, "SECONDS": 1e-3, "PROFILED": 1}.items():
         monkeypatch.setattr(timings, constant, value)

@@ -114,7 +114,7 @@ def check(run_cli: Callable[..., tuple[int, str, str]], words: list[str], place:
 
 
 def examples(count: int):
-    """`count` examples by default, and 10,000 in all for the slow ones."""
+    """`count` examples, whatever time they take."""
     return settings(
         max_examples=count,
         deadline=None,
@@ -145,7 +145,7 @@ OVERRIDE = st.one_of(SETTING, SETTING, PREFIXED, LONGER, STRANGE).map("".join)
 WORDS = st.lists(OVERRIDE, min_size=1, max_size=2) | st.lists(OVERRIDE | st.sampled_from(FLAGS) | VALUES, max_size=4)
 
 
-@few_and_many(10, 5000)
+@few_and_many(10, 1500)
 def test_words(run_cli, place, count):
     standing = place()
 
@@ -205,7 +205,7 @@ YAML = st.one_of(DOCUMENT, WITH_DEFAULTS, NODE.map(dump), RAW).map(
 ) | st.binary(max_size=40)
 
 
-@few_and_many(8, 1500)
+@few_and_many(5, 500)
 def test_config_directories(run_cli, place, count):
     standing = place()
 
@@ -286,7 +286,7 @@ def damage(path: Path, kind: Any) -> None:
         path.write_bytes(before)
 
 
-@few_and_many(20, 2500)
+@few_and_many(8, 600)
 def test_run_directories(run_cli, place, count):
     @examples(count)
     @given(DAMAGES, st.sampled_from(VERBS))
@@ -325,7 +325,7 @@ def paths(node: Any, prefix: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
     ]
 
 
-@few_and_many(12, 1000)
+@few_and_many(6, 400)
 def test_checkpoints(run_cli, place, count):
     whole = torch.load(place() / "run/checkpoints/last.pt", weights_only=True)
     odd: list[object] = [

@@ -140,6 +140,7 @@ def test_the_payload_is_one():
         Path("ran").rmdir()
 
 
+@pytest.mark.slow
 def test_no_pickle_is_loaded(small_run, run_cli):
     for content in pickled().values():
         for name in ("last", "previous"):

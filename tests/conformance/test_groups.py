@@ -12,7 +12,7 @@ from gan_runner.config.errors import ConfigError
 from gan_runner.config.instantiate import component
 from gan_runner.runs.build import build
 from tests.conformance.cases import FROM_FILES, LOSSES, MLP, POINTS, VAE, assert_trains, node_of, words_of
-from tests.helpers import CONF, compose, options
+from tests.helpers import CONF, compose, options, some
 from tests.helpers.meta import step_on_meta
 
 # --- what is true of pairs --------------------------------------------------------------------------------------------
@@ -47,7 +47,9 @@ ON_ANY_NETWORK = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("regularizer", [name for name in options("regularizer") if node_of("regularizer", name)])
+@pytest.mark.parametrize(
+    "regularizer", some([name for name in options("regularizer") if node_of("regularizer", name)], every=3)
+)
 def test_an_autoencoder_with_every_regularizer(regularizer: str) -> None:
     """It trains with those that may be on any player, and refuses the others."""
     words = [*VAE, f"regularizer={regularizer}", f"++regularizer.{regularizer}.on=[autoencoder]"]
@@ -144,7 +146,7 @@ def small_preset(experiment: str, folder: Path) -> dict[str, Any]:
     return compose(*words)
 
 
-@pytest.mark.parametrize("experiment", options("experiment"))
+@pytest.mark.parametrize("experiment", some(options("experiment"), every=3))
 def test_every_experiment_trains(experiment: str, tmp_path: Path) -> None:
     config = small_preset(experiment, tmp_path)
     assert config["steps"] or config["epochs"]

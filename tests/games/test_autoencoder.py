@@ -91,6 +91,7 @@ def test_finite_differences_see_the_same_codes():
     assert (estimated - exact).norm() < 0.01 * exact.norm()
 
 
+@pytest.mark.slow
 def test_a_run_draws_samples_and_reconstructions(run_cli):
     code, _, error = run_cli(*VAE, "steps=4", "sample_every=2", "sample_count=9", "hydra.run.dir=run")
     assert code == 0, error

@@ -266,6 +266,7 @@ def test_the_table_sorts_by_number_and_filters_the_plots_with_it(browser, tmp_pa
     assert settings_in(page, "curves") == set(range(6))
 
 
+@pytest.mark.slow
 def test_three_keys_have_parallel_axes_and_maps(browser, tmp_path):
     settings = [{"a": a, "b": b, "c": c} for a in (1, 2) for b in (0.1, 1) for c in ("x", "y")]
     page = open_page(browser, write_settings(tmp_path / "three", settings, seeds=1))
@@ -280,6 +281,7 @@ def test_three_keys_have_parallel_axes_and_maps(browser, tmp_path):
     assert page.complaints == []
 
 
+@pytest.mark.slow
 def test_a_search_has_its_history_and_what_matters(browser, tmp_path):
     settings = [{"lr": 10 ** -(1 + number / 10), "width": (7 * number) % 20 + 1} for number in range(20)]
     page = open_page(browser, write_settings(tmp_path / "drawn", settings, seeds=1))
@@ -353,6 +355,7 @@ def test_the_page_of_a_run(sweep, browser):
     assert page.complaints == []
 
 
+@pytest.mark.slow
 def test_on_a_phone_nothing_but_a_table_scrolls_sideways(sweep, browser):
     page = open_page(browser, sweep / "report.html", 390)
     page.evaluate("document.querySelectorAll('details').forEach(part => part.open = true)")
@@ -381,6 +384,7 @@ def tensorboard(sweep) -> Iterator[str]:
             process.terminate()
 
 
+@pytest.mark.slow
 def test_tensorboard_shows_every_run_with_its_hyperparameters_and_metrics(sweep, tensorboard, browser):
     page = browser.new_page(viewport={"width": 1600, "height": 900})
     page.goto(f"{tensorboard}#hparams")

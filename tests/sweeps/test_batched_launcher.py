@@ -128,6 +128,7 @@ def test_structure():
 
 
 @pytest.mark.parametrize("role", ["projection", "gradient", "parametrization"])
+@pytest.mark.slow
 def test_what_is_no_penalty_has_no_weight(role):
     """Nor a schedule: keys of that name are the component's, and one component acts on all runs."""
 
@@ -402,6 +403,7 @@ def test_a_job_that_cannot_be_built(run_cli, monkeypatch):
     assert re.search(rf"weight--1.* failed.*{WEIGHT}=-1", outcome[1])
 
 
+@pytest.mark.slow
 def test_too_little_memory_for_all(run_cli, monkeypatch):
     step = StackedGame.step
 
@@ -448,6 +450,7 @@ def test_groups_are_bounded(run_cli):
     refusal(run_cli(*SWEEP, "seed=0,1", "hydra.launcher.max_group=0"), "hydra.launcher.max_group=0")
 
 
+@pytest.mark.slow
 def test_a_search(run_cli):
     pytest.importorskip("optuna")
     words = ["hydra/sweeper=search", "hydra.sweeper.n_trials=6", "hydra.sweeper.batch=3", "hydra.sweeper.startup=2"]
