@@ -146,7 +146,7 @@ def whose(path: Path) -> str:
 
 def now() -> str:
     """The time, as summary.json has it."""
-    return datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+    return datetime.datetime.now().astimezone().isoformat(timespec="milliseconds")
 
 
 def this_process() -> dict[str, Any]:
