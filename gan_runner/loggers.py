@@ -10,6 +10,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
+from gan_runner.storage.atomic_files import write_bytes
+
 RUN_IDS = ".loggers.json"  # in a run directory: what a resumed run goes on as
 
 
@@ -31,7 +33,7 @@ class Logger(ABC):
         path = directory / RUN_IDS
         known = json.loads(path.read_text()) if is_resumed and path.exists() else {}
         found = self.open(directory, title_of(directory), hyperparameters, config, known.get(self.name))
-        path.write_text(json.dumps(known | {self.name: found}))
+        write_bytes(path, json.dumps(known | {self.name: found}).encode())
 
     @abstractmethod
     def open(

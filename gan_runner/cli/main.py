@@ -108,15 +108,13 @@ def run_verb(verb: str, arguments: list[str]) -> None:
 
 def print_help(arguments: list[str]) -> None:
     """`gan-runner --help [WORD ...]`; a verb among the words has a page of its own."""
-
-    def refuse(message: str) -> NoReturn:
-        raise ConfigError(f"{message}; gan-runner --help WORD says what a word is")
-
-    flags = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    flags.error = refuse  # type: ignore[method-assign]
+    flags = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     flags.add_argument("--help", "-h", action="store_true")
     flags.add_argument("--config-dir", "-cd", type=Path)
-    options, words = flags.parse_known_args(arguments)
+    try:
+        options, words = flags.parse_known_args(arguments)
+    except argparse.ArgumentError as error:
+        raise ConfigError(f"{error}; gan-runner --help WORD says what a word is") from None
     if verbs := [word for word in words if word in VERBS]:
         run_verb(verbs[0], ["--help"])
     show_help([word for word in words if not word.startswith("-")], options.config_dir)

@@ -14,13 +14,13 @@ import yaml
 
 from gan_runner.config.errors import ConfigError
 from gan_runner.config.stored import translate_stored
+from gan_runner.storage.outputs import PLAN
 from gan_runner.storage.status import is_locked, status_of
 
 POINTS = 200  # of a curve, at most
 LARGEST = 1e100  # of a number that can be drawn and squared; PyTorch's end at 1e38
 UNBOUNDED = (-math.inf, math.inf)
 LONGEST = 300  # characters of anything that is shown
-PLAN = "jobs.jsonl"  # of a sweep
 MARKS = ("summary.json", ".hydra", "metrics.jsonl", ".lock")  # one of them makes a directory a run's
 COMPARED = ("metric/", "loss/")  # tags that runs are compared by
 CLOCKS = ("images", "seconds")  # what a step may be counted as instead

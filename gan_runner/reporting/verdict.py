@@ -29,11 +29,10 @@ def verdict(run: Run, warnings: list[str]) -> list[str]:
             found.append(f"The floor, real data against real data, is {run.floors[floored]:.4g}{of}{beside}.")
     else:
         found.append("It was not measured.")
-    count = len(warnings)
-    found.append(f"{count} warning{'s' * (count != 1)}: {warnings[0].rstrip('.')}." if count else "No warnings.")
-    if count > 1:
-        found[-1] = f"{count} warnings, the first: {warnings[0].rstrip('.')}."
-    return found
+    if not warnings:
+        return [*found, "No warnings."]
+    head = "1 warning" if len(warnings) == 1 else f"{len(warnings)} warnings, the first"
+    return [*found, f"{head}: {warnings[0].rstrip('.')}."]
 
 
 class Difference(NamedTuple):

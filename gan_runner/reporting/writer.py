@@ -13,9 +13,10 @@ from gan_runner.reporting import commands, page, tables
 from gan_runner.reporting.answer import answer
 from gan_runner.reporting.commands import Command
 from gan_runner.reporting.settings import Rank, make_study
-from gan_runner.reporting.stored_runs import PLAN, find_runs, missing_jobs, printable, read_run, read_warnings
+from gan_runner.reporting.stored_runs import find_runs, missing_jobs, printable, read_run, read_warnings
 from gan_runner.reporting.verdict import verdict
 from gan_runner.storage.atomic_files import write_bytes
+from gan_runner.storage.outputs import PLAN
 
 TOLD = 5  # runs that were not completed
 OF_SEVERAL = "comparison"  # the directory of a report on several

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -184,6 +185,26 @@ class Failure(NamedTuple):
     is_memory: bool
 
 
+class Timing(NamedTuple):
+    """What a step of one run takes, in seconds."""
+
+    alone: float
+    together: float
+    """Its share of a step of so many stacked `runs`."""
+    runs: int
+
+
+def read_timings(path: Path) -> dict[str, Timing]:
+    """What a sweep has found before, by structure. Raises ConfigError for a file that holds something else."""
+    try:
+        found = json.loads(path.read_text()) if path.exists() else {}
+        return {
+            key: Timing(float(one["alone"]), float(one["together"]), int(one["runs"])) for key, one in found.items()
+        }
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ConfigError(f"{path} is damaged ({error}); without it the steps are timed anew") from None
+
+
 class BatchedSweep:
     """The jobs of a sweep, tried out and run in groups."""
 
@@ -222,17 +243,26 @@ class BatchedSweep:
         A few steps of both ways are timed, once for a structure: a sweep that goes on keeps to what it began with.
         """
         path, key = self.sweep.directory / STACKING, hashlib.sha256(structure(jobs[0].config).encode()).hexdigest()[:16]
-        measured: dict[str, dict[str, float]] = json.loads(path.read_text()) if path.exists() else {}
+        measured = read_timings(path)
         if key not in measured:
-            measured[key] = self.time_both([job for job in jobs if self.can_be_built(job)][: min(size, MOST_TIMED)])
-            write_bytes(path, json.dumps(measured, indent=2).encode())
-        alone, together = (f"{1000 * measured[key][way]:.3g} ms" for way in ("alone", "together"))
-        is_slower = measured[key]["together"] > measured[key]["alone"]
+            timed = islice(filter(self.can_be_built, jobs), min(size, MOST_TIMED))
+            try:
+                measured[key] = self.time_both(list(timed))
+            except Exception as error:
+                if out_of_memory(error) is None:
+                    raise
+                return None  # the runs themselves will meet it, and go on with fewer at once
+            write_bytes(
+                path, json.dumps({name: found._asdict() for name, found in measured.items()}, indent=2).encode()
+            )
+        alone, together, runs = measured[key]
         print(
-            f"a step of one run takes {alone} alone and {together} in a stack of {measured[key]['runs']:.0f}",
+            f"a step of one run takes {1000 * alone:.3g} ms alone and {1000 * together:.3g} ms in a stack of {runs}",
             flush=True,
         )
-        return "stacked they take longer; hydra.launcher.stack=always stacks them all the same" if is_slower else None
+        if together <= alone:
+            return None
+        return "stacked they take longer; hydra.launcher.stack=always stacks them all the same"
 
     def can_be_built(self, job: Job) -> bool:
         """Whether a job's run can; one that cannot fails when its turn comes."""
@@ -242,8 +272,8 @@ class BatchedSweep:
             return False
         return True
 
-    def time_both(self, jobs: list[Job]) -> dict[str, float]:
-        """The median seconds of a run's step, `alone` and `together` with as many as there are jobs, timed in turn."""
+    def time_both(self, jobs: list[Job]) -> Timing:
+        """Time a run's step alone and together with as many as there are jobs, in turn; the medians."""
         settings = load_settings(jobs[0].config)
         with arithmetic_of(settings, ignore):
             games = [build(job.config, self.trust, self.data.of(job.config)).game for job in [jobs[0], *jobs]]
@@ -260,7 +290,7 @@ class BatchedSweep:
                 if step >= 2 and time.perf_counter() - begun > MOST_SECONDS:
                     break
         seconds = {name: statistics.median(found[len(found) // 2 :]) for name, found in times.items()}
-        return {"alone": seconds["alone"], "together": seconds["together"] / len(jobs), "runs": len(jobs)}
+        return Timing(seconds["alone"], seconds["together"] / len(jobs), len(jobs))
 
     def small_game(self, config: dict[str, Any]) -> Game:
         """A job's game, whose turns are short, and whose numbers are exact enough to be compared."""

@@ -19,7 +19,7 @@ from gan_runner.runs.build import load_data
 from gan_runner.runs.recorder import Recorder, read_at_once
 from gan_runner.storage.checkpoint import load
 from gan_runner.storage.status import run_status
-from gan_runner.sweeps.batched_launcher import BatchedSweep, Group, chunks, larger, own_bytes, structure
+from gan_runner.sweeps.batched_launcher import BatchedSweep, Group, Timing, chunks, larger, own_bytes, structure
 from gan_runner.sweeps.sweep import DataCache, Job
 from tests.helpers import TINY, TINY_MODEL, compose, refusal
 from tests.helpers.games import take_steps, take_steps_together
@@ -301,7 +301,7 @@ def test_stacked_only_where_it_saves_time(run_cli, monkeypatch):
 
     def time_both(self, jobs):
         timed.append(len(jobs))
-        return {"alone": 0.002, "together": 0.003, "runs": len(jobs)}
+        return Timing(0.002, 0.003, len(jobs))
 
     with monkeypatch.context() as patched:
         patched.setattr(BatchedSweep, "time_both", time_both)
@@ -316,12 +316,21 @@ def test_stacked_only_where_it_saves_time(run_cli, monkeypatch):
 
     def quick(self, jobs):
         found = really_time_both(self, jobs)
-        assert min(found["alone"], found["together"]) > 0
-        return found | {"together": found["alone"] / 2}
+        assert min(found.alone, found.together) > 0
+        return found._replace(together=found.alone / 2)
 
     really_time_both = BatchedSweep.time_both
     monkeypatch.setattr(BatchedSweep, "time_both", quick)
     assert "2 jobs as one program" in run_cli(*words, "seed=0,1", "sweep=t")[1]
+
+    def runs_out(self, jobs):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(BatchedSweep, "time_both", runs_out)
+    assert "2 jobs as one program" in run_cli(*words, "seed=0,1", "sweep=u")[1]
+    for text in ("", "[]", '{"x": 1}', '{"x": {"alone": 1}}'):
+        (ROOT / "stacking.json").write_text(text)
+        refusal(run_cli(*words, "seed=0,1,2,3,4,5,6,7,8"), "stacking.json is damaged")
     refusal(run_cli(*words, "seed=0,1", "hydra.launcher.stack=never"), "hydra.launcher.stack=never")
 
 
