@@ -38,6 +38,8 @@ def run_cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 
         monkeypatch.setattr("sys.argv", ["gan-runner", *arguments])
         monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+        if not any(word.startswith("hydra.mode") for word in arguments):  # Hydra composes the whole config to read it
+            monkeypatch.setattr("hydra._internal.hydra.Hydra.get_mode", lambda *_, **__: None)
         sys.stderr.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # as Python's own
         code = 0
         try:
