@@ -15,11 +15,11 @@ WORTHWHILE = 3  # layers of one shape; two cost more together than one by one, o
 class SpectralNorm(nn.Module):
     """W / σ(W), σ the largest singular value of W as a matrix (outputs, inputs), by the power method.
 
-    Miyato et al. 2018, arXiv:1802.05957, algorithm 1. The singular vectors are buffers, advanced at every forward pass
-    in training. torch's own parametrization writes them with `out=`, which fails under vmap.
+    Miyato et al. 2018, arXiv:1802.05957, algorithm 1. The right singular vector is a buffer, advanced at every forward
+    pass in training; the left one follows from it. torch's own parametrization keeps both, and writes them with `out=`,
+    which fails under vmap.
     """
 
-    left: Tensor
     right: Tensor
     ahead: Tensor | None = None  # the normalized weight, where it was made together with those of other layers
 
@@ -30,9 +30,8 @@ class SpectralNorm(nn.Module):
         # A fixed start, so that wrapping draws no random number; of unequal entries, lest it be orthogonal to a
         # singular vector that sums to zero.
         start = F.normalize(torch.linspace(1.0, 2.0, matrix.shape[1], device=weight.device, dtype=weight.dtype), dim=0)
-        left, right = power_method(matrix, start, 15)  # as many as torch takes at the start
-        self.register_buffer("left", left)
-        self.register_buffer("right", right)
+        self.register_buffer("right", power_method(matrix, start, 15)[1])  # as many as torch takes at the start
+        self.register_load_state_dict_pre_hook(drop_left)
 
     def forward(self, weight: Tensor) -> Tensor:
         """A kernel (outputs, inputs, ...) -> the same shape."""
@@ -42,11 +41,10 @@ class SpectralNorm(nn.Module):
         with torch.autocast(weight.device.type, enabled=False):  # in bfloat16 σ would be off by up to 1 %
             if self.training:
                 left, right = power_method(matrix, self.right, self.iterations)
-                self.left.copy_(left)
                 self.right.copy_(right)
-            else:
-                left, right = self.left.clone(), self.right.clone()  # the buffers change before the backward pass
-            return weight / singular_value(matrix, left, right)
+                return weight / singular_value(matrix, left, right)
+            right = self.right.clone()  # the buffer changes before the backward pass
+            return weight / torch.linalg.vector_norm(product(matrix, right))
 
 
 class Together:
@@ -69,15 +67,19 @@ class Together:
             start = torch.stack([norm.right for norm in norms])
             left, right = power_method(matrices, start, norms[0].iterations)
             sigmas = singular_value(matrices, left, right)
-            for norm, weight, *own, sigma in zip(norms, weights, left, right, sigmas, strict=True):
-                norm.left.copy_(own[0])
-                norm.right.copy_(own[1])
+            for norm, weight, vector, sigma in zip(norms, weights, right, sigmas, strict=True):
+                norm.right.copy_(vector)
                 norm.ahead = weight / sigma
 
     def forget(self, network: nn.Module, arguments: Any, outputs: Any) -> None:
         """Called after it."""
         for layer in self.layers:
             layer[0].ahead = None
+
+
+def drop_left(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Called before a state is loaded: version 0.1 kept the left singular vector too."""
+    state_dict.pop(f"{prefix}left", None)
 
 
 @torch.no_grad()

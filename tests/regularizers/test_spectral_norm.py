@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
@@ -126,8 +127,9 @@ def test_gradient_of_the_normalized_weight():
     assert torch.autograd.gradgradcheck(norm, floats(4, 5).double().requires_grad_())
     weight, upstream = floats(4, 5).double().requires_grad_(), floats(4, 5, seed=1).double()
     (gradient,) = torch.autograd.grad(norm(weight), weight, upstream)
-    sigma = norm.left @ weight @ norm.right
-    direction = torch.outer(norm.left, norm.right)
+    left = F.normalize(weight @ norm.right, dim=0)
+    sigma = left @ weight @ norm.right
+    direction = torch.outer(left, norm.right)
     torch.testing.assert_close(gradient, (upstream - (upstream * weight / sigma).sum() * direction) / sigma)
 
 
@@ -141,6 +143,18 @@ def test_double_backward():
         if name.endswith("original"):
             assert parameter.grad is not None
             assert parameter.grad.abs().sum() > 0
+
+
+def test_a_state_of_version_0_1():
+    """Which had the left singular vectors too."""
+    network, inputs = spectral_network(), floats(3, 2, 4, 4)
+    network(inputs)
+    state = network.state_dict()
+    left = {name.replace("right", "left"): torch.zeros(1) for name in state if name.endswith("right")}
+    assert len(left) == 2
+    loaded = spectral_network(seed=1)
+    loaded.load_state_dict(state | left)
+    assert loaded.eval()(inputs).equal(network.eval()(inputs))
 
 
 def test_deepcopy_and_state_dict():
@@ -175,8 +189,8 @@ def test_stacked_runs_equal_the_loop():
 
     outputs = vmap(logits)(parameters, state, inputs)
     outputs.sum().backward()
-    for name in ("left", "right"):  # of the convolution; those of the linear layer, one row, are exact from the start
-        assert not state[f"0.parametrizations.weight.0.{name}"].equal(first[f"0.parametrizations.weight.0.{name}"])
+    of_convolution = "0.parametrizations.weight.0.right"  # that of the linear layer, one row, is exact from the start
+    assert not state[of_convolution].equal(first[of_convolution])
     own = [buffers(network) for network in networks]
     for run, network in enumerate(networks):
         assert all(buffer.equal(own[run][name]) for name, buffer in network.named_buffers())  # untouched so far
