@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from gan_runner.api import TrainedRun, load, train
     from gan_runner.reporting.run_table import run_table as runs
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["TrainedRun", "__version__", "load", "runs", "train"]
 
 # cuBLAS reads it once, at a process's first product, and has no deterministic algorithms without it.

@@ -197,9 +197,7 @@ def resume_parser() -> RunParser:
         "resume",
         "Go on with a run that was killed, interrupted or is to be longer, in its own directory; or with a sweep.",
     )
-    parser.add_argument(
-        "--any-version", action="store_true", help="even where gan_runner or PyTorch is another than it began with"
-    )
+    parser.add_argument("--any-version", action="store_true", help="even where PyTorch is another than it began with")
     parser.add_argument("--take-over", action="store_true", help="even where it was left running on another machine")
     parser.add_argument("--retry-failed", action="store_true", help="of a sweep: start what failed or diverged anew")
     parser.add_argument("--processes", type=positive, metavar="N", help="of a sweep: so many jobs at once")

@@ -156,8 +156,9 @@ def restore_run(
             saved, warning = checkpoint.load_newest(directory.checkpoints)
         except ValueError as error:
             raise ConfigError(str(error)) from error
-        if saved and not any_version:
-            check_versions(saved["versions"])
+        began = saved["versions"] if saved else versions()
+        if not any_version:
+            check_torch(began["torch"])
         built = build(config, trust, data, horizon=directory.summary.get("horizon"))
         done, memory = load_state(built, saved, path) if saved else (0, None)
         saved = None  # or the run would keep a second copy of its weights
@@ -171,6 +172,8 @@ def restore_run(
             return None
         said = prepare_evaluation(built)
         notes = [f"warning: {warning}"] if warning else []
+        if (older := began["gan_runner"]) != __version__:
+            notes.append(f"warning: gan_runner {older} saved it, and {__version__} goes on as that would, to rounding")
         before, now = directory.summary.get("threads"), torch.get_num_threads()
         if before not in (None, now) and built.game.randomness.device.type == "cpu":
             notes.append(f"warning: {now} threads, and there were {before}: the numbers go on as before to rounding")
@@ -316,15 +319,14 @@ def load_state(built: Built, saved: dict[str, Any], path: Path) -> tuple[int, di
         raise ConfigError(f"{path}: its checkpoint is not one of this config's networks: {first}") from error
 
 
-def check_versions(recorded: dict[str, str]) -> None:
-    """Refuse to go on with other versions than a run began with: its numbers would be others too."""
-    present = versions()
-    for name in ("gan_runner", "torch"):
-        if recorded.get(name) != present[name]:
-            raise ConfigError(
-                f"this run was made with {name} {recorded.get(name)}, and {present[name]} is installed: it would not "
-                "go on to the same numbers; --any-version goes on all the same"
-            )
+def check_torch(recorded: str) -> None:
+    """Refuse to go on with another PyTorch than a run began with: its numbers could be others too."""
+    present = versions()["torch"]
+    if recorded != present:
+        raise ConfigError(
+            f"this run was made with torch {recorded}, and {present} is installed: it might not go on to the "
+            "same numbers; --any-version goes on all the same"
+        )
 
 
 def outline(built: Built) -> list[str]:

@@ -249,6 +249,7 @@ def test_event_files_are_read_in_the_order_of_writing(tmp_path):
     assert [path.name for path in event_files(tmp_path)] == [Path(file.name).name for file in names]
 
 
+@pytest.mark.slow
 def test_what_a_verb_measured_stays(start, resume, run_cli, killed):
     killed(start, Adversarial, "step", 9)
     code, _, error = run_cli("evaluate", str(RUN))
@@ -440,6 +441,9 @@ def test_checkpoints_that_do_not_fit(start, resume):
     assert "torch 1.0" in resume("steps=20", code=1)[1]
     resume("steps=13", "--any-version")
     assert summary()["resumed"][-1]["step"] == 12
+    rewrite(lambda content: content["versions"].update(gan_runner="0.0.1"))
+    assert "gan_runner 0.0.1" in resume("steps=14")[0]
+    assert summary()["resumed"][-1]["step"] == 13
     rewrite(lambda content: content["game"]["generator"]["network"].popitem())
     assert "networks" in resume("steps=20", code=1)[1]
     path = RUN / ".hydra/config.yaml"
