@@ -16,7 +16,7 @@ from tests.gpu import __main__ as command
 from tests.gpu import child, correctness, shell, timings
 from tests.gpu.jobs import Job, Outcome, Running
 from tests.gpu.record import Record
-from tests.helpers import compose
+from tests.helpers import compose, some
 from tests.helpers.taped import taped
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -71,6 +71,7 @@ def test_a_process_that_takes_too_long_ends_with_all_that_it_started(tmp_path: P
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_what_has_no_time_left_is_not_started(tmp_path: Path) -> None:
     found = outcomes(tmp_path, job(SLEEPS), job(HOLDS), at_once=1, seconds=2.0)
     assert [each.status for each in found] == ["too long", "not started"]
@@ -156,7 +157,7 @@ def test_the_configs_compose() -> None:
 
 
 @pytest.mark.usefixtures("few_steps")
-@pytest.mark.parametrize("precision", correctness.PRECISIONS)
+@pytest.mark.parametrize("precision", some(reversed(correctness.PRECISIONS), every=2))
 def test_steps_from_tapes_are_eager_ones(precision: str) -> None:
     record = Record()
     correctness.trains([*POINTS, f"precision={precision}"], True, CPU, record)

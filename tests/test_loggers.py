@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.helpers import SMALL, refusal
+from tests.helpers import SMALL, refusal, some
 from tests.helpers.processes import cli
 from tests.helpers.runs import metrics, rows
 
@@ -80,6 +80,7 @@ def test_a_stored_logger_counts_only_where_it_is_named(run_cli, monkeypatch):
     assert Path("said.jsonl").read_text() == said
 
 
+@pytest.mark.slow
 def test_a_sweep_that_goes_on(run_cli, monkeypatch):
     *words, _ = make_mine(monkeypatch)
     assert run_cli("-m", *words, "seed=0", "sweep=s")[0] == 0
@@ -103,7 +104,7 @@ def test_a_logger_changes_no_result(run_cli, monkeypatch):
     assert metrics("outputs/run") == metrics("outputs/plain")
 
 
-@pytest.mark.parametrize("package", ["wandb", "mlflow"])
+@pytest.mark.parametrize("package", some(["wandb", "mlflow"], every=2))
 def test_what_is_not_installed_is_said_before_the_run(package, run_cli, monkeypatch):
     monkeypatch.setattr("gan_runner.loggers.find_spec", lambda name: None)
     refusal(run_cli(*SMALL, f"logger={package}"), f"logger.{package}", f"pip install 'gan-runner[{package}]'")

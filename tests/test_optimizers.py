@@ -16,7 +16,7 @@ from gan_runner.games.player import Closure
 from gan_runner.optimizers import FiniteDifference, Subgradient, wants_closure
 from gan_runner.runs.build import build
 from gan_runner.torch_utils.parameters import kernels
-from tests.helpers import CONF, TINY, compose, options
+from tests.helpers import CONF, TINY, compose, options, some
 
 DIFFERENCES = ["optimizer=finite_difference", "optimizer.directions=null"]
 SMALL = [
@@ -101,7 +101,7 @@ def state(game: Adversarial) -> dict[str, Tensor]:
 
 @exact
 @pytest.mark.parametrize(("method", "order"), [("forward", 1), ("central", 2)])
-@pytest.mark.parametrize("player", ["generator", "discriminator"])
+@pytest.mark.parametrize("player", some(["generator", "discriminator"], every=2))
 def test_the_error_falls_with_epsilon_as_the_theory_says(method: str, order: int, player: str) -> None:
     expected = gradients(make(*POINTS))
     sizes = [1e-1, 1e-2, 1e-3]
@@ -136,7 +136,7 @@ def agrees(*words: str, tolerance: float = 1e-5) -> None:
 
 @pytest.mark.slow
 @exact
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("loss", some(LOSSES, every=3))
 def test_every_loss(loss: str) -> None:
     agrees(*POINTS, f"loss={loss}", "discriminator_steps=1")
 
@@ -174,6 +174,7 @@ def test_every_evaluation_sees_the_noise_of_the_first(words: list[str]) -> None:
 
 
 @exact
+@pytest.mark.slow
 def test_through_spectral_normalization() -> None:
     """Whose singular vectors, constants for backpropagation, depend on the weights unless they have converged."""
     words = [*POINTS, "regularizer=spectral_norm", "regularizer.spectral_norm.iterations=50"]
@@ -229,7 +230,7 @@ def differences(network: nn.Module, **keys: object) -> FiniteDifference:
     return FiniteDifference(network.parameters(), **{**defaults, **rule, **keys})  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("method", ["forward", "central"])
+@pytest.mark.parametrize("method", some(["forward", "central"], every=2))
 def test_random_directions_are_unbiased(method: str) -> None:
     torch.manual_seed(0)
     network, count = Parabola(6), 20000
@@ -401,6 +402,7 @@ def test_a_resumed_run_goes_on_bit_for_bit(words: list[str]) -> None:
     assert not all(value.equal(state(resumed)[key]) for key, value in state(fresh).items())
 
 
+@pytest.mark.slow
 def test_too_many_coordinates() -> None:
     with pytest.raises(ConfigError, match=r"optimizer: directions=null .* has 32 .*20.*optimizer.directions=64"):
         make(*POINTS, *DIFFERENCES, "optimizer.max_coordinates=20")

@@ -124,6 +124,7 @@ def test_bad_data_is_named(run_cli):
     refusal(run_cli("dataset=npy", "dataset.path=array.npy", *FAST), "dataset", "array.npy")
 
 
+@pytest.mark.slow
 def test_a_preset_gives_way_to_the_command_line(run_cli, tmp_path):
     """A group chosen on the command line comes without the preset's settings for another option."""
     Path("mine/experiment").mkdir(parents=True)

@@ -110,6 +110,7 @@ def test_the_table_answers_with_words_that_there_are():
     assert set(words.SYNONYMS.values()) <= known
 
 
+@pytest.mark.slow
 def test_who_says_one_limit_means_that_one(run_cli):
     def limits(*said):
         code, _, error = run_cli(*FAST[:1], *FAST[2:], "batch_size=800", *said, "hydra.run.dir=run")

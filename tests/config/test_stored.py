@@ -166,6 +166,7 @@ def test_a_sweep_of_version_0_1(run_cli):
     assert [len(setting.runs) for setting in settings] == [2, 2]  # a run of either version is one of the setting
 
 
+@pytest.mark.slow
 def test_a_plan_of_both_versions(run_cli):
     assert run_cli("-m", *RING, "sweep=s", WEIGHTS)[0] == 0
     new = Sweep(SWEEP).jobs()

@@ -100,7 +100,7 @@ STACKED = {
 }
 
 
-@pytest.mark.parametrize("name", some(STACKED, every=2))
+@pytest.mark.parametrize("name", some(STACKED, every=3))
 def test_stacked_runs_are_recorded(name):
     together = [StackedGame([make(words) for words in STACKED[name]]) for _ in range(2)]
     eager, captured = together

@@ -338,6 +338,7 @@ def test_print_has_no_controls(weights):
     assert weights.locator(".lead:visible, #curves .plot:visible").count() == 3
 
 
+@pytest.mark.slow
 def test_the_page_of_a_run(sweep, browser):
     run = sweep / rows_of(sweep)[0]["job"]
     write_report(run)

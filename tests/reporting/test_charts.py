@@ -135,6 +135,7 @@ def test_maps_are_of_grids():
     assert charts.is_search(search)
 
 
+@pytest.mark.slow
 def test_the_history_is_in_the_order_of_starts():
     drawn = np.random.default_rng(0).uniform(size=(20, 2)).tolist()
     study = study_of([{"a": a, "b": b} for a, b in drawn], [20.0 - number for number in range(20)])

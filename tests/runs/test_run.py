@@ -105,6 +105,7 @@ def test_the_pictures(run):
     assert (first != last).any()
 
 
+@pytest.mark.slow
 def test_the_stored_config_gives_the_same_run(run, run_cli):
     shutil.move(RUN, "first")
     words = yaml.safe_load(Path("first/.hydra/overrides.yaml").read_text())
@@ -228,6 +229,7 @@ def test_sample_draws_a_grid(run, run_cli):
     assert (RUN / "generated/seed_3_count_6.png").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_what_makes_other_samples_makes_another_name(run, run_cli):
     (RUN / "checkpoints/copy.pt").write_bytes((RUN / "checkpoints/previous.pt").read_bytes())
     flags: list[list[str]] = [

@@ -208,6 +208,7 @@ def test_a_job_is_what_its_separate_run_is(run_cli):
     assert metrics(path) == approximately(metrics(alone))
 
 
+@pytest.mark.slow
 def test_one_that_diverges_leaves_the_others_alone(run_cli):
     outcome = run_cli(*SWEEP, "optimizer.lr=1e-3,1e18,2e-3", "loss=bce")
     refusal(outcome, "1 diverged")

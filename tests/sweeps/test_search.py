@@ -233,6 +233,7 @@ def test_where_all_fail(run_cli, monkeypatch):
     refusal(run_cli(*line(LEARNING_RATE, trials=2)), "2 fail")
 
 
+@pytest.mark.slow
 def test_the_same_values_are_one_run_and_some_run_at_once(run_cli, monkeypatch):
     stub = Stub(monkeypatch, bowl, at_once=3)
     assert run_cli(*line("optimizer.lr=0.1,0.01", "hydra.sweeper.sampler=random", trials=4))[0] == 0
@@ -266,6 +267,7 @@ def test_options_that_do_not_go_together_fail_alone(run_cli, monkeypatch):
 # --- pruning ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_limits_are_medians_of_the_complete(run_cli, monkeypatch):
     courses = iter([{0: 9.0, 2: 4.0, 4: 5.0}, {0: 9.0, 2: 2.0, 4: 1.0}, "failed", {0: 9.0, 2: 8.0, 4: 0.5}, {4: 1.0}])
     stub = Stub(monkeypatch, lambda config: next(courses))
@@ -289,6 +291,7 @@ def test_a_pruned_run(run_cli):
     assert gone_on["best"] == whole["best"]
 
 
+@pytest.mark.slow
 def test_a_search_that_prunes(run_cli, monkeypatch):
     monkeypatch.setattr(search.Search, "limits", lambda self: [[2, 0.001]] if self.study.trials[1:] else None)
     monkeypatch.setattr(search, "print_sweep_report", lambda sweep: None)

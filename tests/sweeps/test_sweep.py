@@ -20,7 +20,7 @@ from gan_runner.config.keys import identity, tidy
 from gan_runner.storage.status import run_status
 from gan_runner.sweeps.jobs import name_jobs
 from gan_runner.sweeps.sweep import PLAN, Job, Sweep, read_job
-from tests.helpers import SMALL, naming, refusal
+from tests.helpers import SMALL, naming, refusal, some
 from tests.helpers.processes import cli, wait_for
 from tests.helpers.runs import metrics, rows, summary
 
@@ -65,6 +65,7 @@ def test_every_combination_runs_as_it_would_alone(run_cli):
     assert not list(ROOT.rglob("*.png"))
 
 
+@pytest.mark.slow
 def test_options_presets_and_params_of_a_config(run_cli):
     Path("conf/experiment").mkdir(parents=True)
     Path("conf/experiment/mine.yaml").write_text(
@@ -122,7 +123,7 @@ def test_a_refused_sweep_leaves_nothing(run_cli, line, named):
         ("steps=2 seed=0,1", "steps 3 2 sweep="),
         pytest.param("loss=hinge seed=0,1", "another sweep", marks=pytest.mark.slow),
         pytest.param(f"{WEIGHT}=5", None, marks=pytest.mark.slow),  # a weight among others
-        ("optimizer.lr=1e-4,1e-3", None),  # another axis
+        pytest.param("optimizer.lr=1e-4,1e-3", None, marks=pytest.mark.slow),  # another axis
         pytest.param(f"{WEIGHT}=1,2 log_every=2", None, marks=pytest.mark.slow),
     ],
 )
@@ -159,7 +160,7 @@ def test_a_directory_that_is_no_sweep_is_left_alone(run_cli):
     assert [path.name for path in ROOT.iterdir()] == ["thesis.txt"]
 
 
-@pytest.mark.parametrize("launcher", [[], ["hydra/launcher=batched"]], ids=["one_by_one", "batched"])
+@pytest.mark.parametrize("launcher", some([["hydra/launcher=batched"], []], every=2), ids=["batched", "one_by_one"])
 def test_no_network_outlives_its_job(run_cli, monkeypatch, launcher):
     """Even without the collector of garbage: on a GPU the next job has the memory at once."""
     from gan_runner.runs.build import Builder
@@ -371,6 +372,7 @@ def test_identity():
     assert identity(config | {"lr": True}) != identity(config | {"lr": 1})
 
 
+@pytest.mark.slow
 def test_a_thousand_jobs_are_planned_in_linear_time(run_cli, monkeypatch):
     from gan_runner.sweeps import grid
 
