@@ -24,6 +24,8 @@ def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     GlobalHydra.instance().clear()
+    for name in [name for name in sys.modules if name.partition(".")[0] == "my_gan"]:
+        del sys.modules[name]  # the next test's user has another package of this name
     root = logging.getLogger()
     for handler in [handler for handler in root.handlers if type(handler) is logging.StreamHandler]:
         root.removeHandler(handler)  # Hydra's, which writes to what this test captured
