@@ -83,6 +83,8 @@ class Metric(ABC):
     """Generated samples that it takes."""
     real_samples: int | None = 0
     """Training samples that it compares with; None = all, 0 = none."""
+    is_by_class: bool = False
+    """Whether it wants to know which class each generated sample was asked to be of: only for conditional runs."""
     is_paired: bool = False
     """Whether it takes as many generated samples as there are real ones, where these are fewer."""
 

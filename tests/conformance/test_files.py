@@ -25,7 +25,8 @@ FILES = {f"{path.parent.name}/{path.stem}": path for path in sorted(CONF.glob("*
 # Keys beside those of the signature, which are the runner's.
 OF_THE_RUNNER = {
     "regularizer": {"role", "on", "weight", "every", "start", "schedule"},
-    "discriminator": {"scales"},
+    "discriminator": {"scales", "pack"},
+    "head": {"weight", "schedule"},
 }
 GIVEN = {"data", "schedule"}  # to a component, by the runner or by a slot
 UNCOMMENTED = {"_target_", "role", "on"}  # said once, in the README
