@@ -34,6 +34,7 @@ class EvaluationView:
     labels: Tensor | None  # (N,): the classes that were asked for; None unless the generator is conditional
     features_of_real: Callable[[int | None], Tensor]  # (count) -> (count, F), cached by content; None = all
     moments_of_real: Callable[[int | None], Moments]  # of the same features; likewise
+    labels_of_real: Callable[[int | None], Tensor | None]  # (count) -> (count,), of the same samples
     before_batch: Callable[[], object] = lambda: None  # what it raises breaks the evaluation off
 
     def real(self, count: int | None) -> Tensor:

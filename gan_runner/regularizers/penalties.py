@@ -219,7 +219,11 @@ def balanced_consistency(
     Raises: ValueError for points.
     Zhao et al. 2020, arXiv:2002.04724, section 3.1.
     """
-    transform = random_transform(view, "balanced_consistency", flip, translation)
+    return of_both(view, random_transform(view, "balanced_consistency", flip, translation), real, fake)
+
+
+def of_both(view: View, transform: Callable[[Tensor], Tensor], real: float, fake: float) -> Tensor:
+    """real (D(x) - D(T(x)))² + fake (D(G(z)) - D(T(G(z))))²: (..., N)."""
     on_real = (view.real_logits - view.discriminate(transform(view.real))).square()
     on_fake = (view.fake_logits - view.discriminate(transform(view.fake))).square()
     return real * on_real + fake * on_fake
@@ -264,10 +268,9 @@ def improved_consistency(
     Raises: ValueError for points.
     Zhao et al. 2020 (ICR), arXiv:2002.04724, section 3.3.
     """
+    transform = random_transform(view, "improved_consistency", flip, translation)
     nearby = latent_consistency(view, discriminator=discriminator, generator=generator, scale=scale)
-    if view.learner is not view.discriminator:
-        return nearby
-    return nearby + balanced_consistency(view, real=real, fake=fake, flip=flip, translation=translation)
+    return nearby + of_both(view, transform, real, fake) if view.learner is view.discriminator else nearby
 
 
 def random_transform(view: View, name: str, flip: bool, translation: float) -> Callable[[Tensor], Tensor]:

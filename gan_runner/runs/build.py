@@ -123,7 +123,6 @@ class Builder:
             make = functools.partial(Autoencoder, loss=self.loss)
         else:
             check_discriminator(players["discriminator"].network, self.regularizers)
-            check_packs(players["discriminator"].network, settings)
             check_augmentations(self.augmentations, self.data)
             self.notes.extend(notes_on_unbounded_loss(self.loss, self.regularizers))
             make = functools.partial(
@@ -236,6 +235,7 @@ class Builder:
         own = {key: node[key] for key in KEYS_OF_DISCRIMINATORS if key in node and name == "discriminator"}
         node = {key: value for key, value in node.items() if key not in own}
         scales, pack = ({"scales": 1, "pack": 1} | check_arguments(key, of_discriminators, own)).values()
+        check_packs(pack, self.settings)
         if name == "discriminator" and self.head.goes_on(node, key, self.trust, scales):
             given["head"] = self.head.made.make
 
@@ -401,9 +401,8 @@ def check_discriminator(discriminator: nn.Module, regularizers: list["Regularize
             refuse_batch_statistics(discriminator, regularizer.key)
 
 
-def check_packs(discriminator: nn.Module, settings: Settings) -> None:
+def check_packs(pack: int, settings: Settings) -> None:
     """Refuse batches that are no whole number of packs, and labels, of which a pack has several."""
-    pack = getattr(discriminator, "pack", 1)
     if pack > 1 and settings.conditional:
         raise ConfigError(
             f"model.discriminator.pack={pack}: the samples of a pack have labels of their own, and its logit can be of "
