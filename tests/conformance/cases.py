@@ -84,7 +84,8 @@ COMBINATIONS = [
     ["model.discriminator.pack=4", "regularizer=spectral_norm", "augmentation=diffaugment", "loss=bce", *RESNET],
     ["regularizer=top_k", "regularizer.top_k.interval=2", "regularizer.top_k.gamma=0.6", "loss=relativistic", *MLP],
     [
-        "regularizer=improved_consistency", "model.generator.normalization=batch", "loss=hinge", "optimizer.lr=1e-4",
+        "regularizer=improved_consistency", "model.generator.normalization=batch", "loss=hinge",
+        "regularizer.improved_consistency.weight=0.1", "optimizer.lr=1e-4",
         *DCGAN,
     ],
     ["conditional=true", *RESNET, "loss=hinge", "regularizer=orthogonal", "optimizer.lr=1e-4"],
