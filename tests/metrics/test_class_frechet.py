@@ -136,6 +136,7 @@ def test_data_that_do_not_suit_it_are_refused() -> None:
     assert "metric.class_frechet.samples" in warning
 
 
+@pytest.mark.slow
 def test_a_run_is_measured_and_evaluated(run_cli) -> None:
     words = [*WORDS, "conditional=true", "metric.class_frechet.samples=100", "features.steps=5", "steps=2"]
     code, _, error = run_cli(*words, "sample_every=null", "hydra.run.dir=run")
