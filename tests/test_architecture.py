@@ -11,7 +11,7 @@ PACKAGE = Path(gan_runner.__file__).parent
 # The folders and modules of the package, from the top: each imports only from those below it.
 LAYERS = [
     "__main__", "cli", "api", "_plugins", "sweeps", "runs", "reporting", "regularizers", "metrics", "features", "games",
-    "datasets", "models", "loggers", "losses", "augmentations", "schedules", "optimizers", "config", "storage",
+    "datasets", "heads", "models", "loggers", "losses", "augmentations", "schedules", "optimizers", "config", "storage",
     "torch_utils",
 ]  # fmt: skip
 # They may import hydra and omegaconf.
@@ -28,6 +28,7 @@ BELOW_THE_LOOP = (
     "games.view",
     "regularizers",
     "losses",
+    "heads",
     "augmentations",
     "models",
     "torch_utils.ema",

@@ -152,7 +152,7 @@ def describe_run(plain: Mapping[str, Any], choices: Mapping[str, Any]) -> str:
     parts = [
         f"{choices.get('model', 'model')} on {choices.get('dataset', 'data')}",
         *(["conditional"] if plain["conditional"] else []),
-        " + ".join([str(choices.get("loss", "loss")), *terms]),
+        " + ".join([str(choices.get("loss", "loss")), *describe_head(plain, choices), *terms]),
         *(plain.get("augmentation") or {}),
         describe_optimizers(plain["optimizer"], choices),
         *([f"{schedule} rate"] if schedule not in (None, "constant") else []),
@@ -161,6 +161,13 @@ def describe_run(plain: Mapping[str, Any], choices: Mapping[str, Any]) -> str:
         f"seed {plain['seed']}",
     ]
     return ", ".join(parts)
+
+
+def describe_head(plain: Mapping[str, Any], choices: Mapping[str, Any]) -> list[str]:
+    """The conditioning head and its weight, unless it is the one that networks have of themselves."""
+    name, weight = choices.get("head", "head"), plain["head"].get("weight")
+    shown = f"{name} {weight:g}" if isinstance(weight, int | float) else str(name)
+    return [] if name == "projection" else [shown]
 
 
 def describe_optimizers(node: Mapping[str, Any], choices: Mapping[str, Any]) -> str:

@@ -15,6 +15,7 @@ OWN_MODULES = (
     "datasets",
     "loggers",
     "losses",
+    "heads",
     "regularizers",
     "schedules",
     "augmentations",

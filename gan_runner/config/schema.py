@@ -41,6 +41,9 @@ COMPONENT_KEYS = {
     "optimizer.*.lr": KeyKind(may_differ=True),
     "lr_schedule.steps": KeyKind(may_change=True, may_differ=True),
     "lr_schedule.*": KeyKind(may_differ=True),
+    "head.weight": KeyKind(may_differ=True),
+    "head.schedule.steps": KeyKind(may_change=True, may_differ=True),
+    "head.schedule.*": KeyKind(may_differ=True),
     "regularizer.*.weight": KeyKind(may_differ=True),
     "regularizer.*.schedule.steps": KeyKind(may_change=True, may_differ=True),
     "regularizer.*.schedule.*": KeyKind(may_differ=True),
@@ -138,7 +141,7 @@ class Settings:
 
 
 GROUPS = (
-    "model", "dataset", "loss", "regularizer", "augmentation", "optimizer", "lr_schedule", "metric", "features",
+    "model", "dataset", "loss", "head", "regularizer", "augmentation", "optimizer", "lr_schedule", "metric", "features",
     "logger",
 )  # fmt: skip
 LIST_GROUPS = ("regularizer", "augmentation", "metric", "logger")  # one option or a list; each has a node of its own

@@ -1,5 +1,6 @@
 """Configs that runs and sweeps have stored, read again; those of earlier versions too."""
 
+import copy
 import shlex
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, fields, is_dataclass
@@ -51,6 +52,10 @@ ADDED: dict[str, dict[str, Any]] = {
 }
 # The same for the keys that every penalty has: their defaults are those of `Term`.
 ADDED_TO_PENALTIES: dict[str, Any] = {"start": 0}
+# The same for the keys that the discriminators of this package have, whatever their network.
+ADDED_TO_DISCRIMINATORS: dict[str, Any] = {"pack": 1}
+# Groups that are newer than version 0.1, and the option that a config without one had.
+ADDED_GROUPS: dict[str, dict[str, Any]] = {"head": {"_target_": "gan_runner.heads.Projection"}}
 
 
 def translate_stored(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -65,7 +70,11 @@ def translate_stored(config: Mapping[str, Any]) -> dict[str, Any]:
             node["role"] = RENAMED_ROLES.get(node["role"], node["role"])
             if node["role"] == "penalty" and str(node.get("_target_")).startswith("gan_runner."):
                 node |= {key: value for key, value in ADDED_TO_PENALTIES.items() if key not in node}
-    return fill(translated, top_level_defaults()) if translated else {}
+    model = translated.get("model")
+    judge = model.get("discriminator") if isinstance(model, dict) else None
+    if isinstance(judge, dict) and str(judge.get("_target_")).startswith("gan_runner."):
+        judge |= {key: value for key, value in ADDED_TO_DISCRIMINATORS.items() if key not in judge}
+    return fill(copy.deepcopy(ADDED_GROUPS) | translated, top_level_defaults()) if translated else {}
 
 
 def translate_node(node: Mapping[str, Any]) -> dict[str, Any]:

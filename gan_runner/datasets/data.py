@@ -86,7 +86,12 @@ class Data(ABC):
         """
 
     def unseen(self, count: int | None) -> Tensor | None:
-        """Held-out samples as they are stored, as `training` returns its own, without labels; None if there are none.
+        """The samples of `unseen_with_labels`; None if there are none."""
+        found = self.unseen_with_labels(count)
+        return None if found is None else found[0]
+
+    def unseen_with_labels(self, count: int | None) -> Labelled | None:
+        """Held-out samples as they are stored, as `training` returns its own; None if there are none.
 
         `count` of an order that is the same in all runs, or all there are if there are fewer; None = all, in any order.
         """
@@ -95,7 +100,9 @@ class Data(ABC):
         found = self.held_out(sys.maxsize if count is None else count)
         if found is None:
             return None
-        return (self.to_pixels(found[0]) if found[0].dim() == 4 else found[0]).cpu()
+        samples, labels = found
+        pixels = (self.to_pixels(samples) if samples.dim() == 4 else samples).cpu()
+        return pixels, None if labels is None else labels.cpu()
 
     def to(self, device: torch.device | str) -> Self:
         """The same data, resident on `device`; what was left in a file is read."""
@@ -254,15 +261,17 @@ class Samples(Data):
         samples = self._samples.index_select(0, rows.to(self._samples.device)).cpu()
         return samples, None if labels is None else labels[rows]
 
-    def unseen(self, count: int | None) -> Tensor | None:
+    def unseen_with_labels(self, count: int | None) -> Labelled | None:
         """The held-out samples in a random order, which that of a file need not be."""
-        held_out = self._held_out
+        held_out, labels = self._held_out, self._held_out_labels
+        labels = None if labels is None else labels.cpu()
         if held_out is None or not len(held_out):
             return None
         if count is None or count >= len(held_out):
-            return held_out.to("cpu")
+            return held_out.to("cpu"), labels
         rows = torch.randperm(len(held_out), generator=seeded(derive(self.seed, "unseen")))[:count]
-        return held_out.index_select(0, rows.to(held_out.device)).cpu()
+        samples = held_out.index_select(0, rows.to(held_out.device)).cpu()
+        return samples, None if labels is None else labels[rows]
 
     @property
     def nbytes(self) -> int:

@@ -3,7 +3,6 @@
 from typing import Literal
 
 import torch
-from torch import Tensor
 
 from gan_runner.datasets.data import Data, Labelled, seeded
 from gan_runner.torch_utils.randomness import derive
@@ -16,7 +15,7 @@ SHARED = (
 
 
 class Part(Data):
-    """A part of a dataset whose samples are asked for by `training`, for metrics alone: without labels."""
+    """A part of a dataset whose samples are asked for by `training`, for metrics alone."""
 
     def __init__(self, data: Data):
         vars(self).update({name: getattr(data, name) for name in SHARED})
@@ -46,12 +45,12 @@ class HeldOut(Part):
         self.size = None if data.size is None else len(found)
 
     def training(self, count: int | None) -> Labelled:
-        samples = self.data.unseen(count)
-        assert samples is not None, "checked"
-        return samples, None
+        found = self.data.unseen_with_labels(count)
+        assert found is not None, "checked"
+        return found
 
-    def unseen(self, count: int | None) -> Tensor:
-        return self.data.training(count)[0]
+    def unseen_with_labels(self, count: int | None) -> Labelled:
+        return self.data.training(count)
 
 
 class Rest(Part):
@@ -62,14 +61,15 @@ class Rest(Part):
         self.taken, self.size = taken, size
 
     def training(self, count: int | None) -> Labelled:
-        return self._shuffled()[self.taken :][:count], None
+        return self._part(slice(self.taken, None), count)
 
-    def unseen(self, count: int | None) -> Tensor:
+    def unseen_with_labels(self, count: int | None) -> Labelled:
         """Those that were set apart."""
-        return self._shuffled()[: self.taken][:count]
+        return self._part(slice(self.taken), count)
 
-    def _shuffled(self) -> Tensor:
-        """(taken + size, ...): a file may have its samples sorted."""
+    def _part(self, part: slice, count: int | None) -> Labelled:
+        """The first `count` of a part of all taken + size, shuffled, as a file may have its samples sorted."""
         assert self.size is not None, "a part has one"
-        samples = self.data.training(self.taken + self.size)[0]
-        return samples[torch.randperm(len(samples), generator=seeded(derive(self.seed, "rest")))]
+        samples, labels = self.data.training(self.taken + self.size)
+        rows = torch.randperm(len(samples), generator=seeded(derive(self.seed, "rest")))[part][:count]
+        return samples[rows], None if labels is None else labels[rows]

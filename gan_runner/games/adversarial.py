@@ -28,8 +28,11 @@ class Adversarial(Game):
     augmentations: list[Augmentation]
     generator_batch_size: int | None = None  # samples in the generator's turn; None: batch_size
 
+    is_judged: bool = False  # whether the players' terms want what a head makes beside the logits
+
     def __post_init__(self) -> None:
         self.is_joined = can_be_joined(self.discriminator)
+        self.pack = getattr(self.discriminator.network, "pack", 1)
 
     @property
     def generator(self) -> Player:
@@ -102,17 +105,19 @@ class Adversarial(Game):
         self, real: Tensor, labels: Tensor | None, update: int, step: int, *, is_logged: bool = False
     ) -> Values:
         """The discriminator learns to tell `real` from fakes, which carry no graph."""
+        latents = self.draw_latents(self.randomness, *self.batch_shape)
         with torch.no_grad():
-            fake = self.generate(self.draw_latents(self.randomness, *self.batch_shape), labels)
+            fake = self.generate(latents, labels)
         # Leaves that require grad: a penalty differentiates at them through the forward pass that the loss makes.
         real, fake = real.detach().requires_grad_(), fake.requires_grad_()
 
         def objective() -> Tensor:
             with self.autocast, self.layers(update):
-                view = self.view(self.discriminator, real, fake, labels, step)
+                view = self.view(self.discriminator, real, fake, labels, latents=latents, step=step)
                 return self.discriminator.objective(view, update, step)
 
-        return self.discriminator.learn(objective, step, is_logged=is_logged)
+        others = [self.generator.network]
+        return self.discriminator.learn(objective, step, is_logged=is_logged, others=others)
 
     def layers(self, update: int) -> AbstractContextManager[object]:
         """The layers of `double_backward`, in a turn whose penalties differentiate at the samples of the loss."""
@@ -127,7 +132,7 @@ class Adversarial(Game):
         def objective() -> Tensor:
             fake = self.generate(latents, labels)
             with self.autocast:
-                view = self.view(self.generator, real, fake, labels, step)
+                view = self.view(self.generator, real, fake, labels, latents=latents, step=step)
                 return self.generator.objective(view, step, step)
 
         opponent = self.discriminator
@@ -139,7 +144,9 @@ class Adversarial(Game):
         with self.autocast:
             return full_precision(self.generator.network(latents, labels))
 
-    def view(self, learner: Player, real: Tensor, fake: Tensor, labels: Tensor | None, step: int) -> AdversarialView:
+    def view(
+        self, learner: Player, real: Tensor, fake: Tensor, labels: Tensor | None, *, latents: Tensor, step: int
+    ) -> AdversarialView:
         """What the learner sees in this turn."""
         return AdversarialView(
             learner=learner.network,
@@ -152,6 +159,10 @@ class Adversarial(Game):
             batch_shape=self.generator_batch_shape if learner is self.generator else self.batch_shape,
             randomness=self.randomness,
             is_joined=self.is_joined and learner is self.discriminator,
+            is_judged=self.is_judged,
+            pack=self.pack,
+            latents=latents,
+            generate=partial(self.generate, labels=labels),
         )
 
     def augment(self, samples: Tensor, step: int) -> Tensor:
@@ -167,6 +178,9 @@ class Adversarial(Game):
             return {}
         samples, labels = held_out
         network = self.discriminator.network
+        samples = samples[: len(samples) // self.pack * self.pack]  # no part of a pack
+        if not len(samples):
+            return {}
         with evaluating(network), self.autocast:
             logits = network(samples, labels if self.is_conditional else None)
         return judged("held_out", logits.float())

@@ -257,6 +257,7 @@ def put_schedules_on_device(game: Game) -> list[DeviceSchedule]:
     """Put a `DeviceSchedule` in the place of each schedule that the game has."""
     owners: list[tuple[Any, str]] = [(player, "lr_schedule") for player in game.players.values()]
     owners += [(term, "schedule") for player in game.players.values() for term in player.terms.values()]
+    owners += [(term.reduction, "schedule") for player in game.players.values() for term in player.terms.values()]
     owners += [(augment, "schedule") for augment in getattr(game, "augmentations", ())]
     owners += [(game.moving_average, "rate")]
     held = []

@@ -19,6 +19,7 @@ from gan_runner.torch_utils.randomness import default_generator
 # Keys of torch's optimizers that say how, and not what, they compute.
 IMPLEMENTATION_KEYS = ("foreach", "fused", "capturable")
 LOSS = "loss"  # the name of the term that a player always has: its side of the loss
+HEAD = "head"  # of the term that a conditioning head adds
 
 Values = dict[str, Tensor]
 """What a step did, for the log: tag -> tensor (), or (M,) for M stacked runs, detached."""

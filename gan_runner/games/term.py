@@ -8,6 +8,7 @@ from annotated_types import Ge
 from torch import Tensor, nn
 
 Schedule = Callable[[int], float | Tensor]  # of the training step: a number, or one for each run, (...,)
+Reduction = Callable[[Tensor, Any, int], Tensor]  # of a term's values (..., N), the view and the step: (...,)
 
 
 class Term(nn.Module):
@@ -18,12 +19,14 @@ class Term(nn.Module):
     it is not evaluated, remembers nothing, and its value is logged as 0.
 
     `fn` maps a view to (..., N); calling the term gives (...,). The buffer `value` keeps the last unweighted mean.
+    A `reduction`, where there is one, is in the place of that mean.
     An `fn` that remembers has a method `update(view)`, which is called once per turn, before `fn` itself: that may be
     evaluated again. One whose weight varies by a law of its own has a `factor` (...,), which multiplies the weight.
     """
 
     value: Tensor
     weight: float | Tensor
+    reduction: Reduction | None = None
 
     def __init__(
         self,
@@ -55,7 +58,7 @@ class Term(nn.Module):
         values = self.fn(view)
         if values.ndim == 0:
             raise ValueError("a loss or penalty returns one value per sample, (N,), and was reduced to one number")
-        value = values.mean(-1)
+        value = self.reduction(values, view, step) if self.reduction else values.mean(-1)
         self.value = value.detach()
         factor = self.weight_at(step) * self.every
         return value if isinstance(factor, float) and factor == 1 else factor * value

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gan_runner.models.layers import Judgement
 from gan_runner.torch_utils.randomness import Randomness
 
 
@@ -29,6 +30,10 @@ class AdversarialView:
     batch_shape: tuple[int, ...]  # (..., N), the shape of the logits, known without computing them
     randomness: Randomness
     is_joined: bool = False  # whether one forward pass is for the real and the generated samples
+    is_judged: bool = False  # whether a head has a loss, which wants more of that pass than the logits
+    pack: int = 1  # samples that the discriminator sees at once: m of them, one after another, have one logit
+    latents: Tensor | None = None  # (..., N, Z), that the generated samples are made of
+    generate: Callable[[Tensor], Tensor] | None = None  # latents (..., N, Z) -> samples of the labels (..., N, *sample)
 
     @property
     def outputs(self) -> Tensor:
@@ -46,21 +51,37 @@ class AdversarialView:
     @cached_property
     def real_logits(self) -> Tensor:
         """D(real), (..., N)."""
-        return self.both_logits[0] if self.is_joined else self.discriminate(self.real)
+        return self.real_judgement.logits
 
     @cached_property
     def fake_logits(self) -> Tensor:
         """D(fake), (..., N)."""
-        return self.both_logits[1] if self.is_joined else self.discriminate(self.fake)
+        return self.fake_judgement.logits
 
     @cached_property
-    def both_logits(self) -> tuple[Tensor, Tensor]:
-        """D(real) and D(fake), (..., N) each, of one forward pass."""
+    def real_judgement(self) -> Judgement:
+        """What the discriminator says of the real samples: logits and, where `is_judged`, all that its head makes."""
+        return self.both_judgements[0] if self.is_joined else self.judge(self.augment(self.real), self.labels)
+
+    @cached_property
+    def fake_judgement(self) -> Judgement:
+        """What it says of the generated samples."""
+        return self.both_judgements[1] if self.is_joined else self.judge(self.augment(self.fake), self.labels)
+
+    @cached_property
+    def both_judgements(self) -> list[Judgement]:
+        """What it says of the real and of the generated samples, of one forward pass."""
         axis = len(self.batch_shape) - 1
         samples = torch.cat([self.augment(self.real), self.augment(self.fake)], axis)
         labels = None if self.labels is None else torch.cat([self.labels, self.labels], axis)
-        real, fake = full_precision(self.discriminator(samples, labels)).chunk(2, axis)
-        return real, fake
+        return halves(self.judge(samples, labels), axis)
+
+    def judge(self, samples: Tensor, labels: Tensor | None) -> Judgement:
+        """What the discriminator says of samples that are augmented already."""
+        if not self.is_judged:
+            return Judgement(full_precision(self.discriminator(samples, labels)), {})
+        logits, made = self.discriminator.judge(samples, labels)  # type: ignore[operator]
+        return Judgement(full_precision(logits), {name: full_precision(value) for name, value in made.items()})
 
     def logged(self) -> dict[str, Tensor]:
         """The discriminator's mean logits, and the share of samples on the right side of 0, if it is the learner."""
@@ -89,6 +110,13 @@ def judged(kind: str, logits: Tensor) -> dict[str, Tensor]:
     """What is logged of logits (..., N): their mean, and how many are on the right side of 0, (...,) each."""
     is_right = logits < 0 if kind == "fake" else logits > 0
     return {f"logits/{kind}": logits.mean(-1), f"accuracy/{kind}": is_right.float().mean(-1)}
+
+
+def halves(judgement: Judgement, axis: int) -> list[Judgement]:
+    """Of the judgement of twice as many samples those of either half; `axis` is that of the samples."""
+    logits = judgement.logits.chunk(2, axis)
+    made = {name: value.chunk(2, axis) for name, value in judgement.made.items()}
+    return [Judgement(logits[half], {name: pair[half] for name, pair in made.items()}) for half in (0, 1)]
 
 
 def full_precision(values: Tensor) -> Tensor:

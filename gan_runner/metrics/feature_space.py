@@ -115,6 +115,66 @@ def with_float64(device: torch.device) -> torch.device:
     return torch.device("cpu") if device.type == "mps" else device
 
 
+class ClassFrechet(FeatureMetric):
+    """The Fréchet distance of each class: of the samples asked to be of it from the real ones that are.
+
+    mean, worst: over the classes. Frechet's distance of all classes together can be small though they leak into each
+    other. A class has few samples, which bias its distance upward: the floor, of as many real ones, says how much. A
+    class of which there are less than two samples, generated or real, is left out.
+    Raises: ValueError for points, for data without labels, for all of an endless dataset, and where a class would have
+    less than two samples on average.
+    As the intra-class FID of StudioGAN: Kang, Shin & Park 2022, arXiv:2206.09479; Heusel et al. 2017, arXiv:1706.08500.
+    """
+
+    name = "class_frechet"
+    higher_is_better: Mapping[str, bool] = {"mean": False, "worst": False}
+    distances = ("mean", "worst")
+    bounds: Mapping[str, Ends] = {"mean": (0, None), "worst": (0, None)}
+    is_by_class = True
+
+    def __init__(self, *, samples: Count, real_samples: Count | None):
+        self.samples, self.real_samples = samples, real_samples
+
+    def check(self, data: Data, network: FeatureNetwork | None) -> list[str]:
+        """Warns of classes smaller than the features are many. Raises ValueError as the class says."""
+        super().check(data, network)
+        if not data.num_classes or data.training(2)[1] is None:
+            raise ValueError("metric=class_frechet: it compares class with class, and this dataset has no labels")
+        counts = {"samples": self.samples, "real_samples": real_count(self.name, self.real_samples, data)}
+        warnings = []
+        for key, count in counts.items():
+            each = count // data.num_classes
+            if each < 2:
+                raise ValueError(
+                    f"metric.class_frechet.{key}={count}: less than two for each of {data.num_classes} classes"
+                )
+            if network is not None and each <= network.dimension:
+                warnings.append(
+                    f"metric=class_frechet: {each} {key} of a class for {network.dimension} features: so few make the "
+                    f"distance mostly bias, as its floor shows; raise metric.class_frechet.{key} where there are more"
+                )
+        return warnings
+
+    def __call__(self, view: EvaluationView) -> dict[str, float]:
+        """mean, worst; NaN where no class has two samples of either kind."""
+        assert view.network is not None, "the metric needs features"
+        labels, its_labels = view.labels, view.labels_of_real(self.real_samples)
+        assert labels is not None, "the builder refuses an unconditional run"
+        assert its_labels is not None, "checked"
+        ours, theirs = view.seen[0][: self.samples], view.features_of_real(self.real_samples)
+        distances, device = [], view.network.device
+        for number in range(view.data.num_classes):
+            view.before_batch()
+            some, others = ours[labels[: self.samples] == number], theirs[its_labels == number]
+            if min(len(some), len(others)) > 1:
+                distances.append(frechet(moments(some, device), moments(others, device), device))
+        return (
+            {"mean": float(np.mean(distances)), "worst": max(distances)}
+            if distances
+            else dict.fromkeys(self.distances, float("nan"))
+        )
+
+
 class KernelDistance(FeatureMetric):
     """Squared maximum mean discrepancy with k(x, y) = (x·y / F + 1)³, unbiased, a mean over random subsets.
 

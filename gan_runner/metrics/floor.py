@@ -5,9 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
-
-from gan_runner.datasets.data import Data
+from gan_runner.datasets.data import Data, Labelled
 from gan_runner.datasets.splits import HeldOut, Rest
 from gan_runner.metrics.metric import EvaluationView, Metric
 from gan_runner.metrics.real_features import RealFeatures, real_side
@@ -62,12 +60,14 @@ class Floors:
         return record
 
     def compute(self, metric: Metric, before_batch: Callable[[], object]) -> Floor | None:
-        """The floor of a metric; None where it has no distances, or there are not two samples of each kind."""
+        """The floor of a metric; None where it has no distances, or of either kind no labels or no two samples."""
         wanted = metric.counts(self.data)
         parts = disjoint(self.data, wanted["generated"] or 0, wanted["real"] or 0) if metric.distances else None
         if parts is None:
             return None
-        samples, data, split = parts
+        (samples, labels), data, split = parts
+        if metric.is_by_class and labels is None:
+            return None
         features = self.features if metric.needs_features(self.data) else None
         if features and data is not self.data:
             features = RealFeatures(data, features.network)
@@ -77,35 +77,37 @@ class Floors:
 
         def measure() -> dict[str, Any]:
             side = real_side(data, features, before_batch)
-            return metric(EvaluationView(**side, seed=data.seed, generated=samples, labels=None))
+            asked_for = labels if metric.is_by_class else None
+            return metric(EvaluationView(**side, seed=data.seed, generated=samples, labels=asked_for))
 
-        name = cache_name(metric, samples, data.training(real)[0], features)
+        name = cache_name(metric, (samples, labels), data.training(real), features)
         found = cached(name, measure) if name else measure()
         values = {key: float(value) for key, value in found.items() if key in metric.distances}
         return Floor(values=values, generated=generated, real=real, split=split, data=data, features=features)
 
 
-def disjoint(data: Data, generated: int, real: int) -> tuple[Tensor, Data, str] | None:
+def disjoint(data: Data, generated: int, real: int) -> tuple[Labelled, Data, str] | None:
     """Real samples in the place of `generated` ones, data whose training samples are others, and where both come from.
 
     None where there are less than two of a kind.
     """
     held_out, training = ("training", "held-out") if isinstance(data, HeldOut) else ("held-out", "training")
-    samples, others, split = data.unseen(generated), data, f"{held_out} against {training}"
-    if samples is None or len(samples) < min(FEWEST, generated):
+    found, others, split = data.unseen_with_labels(generated), data, f"{held_out} against {training}"
+    if found is None or len(found[0]) < min(FEWEST, generated):
         taken = generated if data.size is None else min(generated, data.size // 2)
         others = Rest(data, taken, real if data.size is None else data.size - taken)
-        samples, split = others.unseen(None), f"two parts of {training}"
-    if min(len(samples), others.size or 2) < 2:
+        found, split = others.unseen_with_labels(None), f"two parts of {training}"
+    if min(len(found[0]), others.size or 2) < 2:
         return None
-    return samples, others, split if data.size else "fresh"
+    return found, others, split if data.size else "fresh"
 
 
-def cache_name(metric: Metric, samples: Tensor, others: Tensor, features: RealFeatures | None) -> str | None:
+def cache_name(metric: Metric, some: Labelled, others: Labelled, features: RealFeatures | None) -> str | None:
     """The file of a floor; None for a metric of another package, which may change under the same versions of ours."""
     if not type(metric).__module__.startswith("gan_runner."):
         return None
     network = features.network if features else None
     seen_by = (network.name, network.sha256, network.resize) if network else ()
     keys = json.dumps([type(metric).__qualname__, vars(metric), versions()], sort_keys=True)
-    return f"floor-{content_key(samples, others, keys, *seen_by)[:32]}.pt"
+    labels = [labels for _, labels in (some, others) if metric.is_by_class and labels is not None]
+    return f"floor-{content_key(some[0], others[0], keys, *seen_by, *labels)[:32]}.pt"

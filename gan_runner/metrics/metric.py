@@ -34,6 +34,7 @@ class EvaluationView:
     labels: Tensor | None  # (N,): the classes that were asked for; None unless the generator is conditional
     features_of_real: Callable[[int | None], Tensor]  # (count) -> (count, F), cached by content; None = all
     moments_of_real: Callable[[int | None], Moments]  # of the same features; likewise
+    labels_of_real: Callable[[int | None], Tensor | None]  # (count) -> (count,), of the same samples
     before_batch: Callable[[], object] = lambda: None  # what it raises breaks the evaluation off
 
     def real(self, count: int | None) -> Tensor:
@@ -83,6 +84,8 @@ class Metric(ABC):
     """Generated samples that it takes."""
     real_samples: int | None = 0
     """Training samples that it compares with; None = all, 0 = none."""
+    is_by_class: bool = False
+    """Whether it wants to know which class each generated sample was asked to be of: only for conditional runs."""
     is_paired: bool = False
     """Whether it takes as many generated samples as there are real ones, where these are fewer."""
 

@@ -16,7 +16,7 @@ KEPT = 10_000  # of so many training samples the cache keeps the features one by
 
 
 class RealFeatures:
-    """Features of training samples: computed once for this data, this network and this count, then cached."""
+    """Features of training samples, and their labels: computed once for this data, network and count, then cached."""
 
     def __init__(self, data: Data, network: FeatureNetwork):
         self.data, self.network = data, network
@@ -34,6 +34,12 @@ class RealFeatures:
 
         found = self.recall("moments", count, before_batch, convert)
         return found["mean"], found["covariance"]
+
+    def labels(self, count: int | None) -> Tensor | None:
+        """(count,), of the same samples; None of data without labels."""
+        if ("labels", count) not in self.memory:
+            self.memory["labels", count] = {"labels": self.data.training(count)[1]}
+        return self.memory["labels", count]["labels"]
 
     def recall(
         self,
@@ -62,6 +68,7 @@ def real_side(data: Data, features: RealFeatures | None, before_batch: Callable[
         "network": features.network if features else None,
         "features_of_real": partial(features.features, before_batch) if features else no_network,
         "moments_of_real": partial(features.moments, before_batch) if features else no_network,
+        "labels_of_real": features.labels if features else no_network,
         "before_batch": before_batch,
     }
 

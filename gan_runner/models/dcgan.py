@@ -14,7 +14,9 @@ from gan_runner.models.layers import (
     Dropout,
     Head,
     Initialization,
+    Judge,
     Layers,
+    MakeHead,
     Normalization,
     Output,
     Positive,
@@ -134,12 +136,13 @@ class Generator(nn.Module):
         return self.layers(latents, labels)
 
 
-class Discriminator(nn.Module):
+class Discriminator(Judge):
     """Images (N, C, H, W) -> k convolutions (stride 2) -> flat -> linear -> logits (N,).
 
     The mirror image of the generator: width, 2 width, ..., width * 2^(k-1) channels, the last at ⌊H/2^k⌋ x ⌊W/2^k⌋,
     with kernel 5 at ⌈H/2^k⌉ x ⌈W/2^k⌉. Activation and dropout follow every convolution, normalization every one but the
-    first. `depth` is k, as in the generator. With classes, a projection of the label is added (see `layers.Head`).
+    first. `depth` is k, as in the generator. With classes, a projection of the label is added
+    (see `layers.Head`), unless `head` makes another head.
 
     Raises:
         ValueError: points, images below 8x8, too large a depth, an unknown name; no labels for a conditional network.
@@ -151,6 +154,7 @@ class Discriminator(nn.Module):
         self,
         shape: tuple[int, ...],
         num_classes: int = 0,
+        head: MakeHead = Head,
         *,
         width: Positive,
         depth: Positive | None,
@@ -171,13 +175,9 @@ class Discriminator(nn.Module):
             layers += [shrink(before, after, kernel), *hidden(after, normalization=normalization)]
         self.layers = Layers(*layers, nn.Flatten())
         pixels = shrunken(rows, stages, kernel) * shrunken(columns, stages, kernel)
-        self.head = Head(channels[-1] * pixels, num_classes)
+        self.head = head(channels[-1] * pixels, num_classes)
         initialize_dcgan(self, initialization)
 
     def features(self, x: Tensor) -> Tensor:
         """The last feature map, flat: (N, F)."""
         return self.layers(x)
-
-    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Logits (N,)."""
-        return self.head(self.features(x), labels)

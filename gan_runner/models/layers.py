@@ -8,7 +8,7 @@ Shape axes: N samples, Z latents, F features, C channels, H height, W width.
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -110,6 +110,13 @@ class LatentInput(Labelled):
         return torch.cat([latents, self.embedding(required(labels))], dim=-1)
 
 
+class Judgement(NamedTuple):
+    """What a discriminator says of N samples."""
+
+    logits: Tensor  # (..., N)
+    made: dict[str, Tensor]  # what the head makes of their features beside the logits, (..., N, *)
+
+
 class Head(Labelled):
     """The discriminator's output: features φ (N, F) -> logits (N,), v·φ + b and, with classes, + <e(y), φ>.
 
@@ -134,6 +141,36 @@ class Head(Labelled):
         if self.projection is None:
             return logits
         return logits + self.projection(features).gather(-1, required(labels)[..., None]).squeeze(-1)
+
+    def judge(self, features: Tensor, labels: Tensor | None) -> Judgement:
+        """The logits, and what this head makes beside them: nothing. Other heads are in `gan_runner.heads`."""
+        return Judgement(self(features, labels), {})
+
+
+MakeHead = Callable[[int, int], Head]
+"""(number of features, number of classes) -> a head: what `head` in the config chooses for a discriminator."""
+
+
+class Judge(nn.Module):
+    """A discriminator: `features` of the samples, which a subclass defines, and the `head` that it sets upon them.
+
+    A network of one's own takes all heads by being a `Judge`, and by `self.head = head(F, num_classes)`, where `head`
+    is a `MakeHead` that its constructor takes.
+    """
+
+    head: Head
+
+    def features(self, x: Tensor) -> Tensor:
+        """What the head sees of samples (N, *sample): (N, F)."""
+        raise NotImplementedError
+
+    def judge(self, x: Tensor, labels: Tensor | None = None) -> Judgement:
+        """Logits (N,), and what the head makes beside them."""
+        return self.head.judge(self.features(x), labels)
+
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Logits (N,)."""
+        return self.head(self.features(x), labels)
 
 
 # --- tables: a config's name -> how to make the thing

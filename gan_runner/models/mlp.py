@@ -14,8 +14,10 @@ from gan_runner.models.layers import (
     Dropout,
     Head,
     Initialization,
+    Judge,
     LatentInput,
     Layers,
+    MakeHead,
     Output,
     Positive,
     hidden_layers,
@@ -93,10 +95,11 @@ class Generator(nn.Module):
         return self.layers(latents, labels)
 
 
-class Discriminator(nn.Module):
+class Discriminator(Judge):
     """Samples (N, *shape) -> [linear, normalization, activation, dropout] per hidden layer -> linear -> logits (N,).
 
-    With classes, a projection of the label is added (see `layers.Head`). Without hidden layers it is linear.
+    With classes, a projection of the label is added (see `layers.Head`), unless `head` makes another head. Without
+    hidden layers it is linear.
 
     Raises:
         ValueError: `width` and `depth` contradict each other; an unknown name; no labels for a conditional network.
@@ -110,6 +113,7 @@ class Discriminator(nn.Module):
         self,
         shape: tuple[int, ...],
         num_classes: int = 0,
+        head: MakeHead = Head,
         *,
         width: Positive | list[Positive],
         depth: Depth | None,
@@ -132,13 +136,9 @@ class Discriminator(nn.Module):
         for before, after in pairwise(sizes):
             layers += [nn.Linear(before, after), *hidden(after)]
         self.layers = Layers(*layers)
-        self.head = Head(sizes[-1], num_classes)
+        self.head = head(sizes[-1], num_classes)
         initialize(self, initialization)
 
     def features(self, x: Tensor) -> Tensor:
         """The last hidden layer (N, F)."""
         return self.layers(x)
-
-    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Logits (N,)."""
-        return self.head(self.features(x), labels)

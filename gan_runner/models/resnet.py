@@ -17,8 +17,10 @@ from gan_runner.models.layers import (
     Dropout,
     Head,
     Initialization,
+    Judge,
     Labelled,
     Layers,
+    MakeHead,
     Normalization,
     Output,
     Positive,
@@ -177,7 +179,7 @@ class Generator(nn.Module):
         return self.layers(latents, labels)
 
 
-class Discriminator(nn.Module):
+class Discriminator(Judge):
     """Images (N, C, H, W) -> k down blocks -> plain blocks -> activation -> global pooling -> linear -> logits (N,).
 
     A down block is normalization, activation, dropout, convolution, normalization, activation, dropout, convolution,
@@ -187,7 +189,8 @@ class Discriminator(nn.Module):
     discriminator of WGAN-GP and SNGAN for CIFAR-10: 2 down blocks, 2 plain blocks at 8x8.
 
     `depth` is k; null: as many as bring the smallest side to 8 or less, at least 1 (8 -> 1, 28 -> 2, 32 -> 2, 64 -> 3).
-    `pooling` is SNGAN's sum or WGAN-GP's mean. With classes, a projection of the label is added (see `layers.Head`).
+    `pooling` is SNGAN's sum or WGAN-GP's mean. With classes, a projection of the label is added (see
+    `layers.Head`), unless `head` makes another head.
 
     Raises:
         ValueError: points, images below 8x8, too large a depth, an unknown name; no labels for a conditional network.
@@ -199,6 +202,7 @@ class Discriminator(nn.Module):
         self,
         shape: tuple[int, ...],
         num_classes: int = 0,
+        head: MakeHead = Head,
         *,
         width: Positive,
         depth: Positive | None,
@@ -229,13 +233,9 @@ class Discriminator(nn.Module):
         layers += [plain_block(channels[-1], hidden) for _ in range(plain_blocks)]
         self.layers = Layers(*layers, *bare(channels[-1]))
         self.pool = choose(POOLINGS, "pooling", pooling)
-        self.head = Head(channels[-1], num_classes)
+        self.head = head(channels[-1], num_classes)
         initialize_resnet(self, initialization)
 
     def features(self, x: Tensor) -> Tensor:
         """The last feature map, pooled over its pixels: (N, F)."""
         return self.pool(self.layers(x), dim=(-2, -1))
-
-    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Logits (N,)."""
-        return self.head(self.features(x), labels)

@@ -23,6 +23,7 @@ from gan_runner.torch_utils.parameters import as_matrix, kernels, per_run
 from gan_runner.torch_utils.precision import full_precision, full_product
 
 View = AdversarialView
+Positive = Annotated[float, Gt(0)]
 Penalty = TypeVar("Penalty", bound=Callable[..., Tensor])
 
 
@@ -62,13 +63,27 @@ def of_kernels(penalty: Penalty) -> Penalty:
 
 
 def squared_slope(view: View, samples: Tensor) -> Tensor:
-    """|∇D|² at the samples, differentiable again: (..., N, *sample) -> (..., N)."""
+    """|∇D|² at the samples, differentiable again: (..., N, *sample) -> (..., N).
+
+    A discriminator that judges packs has a gradient for each pack, of all its samples together.
+    """
     if samples is view.real or samples is view.fake:  # of the forward pass that the loss has made, or will
         logits = view.real_logits if samples is view.real else view.fake_logits
         (gradient,) = torch.autograd.grad(logits.sum(), samples, create_graph=True)
     else:
         gradient = gradient_at(samples, view.discriminate)
-    return gradient.flatten(len(view.batch_shape)).square().sum(-1)
+    return over_packs(view, gradient.flatten(len(view.batch_shape)).square().sum(-1))
+
+
+def over_packs(view: View, squares: Tensor) -> Tensor:
+    """Per sample the |∇|² of its pack, of squares (..., N) of the gradient of the sum of all logits: (..., N).
+
+    A pack's logit is there m times, once for each of its samples, and so is its gradient.
+    """
+    if view.pack == 1:
+        return squares
+    packs = squares.unflatten(-1, (-1, view.pack)).sum(-1) / view.pack**2
+    return packs.repeat_interleave(view.pack, dim=-1)
 
 
 def slope(view: View, samples: Tensor) -> Tensor:
@@ -77,9 +92,16 @@ def slope(view: View, samples: Tensor) -> Tensor:
 
 
 def between(view: View) -> Tensor:
-    """A uniform point on the line from each generated sample to a real one: (..., N, *sample)."""
-    position = view.randomness.uniform(*view.batch_shape)
+    """A uniform point on the line from each generated sample to a real one, or each pack of them: (..., N, *sample)."""
+    position = uniform_positions(view)
     return torch.lerp(view.fake, view.real, like_samples(position, view.real))
+
+
+def uniform_positions(view: View) -> Tensor:
+    """U[0, 1) for each sample, the same for all of a pack: (..., N)."""
+    *runs, count = view.batch_shape
+    positions = view.randomness.uniform(*runs, count // view.pack)
+    return positions if view.pack == 1 else positions.repeat_interleave(view.pack, dim=-1)
 
 
 def around_real(view: View, scale: float) -> Tensor:
@@ -89,7 +111,7 @@ def around_real(view: View, scale: float) -> Tensor:
     """
     deviation = view.real.flatten(len(view.batch_shape) - 1).std(-1)  # (...,)
     noise = view.randomness.uniform(*view.real.shape)
-    position = view.randomness.uniform(*view.batch_shape)
+    position = uniform_positions(view)
     return view.real + scale * like_samples(deviation.unsqueeze(-1) * position, view.real) * noise
 
 
@@ -117,6 +139,16 @@ def gradient_penalty_one_sided(view: View, *, target: Annotated[float, Gt(0)]) -
 def zero_centered_gradient_penalty(view: View) -> Tensor:
     """1/2 |∇D|² between real and generated samples. Thanh-Tung et al. 2019, arXiv:1902.03984."""
     return squared_slope(view, between(view)) / 2
+
+
+@of_each_sample
+def wasserstein_divergence(view: View, *, power: Annotated[float, Gt(0)]) -> Tensor:
+    """|∇D|^power between real and generated samples: with the Wasserstein loss the dual of a divergence.
+
+    It asks for no Lipschitz constant, as the target 1 of a gradient penalty does.
+    Wu et al. 2018 (WGAN-div), arXiv:1712.01026, equation 9; power is the paper's p and the weight its k.
+    """
+    return slope(view, between(view)).pow(power)
 
 
 @of_each_sample
@@ -187,10 +219,58 @@ def balanced_consistency(
     Raises: ValueError for points.
     Zhao et al. 2020, arXiv:2002.04724, section 3.1.
     """
-    transform = random_transform(view, "balanced_consistency", flip, translation)
+    return of_both(view, random_transform(view, "balanced_consistency", flip, translation), real, fake)
+
+
+def of_both(view: View, transform: Callable[[Tensor], Tensor], real: float, fake: float) -> Tensor:
+    """real (D(x) - D(T(x)))² + fake (D(G(z)) - D(T(G(z))))²: (..., N)."""
     on_real = (view.real_logits - view.discriminate(transform(view.real))).square()
     on_fake = (view.fake_logits - view.discriminate(transform(view.fake))).square()
     return real * on_real + fake * on_fake
+
+
+@only_on("discriminator", "generator")
+def latent_consistency(
+    view: View, *, discriminator: Annotated[float, Ge(0)], generator: Annotated[float, Ge(0)], scale: Positive
+) -> Tensor:
+    """Latents that lie near each other: alike to the discriminator, and different images of the generator, (..., N).
+
+        on the discriminator   `discriminator` (D(G(z)) - D(G(z + ε)))²
+        on the generator       -`generator` mean (G(z) - G(z + ε))², over the entries of a sample
+
+    with ε ~ N(0, scale²). The numbers are relative: the term's weight multiplies both.
+    Zhao et al. 2020 (zCR), arXiv:2002.04724, section 3.2.
+    """
+    assert view.latents is not None, "an adversarial turn has them"
+    assert view.generate is not None, "likewise"
+    near = view.latents + scale * view.randomness.normal(*view.latents.shape)
+    if view.learner is view.discriminator:
+        with torch.no_grad():
+            fake = view.generate(near)
+        return discriminator * (view.fake_logits - view.discriminate(fake)).square()
+    return -generator * (view.fake - view.generate(near)).flatten(len(view.batch_shape)).square().mean(-1)
+
+
+@only_on("discriminator", "generator")
+def improved_consistency(
+    view: View,
+    *,
+    real: Annotated[float, Ge(0)],
+    fake: Annotated[float, Ge(0)],
+    discriminator: Annotated[float, Ge(0)],
+    generator: Annotated[float, Ge(0)],
+    scale: Positive,
+    flip: bool,
+    translation: Fraction,
+) -> Tensor:
+    """`balanced_consistency`, which is on the discriminator, and `latent_consistency`, which is on both: (..., N).
+
+    Raises: ValueError for points.
+    Zhao et al. 2020 (ICR), arXiv:2002.04724, section 3.3.
+    """
+    transform = random_transform(view, "improved_consistency", flip, translation)
+    nearby = latent_consistency(view, discriminator=discriminator, generator=generator, scale=scale)
+    return nearby + of_both(view, transform, real, fake) if view.learner is view.discriminator else nearby
 
 
 def random_transform(view: View, name: str, flip: bool, translation: float) -> Callable[[Tensor], Tensor]:

@@ -27,12 +27,14 @@ from gan_runner.games.autoencoder import Autoencoder
 from gan_runner.games.cuda_graph import why_not_capturable
 from gan_runner.games.game import Game, evaluating
 from gan_runner.games.latents import DISTRIBUTIONS, Latents
-from gan_runner.games.player import LOSS, Player
-from gan_runner.games.term import Term
+from gan_runner.games.player import HEAD, LOSS, Player
+from gan_runner.games.term import Reduction, Term
 from gan_runner.loggers import Logger
 from gan_runner.metrics.auto import Auto
 from gan_runner.metrics.metric import Metric
+from gan_runner.models.layers import Judge
 from gan_runner.models.multi_scale import MultiScale
+from gan_runner.models.packed import Packed
 from gan_runner.optimizers import FiniteDifference
 from gan_runner.runs.budgets import least_memory, within_budget
 from gan_runner.runs.evaluation import Evaluator, choose_objective
@@ -102,6 +104,8 @@ class Builder:
         self.num_classes = count_classes(self.settings, self.data)
         self.loss = component(config["loss"], "loss", trust)
         self.names = player_names(config["model"], self.loss)
+        self.head = ConditioningHead(config["head"], trust, self.horizon)
+        self.head.check(self.loss, self.names, self.num_classes)
         self.latents = latent_distribution(config["model"], self.data.shape)
         self.regularizers = [
             Regularizer(name, node, trust, self.horizon, self.names) for name, node in regularizers.items()
@@ -126,6 +130,7 @@ class Builder:
                 discriminator_steps=settings.discriminator_steps,
                 augmentations=self.augmentations,
                 generator_batch_size=settings.generator_batch_size,
+                is_judged=self.head.has_loss,
             )
         game = make(
             players=players,
@@ -153,6 +158,10 @@ class Builder:
         for name, node in nodes.items():
             made = component(node, f"metric.{name}", self.trust, data=self.data)
             metrics |= made.metrics if isinstance(made, Auto) else {name: made}
+        for name, metric in metrics.items():
+            if metric.is_by_class and not self.settings.conditional:
+                has_labels = "type conditional=true" if self.data.num_classes else "and this dataset has no labels"
+                raise ConfigError(f"metric={name}: it compares class with class, of a conditional run; {has_labels}")
         network: FeatureNetwork | None = None
         if any(metric.needs_features(self.data) for metric in metrics.values()):
             network = component(self.config["features"], "features", self.trust)
@@ -179,8 +188,10 @@ class Builder:
         made.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         check_output(name, made, self.data, self.latents.size, self.num_classes)
         refuse_without_kernels(name, made, own)
-        terms = {LOSS: Term(getattr(self.loss, name))}
+        terms = {LOSS: Term(getattr(self.head.made if self.head.is_the_loss else self.loss, name))}
+        terms |= self.head.terms(name)
         terms |= {regularizer.name: regularizer.term() for regularizer in own if regularizer.role == "penalty"}
+        terms[LOSS].reduction = reduction(own)
         descent = optimizer(self.config["optimizer"], name, made, self.trust)
         if self.settings.precision == "bf16" and isinstance(descent, FiniteDifference):
             raise ConfigError(
@@ -216,22 +227,32 @@ class Builder:
         return made
 
     def unbounded(self, name: str, node: dict[str, Any]) -> nn.Module:
-        """A network whatever its size; of a discriminator as many as it judges scales."""
+        """A network whatever its size; of a discriminator as many as it judges scales, of packs of samples."""
         key = f"model.{name}"
         given: dict[str, Any] = {"num_classes": self.num_classes, "latent_size": self.latents.size}
+        given["default_output"] = self.data.output_activation
         torch.manual_seed(derive(self.settings.seed, "weights", name))
-        scales = check_arguments(key, multi_scale, {"scales": node.get("scales", 1)})["scales"]
-        node = {key: value for key, value in node.items() if key != "scales"}
+        own = {key: node[key] for key in KEYS_OF_DISCRIMINATORS if key in node and name == "discriminator"}
+        node = {key: value for key, value in node.items() if key not in own}
+        scales, pack = ({"scales": 1, "pack": 1} | check_arguments(key, of_discriminators, own)).values()
+        check_packs(pack, self.settings)
+        if name == "discriminator" and self.head.goes_on(node, key, self.trust, scales):
+            given["head"] = self.head.made.make
 
         def at(shape: tuple[int, ...]) -> nn.Module:
-            output = self.data.output_activation
-            return component(node, key, self.trust, shape=shape, default_output=output, **given)
+            return component(node, key, self.trust, shape=shape, **given)
 
-        return at(self.data.shape) if scales == 1 else MultiScale(at, self.data.shape, scales)
+        def of_scales(shape: tuple[int, ...]) -> nn.Module:
+            return at(shape) if scales == 1 else MultiScale(at, shape, scales)
+
+        return of_scales(self.data.shape) if pack == 1 else Packed(of_scales, self.data.shape, pack)
 
 
-def multi_scale(scales: Annotated[int, Ge(1)]) -> None:
-    """The key that every discriminator has beside those of its own network."""
+KEYS_OF_DISCRIMINATORS = ("scales", "pack")
+
+
+def of_discriminators(scales: Annotated[int, Ge(1)] = 1, pack: Annotated[int, Ge(1)] = 1) -> None:
+    """The keys that every discriminator has beside those of its own network."""
 
 
 def refuse_giants(config: dict[str, Any], trust: list[str]) -> None:
@@ -251,7 +272,7 @@ def refuse_giants(config: dict[str, Any], trust: list[str]) -> None:
     for name in PLAYERS:
         node = config["model"].get(name)
         if isinstance(node, dict) and str(node.get("_target_")).startswith("gan_runner.models."):
-            node = {key: value for key, value in node.items() if key != "scales"}
+            node = {key: value for key, value in node.items() if key not in KEYS_OF_DISCRIMINATORS}
             with torch.random.fork_rng(devices=[]), torch.device("meta"):
                 network = component(node, f"model.{name}", trust, shape=shape, **given)
                 sample = torch.empty(batch_size, *(shape if name == "discriminator" else (LATENTS_OF_IMAGES,)))
@@ -289,13 +310,16 @@ def check_augmentations(augmentations: list[Augmentation], data: Data) -> None:
 def check_output(name: str, network: nn.Module, data: Data, latent_size: int, num_classes: int) -> None:
     """Refuse a network of a user's whose output has another shape than the game wants, before it trains for an hour."""
     device = next((parameter.device for parameter in network.parameters()), data.device)
-    samples, codes = torch.zeros(2, *data.shape, device=device), torch.zeros(2, latent_size, device=device)
-    labels = torch.zeros(2, dtype=torch.long, device=device) if num_classes else None
+    count = 2 * getattr(network, "pack", 1)
+    samples, codes = torch.zeros(count, *data.shape, device=device), torch.zeros(count, latent_size, device=device)
+    labels = torch.zeros(count, dtype=torch.long, device=device) if num_classes else None
     with evaluating(network):
         found = network(samples if name == "discriminator" else codes, labels)
-    wanted = (2,) if name == "discriminator" else (2, *data.shape)
+    wanted = (count,) if name == "discriminator" else (count, *data.shape)
     if tuple(found.shape) != wanted:
-        raise ConfigError(f"model.{name}: of 2 inputs it makes a tensor of shape {tuple(found.shape)}, not {wanted}")
+        raise ConfigError(
+            f"model.{name}: of {count} inputs it makes a tensor of shape {tuple(found.shape)}, not {wanted}"
+        )
 
 
 def count_classes(settings: Settings, data: Data) -> int:
@@ -342,7 +366,10 @@ def refuse_ignored(built: Built, config: dict[str, Any], trust: list[str]) -> No
     if built.evaluator.network is None:  # or it has been built
         component(config["features"], "features", trust)
     if built.game.is_conditional and built.game.data.num_classes > 1:
+        judges = ["discriminator"] if getattr(built.game, "is_judged", False) else []  # its head is told them
         for name, player in built.game.players.items():
+            if name in judges:
+                continue
             refuse_ignored_labels(name, player.network, built.game.data, built.game.latents.size)
 
 
@@ -372,6 +399,18 @@ def check_discriminator(discriminator: nn.Module, regularizers: list["Regularize
     for regularizer in regularizers:
         if regularizer.mark("of_each_sample"):
             refuse_batch_statistics(discriminator, regularizer.key)
+
+
+def check_packs(pack: int, settings: Settings) -> None:
+    """Refuse batches that are no whole number of packs, and labels, of which a pack has several."""
+    if pack > 1 and settings.conditional:
+        raise ConfigError(
+            f"model.discriminator.pack={pack}: the samples of a pack have labels of their own, and its logit can be of "
+            "one alone; conditional=false, or pack=1"
+        )
+    for key in ("batch_size", "generator_batch_size"):
+        if (getattr(settings, key) or 0) % pack:
+            raise ConfigError(f"{key}={getattr(settings, key)}: must be a multiple of model.discriminator.pack={pack}")
 
 
 def notes_on_unbounded_loss(loss: Any, regularizers: list["Regularizer"]) -> list[str]:
@@ -518,13 +557,63 @@ def augmentation(name: str, node: dict[str, Any], trust: list[str], steps: int) 
     return made
 
 
+class ConditioningHead:
+    """The node `head`: what a discriminator makes of the labels, and the terms of both players that go with it."""
+
+    def __init__(self, node: dict[str, Any], trust: list[str], steps: int):
+        if not isinstance(node, dict) or "_target_" not in node:
+            raise ConfigError("head: must be keys and values with a _target_")
+        target = resolve(node["_target_"], "head", trust)
+        self.has_loss = hasattr(target, "discriminator")
+        self.is_the_loss = hasattr(target, "in_place_of")
+        self.has_terms = self.has_loss and not self.is_the_loss
+        term_keys = ("weight", "schedule") if self.has_terms else ()
+        self.term_arguments = {key: node[key] for key in term_keys if key in node}
+        if self.term_arguments.get("schedule") is not None:
+            self.term_arguments["schedule"] = schedule(node["schedule"], "head.schedule", trust, steps)
+        check_arguments("head", Term, self.term_arguments, provided={"fn"})
+        rest = {key: value for key, value in node.items() if key not in term_keys}
+        self.made = component(rest, "head", trust, siblings=term_keys)
+        self.name = getattr(target, "name", target.__name__)
+
+    def terms(self, player: str) -> dict[str, Term]:
+        """The term of a player that the head adds to its loss, where it adds one."""
+        return {HEAD: Term(getattr(self.made, player), **self.term_arguments)} if self.has_terms else {}
+
+    def check(self, loss: Any, players: list[str], num_classes: int) -> None:
+        """Refuse a head without labels, without a discriminator, and beside a loss whose place it takes."""
+        if not self.has_loss:
+            return
+        if "discriminator" not in players:
+            raise ConfigError(f"head={self.name}: it is a discriminator's, and this model has none; head=projection")
+        if not num_classes:
+            raise ConfigError(f"head={self.name}: it wants labels; conditional=true, or head=projection without them")
+        if self.is_the_loss and type(loss) is not self.made.in_place_of:
+            option = self.made.in_place_of.__name__.lower()
+            raise ConfigError(f"head={self.name}: it is a {option} loss itself, over the classes; type loss={option}")
+
+    def goes_on(self, node: dict[str, Any], key: str, trust: list[str], scales: int) -> bool:
+        """Whether a discriminator takes the head as its own. Raises ConfigError where it must and does not."""
+        target = resolve(node["_target_"], key, trust)
+        is_judge = inspect.isclass(target) and issubclass(target, Judge)
+        is_taken = is_judge and "head" in inspect.signature(target).parameters
+        if self.has_loss and scales > 1:
+            raise ConfigError(f"head={self.name}: {key}.scales={scales} are discriminators, each with a head; scales=1")
+        if self.has_loss and not is_taken:
+            raise ConfigError(
+                f"head={self.name}: {key}, {target.__name__}, takes no head; a class that does is a "
+                "gan_runner.models.layers.Judge"
+            )
+        return is_taken
+
+
 class Regularizer:
     """One node of the group: what it makes (`made`), the role it plays, and the players it acts on."""
 
     def __init__(self, name: str, node: dict[str, Any], trust: list[str], steps: int, players: list[str]):
         self.name, self.key = name, f"regularizer.{name}"
-        if name == LOSS:
-            raise ConfigError(f"{self.key}: the name {LOSS} is taken, by the loss; choose another")
+        if name in (LOSS, HEAD):
+            raise ConfigError(f"{self.key}: the name {name} is taken, by the {name}; choose another")
         own = {key: node.get(key, default) for key, default in (("role", "penalty"), ("on", ["discriminator"]))}
         own["role"] = RENAMED_ROLES.get(str(own["role"]), own["role"])  # a file may have been written for version 0.1
         own = check_arguments(self.key, roles, own)
@@ -561,8 +650,16 @@ class Regularizer:
         return getattr(getattr(self.made, "func", self.made), name, default)
 
 
+def reduction(regularizers: list[Regularizer]) -> Reduction | None:
+    """What a player makes of its loss of each sample; None is the mean. Raises ConfigError for two such things."""
+    found = [regularizer for regularizer in regularizers if regularizer.role == "reduction"]
+    if len(found) > 1:
+        raise ConfigError(f"{found[0].key} and {found[1].key}: the loss of a batch can be reduced in one way alone")
+    return found[0].made if found else None
+
+
 def roles(
-    role: Literal["penalty", "projection", "parametrization", "gradient"],
+    role: Literal["penalty", "projection", "parametrization", "gradient", "reduction"],
     on: Annotated[list[Literal["generator", "discriminator", "autoencoder"]], MinLen(1)],
 ) -> None:
     """The keys that every regularizer has: what it is, and whose."""

@@ -47,6 +47,10 @@ class StackedNetwork(nn.Module):
         """What a discriminator's last layer sees: (M, N, *sample) -> (M, N, F)."""
         return self.call("features", samples)
 
+    def judge(self, samples: Tensor, labels: Tensor | None = None) -> Any:
+        """What a discriminator's head makes of samples (M, N, *sample): its own tensors, each (M, N, ...)."""
+        return self.call("judge", samples, labels)
+
     def encode(self, samples: Tensor, labels: Tensor | None = None) -> Any:
         """What an autoencoder's encoder makes of samples (M, N, *sample): its own tensors, each (M, N, ...)."""
         return self.call("encode", samples, labels)

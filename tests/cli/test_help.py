@@ -27,7 +27,7 @@ def test_the_page_has_every_option_and_every_key(run_cli):
     keys = list(dotted_keys(compose()))
     leaves = [key for key in keys if not any(other.startswith(f"{key}.") for other in keys)]
     unsaid = {key for key in leaves if f"  {key}=" not in out and not key.endswith(".role")}
-    assert unsaid == {"optimizer.generator", "optimizer.discriminator", "loss"}  # nodes without keys
+    assert unsaid == {"optimizer.generator", "optimizer.discriminator", "loss", "head"}  # nodes without keys
     assert "  steps=2000 " in out
 
 

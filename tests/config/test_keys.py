@@ -73,6 +73,7 @@ MAY_CHANGE = {
 OF_EXECUTION = {"logger.*"}
 MAY_DIFFER = {
     "optimizer.lr", "optimizer.generator.lr", "optimizer.discriminator.lr", "regularizer.*.weight", "lr_schedule.end",
+    "head.weight",
     "lr_schedule.gamma", "lr_schedule.steps", "lr_schedule.warmup", "lr_schedule.step_size", "*.schedule.end",
     "*.schedule.gamma", "*.schedule.steps", "*.schedule.warmup", "*.schedule.step_size",
 }  # fmt: skip
@@ -97,8 +98,9 @@ def component_keys():
                 prefix = f"{group}.{option}" if group in LIST_GROUPS else node
                 names = {*inspect.signature(target).parameters, "_target_"} - {"now"}  # the step is no key
                 names |= own if group == "regularizer" else set()
+                names |= {"weight", "schedule"} if group == "head" else set()
                 yield from (f"{prefix}.{name}" for name in names)
-                if group in ("regularizer", "augmentation"):
+                if group in ("regularizer", "augmentation", "head"):
                     yield from (f"{prefix}.schedule.{name}" for name in {*schedules, "_target_"})
     yield from ("optimizer.generator.lr", "optimizer.discriminator.lr", "optimizer.generator._target_")
 

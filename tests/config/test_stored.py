@@ -16,7 +16,15 @@ from gan_runner.config.compose import to_yaml
 from gan_runner.config.instantiate import resolve
 from gan_runner.config.keys import identity
 from gan_runner.config.schema import GROUPS, Budget, Divergence, Monitor, Settings
-from gan_runner.config.stored import ADDED, ADDED_TO_PENALTIES, DROPPED, MOVED, RENAMED_ROLES, translate_stored
+from gan_runner.config.stored import (
+    ADDED,
+    ADDED_GROUPS,
+    ADDED_TO_PENALTIES,
+    DROPPED,
+    MOVED,
+    RENAMED_ROLES,
+    translate_stored,
+)
 from gan_runner.games.term import Term
 from gan_runner.reporting.settings import make_study
 from gan_runner.reporting.stored_runs import find_runs, read_run
@@ -26,7 +34,7 @@ from tests.helpers import CONF, SMALL, compose, options, some
 
 VERSION_0_1 = yaml.safe_load((Path(__file__).parent / "version_0_1.yaml").read_text())
 # Keys of a component that are not its own parameters, but those of its role, of its player or of its slot.
-OF_THE_NODE = {"role", "on", "weight", "every", "start", "schedule", "scales", "generator", "discriminator"}
+OF_THE_NODE = {"role", "on", "weight", "every", "start", "schedule", "scales", "pack", "generator", "discriminator"}
 
 
 # --- stored as version 0.1 did ----------------------------------------------------------------------------------------
@@ -48,7 +56,8 @@ def as_version_0_1(config):
             made = {key: value for key, value in made.items() if key in had}
         return made
 
-    made = {key: old(value) for key, value in config.items() if key in {*VERSION_0_1["top_level"], *GROUPS}}
+    groups = {*GROUPS} - {*ADDED_GROUPS}
+    made = {key: old(value) for key, value in config.items() if key in {*VERSION_0_1["top_level"], *groups}}
     for node in made["regularizer"].values():
         node["role"] = old_roles.get(node["role"], node["role"])
     return made

@@ -24,6 +24,7 @@ def model(name: str) -> list[str]:
 
 
 MLP, VAE, DCGAN, RESNET = model("mlp"), model("vae"), model("dcgan"), model("resnet")
+NETS = (MLP, DCGAN, RESNET)
 BCE = ["loss=bce", "discriminator_steps=2", *MLP]
 
 
@@ -54,6 +55,8 @@ def every_option() -> dict[str, list[str]]:
     for name in options("regularizer"):
         keys = [f"regularizer.{name}.every=2", f"regularizer.{name}.start=0"] if is_penalty(name) else []
         found[f"regularizer={name}"] = [f"regularizer={name}", *keys, *BCE]
+    for name in options("head"):
+        found[f"head={name}"] = [f"head={name}", "conditional=true", *MLP, "loss=hinge"]
     for name in options("augmentation"):
         found[f"augmentation={name}"] = [f"augmentation={name}", *BCE]
     for name in options("optimizer"):
@@ -72,6 +75,19 @@ COMBINATIONS = [
     ["conditional=true", *VAE],
     ["conditional=true", *VAE, "regularizer=[output_l1]", "regularizer.output_l1.on=[autoencoder]"],
     ["conditional=true", *DCGAN, "loss=hinge"],
+    *(["head=reacgan", "conditional=true", *model, "loss=hinge", "regularizer=[r1,spectral_norm]"] for model in NETS),
+    ["head=contragan", "conditional=true", *DCGAN, "loss=bce", "augmentation=diffaugment", "precision=bf16"],
+    ["head=multi_hinge", "conditional=true", *RESNET, "loss=hinge", "generator_batch_size=12", "regularizer=lecam"],
+    ["head=acgan", "head.fakes=true", "conditional=true", *MLP, "optimizer=rmsprop"],
+    ["head=reacgan", "lr_schedule@head.schedule=cosine", "conditional=true", "loss=relativistic", *MLP],
+    ["model.discriminator.pack=2", "regularizer=[gradient_penalty,r1]", "loss=hinge", *DCGAN],
+    ["model.discriminator.pack=4", "regularizer=spectral_norm", "augmentation=diffaugment", "loss=bce", *RESNET],
+    ["regularizer=top_k", "regularizer.top_k.interval=2", "regularizer.top_k.gamma=0.6", "loss=relativistic", *MLP],
+    [
+        "regularizer=improved_consistency", "model.generator.normalization=batch", "loss=hinge",
+        "regularizer.improved_consistency.weight=0.1", "optimizer.lr=1e-4",
+        *DCGAN,
+    ],
     ["conditional=true", *RESNET, "loss=hinge", "regularizer=orthogonal", "optimizer.lr=1e-4"],
     ["conditional=true", "dataset.flip=true", "regularizer=[gradient_clip,l1]", "ema_half_life=null", *MLP],
     ["model.generator.normalization=batch", "model.discriminator.normalization=batch", "loss=bce", *DCGAN],
@@ -136,8 +152,12 @@ def assert_trains(config: dict[str, Any]) -> Any:
     values = take_steps(game, 3)
     assert all(math.isfinite(value) for value in values.values()), values
     nodes = config.get("regularizer") or {}
+    has_head = config["head"]["_target_"].endswith(("Acgan", "Contragan", "Reacgan"))
     on = {role: [name for name, node in nodes.items() if node["role"] == role] for role in ("penalty", "projection")}
-    assert {tag.split("/")[1] for tag in values if tag.startswith("penalty/")} == set(on["penalty"])
+    wanted = {*on["penalty"], *(["head"] if has_head else [])}
+    assert {tag.split("/")[1] for tag in values if tag.startswith("penalty/")} == wanted
+    is_reduced = any(term.reduction for player in game.players.values() for term in player.terms.values())
+    assert is_reduced == any(node["role"] == "reduction" for node in nodes.values())
     for player_name, player in game.players.items():
         expected = [name for name in on["projection"] if player_name in nodes[name]["on"]]
         assert len(player.projections) == len(expected)

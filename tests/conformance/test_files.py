@@ -14,7 +14,7 @@ import pytest
 import torch
 import yaml
 
-from gan_runner import losses, optimizers, schedules
+from gan_runner import heads, losses, optimizers, schedules
 from gan_runner.config.schema import GROUPS
 from gan_runner.config.stored import ADDED
 from gan_runner.regularizers import projections
@@ -25,7 +25,8 @@ FILES = {f"{path.parent.name}/{path.stem}": path for path in sorted(CONF.glob("*
 # Keys beside those of the signature, which are the runner's.
 OF_THE_RUNNER = {
     "regularizer": {"role", "on", "weight", "every", "start", "schedule"},
-    "discriminator": {"scales"},
+    "discriminator": {"scales", "pack"},
+    "head": {"weight", "schedule"},
 }
 GIVEN = {"data", "schedule"}  # to a component, by the runner or by a slot
 UNCOMMENTED = {"_target_", "role", "on"}  # said once, in the README
@@ -120,6 +121,7 @@ def is_first(parameter: str) -> Callable[[Any], bool]:
         (schedules, is_first("now")),
         (projections, is_first("network")),
         (losses, lambda found: hasattr(found, "discriminator") or hasattr(found, "autoencoder")),
+        (heads, lambda found: hasattr(found, "make")),
         (optimizers, lambda found: inspect.isclass(found) and issubclass(found, torch.optim.Optimizer)),
     ],
     ids=lambda value: getattr(value, "__name__", None),

@@ -91,7 +91,8 @@ def test_own_images_train(dataset: str, tmp_path: Path) -> None:
 def test_every_metric_builds(metric: str) -> None:
     """What it measures, tests of its own show."""
     data = "ring" if metric in ("modes", "wasserstein") else "digits"
-    built = build(compose(*words_of([f"dataset={data}", "loss=bce", *MLP]), f"metric={metric}"), [])
+    words = ["conditional=true"] if metric == "class_frechet" else []
+    built = build(compose(*words_of([f"dataset={data}", "loss=bce", *MLP]), f"metric={metric}", *words), [])
     assert set(built.evaluator.metrics) == {metric} - {"none"}
 
 
@@ -139,6 +140,9 @@ def small_preset(experiment: str, folder: Path) -> dict[str, Any]:
         path = folder / "images.npy"
         np.save(path, np.random.default_rng(0).integers(0, 256, (8, *SHAPES[dataset]), dtype=np.uint8))
         words += ["dataset=npy", f"dataset.path={path}"]
+        if "conditional: true" in text:
+            np.save(folder / "labels.npy", np.arange(8) % 2)
+            words += [f"dataset.labels={folder}/labels.npy"]
     if "/model: resnet" in text or "/model: dcgan" in text:
         words += ["model.generator.width=8", "model.discriminator.width=8"]
     if "generator_batch_size" in text:

@@ -94,10 +94,10 @@ def seen_by(game: Adversarial) -> list[tuple[str, tuple[int, ...], tuple[int, ..
     found = []
     original = game.view
 
-    def spy(learner, real, fake, labels, step):
-        assert original(learner, real, fake, labels, step).batch_shape == fake.shape[:1]
+    def spy(learner, real, fake, labels, **others):
+        assert original(learner, real, fake, labels, **others).batch_shape == fake.shape[:1]
         found.append((learner.name, tuple(fake.shape), tuple(labels.shape), real.detach()))
-        return original(learner, real, fake, labels, step)
+        return original(learner, real, fake, labels, **others)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(game, "view", spy)

@@ -9,6 +9,7 @@ import yaml
 from gan_runner.models import layers
 from gan_runner.models.multi_scale import MultiScale
 from gan_runner.models.vae import Autoencoder
+from gan_runner.runs.build import KEYS_OF_DISCRIMINATORS
 
 CONF = Path(__file__).parents[2] / "conf" / "model"
 LATENTS = 5
@@ -18,7 +19,8 @@ NORMALIZATIONS = ["batch", "layer", "none"]
 
 def read(model):
     config = yaml.safe_load((CONF / f"{model}.yaml").read_text())
-    config.get("discriminator", {}).pop("scales", None)  # the builder's
+    for key in KEYS_OF_DISCRIMINATORS:
+        config.get("discriminator", {}).pop(key, None)
     return config
 
 

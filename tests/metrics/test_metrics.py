@@ -93,6 +93,7 @@ def view_of(
         labels=labels,
         features_of_real=features,
         moments_of_real=lambda count: moments(features(count), torch.device("cpu")),
+        labels_of_real=lambda count: data.training(count)[1],
     )
 
 
@@ -156,6 +157,7 @@ def test_every_metric_says_which_way_is_better(name: str) -> None:
         "sliced_wasserstein": {"samples": 100, "patches": 4},
         "wasserstein": {"samples": 50},
         "modes": {"pairs": 50},
+        "class_frechet": {"samples": 200},
     }
     data = endless_ring() if name in ("modes", "wasserstein") else halves()[0]
     network = random_network()

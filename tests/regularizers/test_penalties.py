@@ -38,6 +38,7 @@ GRADIENT_PENALTIES: dict[str, Callable[..., Tensor]] = {
     "r1": penalties.r1,
     "r2": penalties.r2,
     "dragan": partial(penalties.dragan, target=1.5, scale=0.5),
+    "wasserstein_divergence": partial(penalties.wasserstein_divergence, power=6.0),
 }
 
 
@@ -48,6 +49,7 @@ SHAPES: dict[str, Callable[[Tensor], Tensor]] = {  # of the slope
     "r1": lambda slope: slope**2 / 2,
     "r2": lambda slope: slope**2 / 2,
     "dragan": lambda slope: (slope - 1.5) ** 2,
+    "wasserstein_divergence": lambda slope: slope**6,
 }
 
 
@@ -103,7 +105,12 @@ def test_each_sample_alone(name):
         torch.testing.assert_close(alone[0], together[n])
 
 
-@pytest.mark.parametrize("name", ["gradient_penalty", "gradient_penalty_one_sided", "zero_centered_gradient_penalty"])
+BETWEEN = [
+    "gradient_penalty", "gradient_penalty_one_sided", "zero_centered_gradient_penalty", "wasserstein_divergence",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BETWEEN)
 def test_one_interpolation_point_per_sample(name):
     """Not one for the batch, and not one for each pixel."""
     randomness = Seeded()

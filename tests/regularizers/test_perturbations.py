@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -152,11 +153,61 @@ def test_consistency_of_an_invariant_discriminator_is_zero():
     assert (penalties.consistency(view, flip=False, translation=0.25) > 0.01).any()
 
 
-@pytest.mark.parametrize("name", ["consistency", "balanced_consistency"])
+@pytest.mark.parametrize("name", ["consistency", "balanced_consistency", "improved_consistency"])
 def test_consistency_of_points_is_refused(name):
     game = build(compose(*POINTS, f"regularizer={name}"), [])[0]
     with pytest.raises(ValueError, match=rf"regularizer={name} flips and moves images .*not points \(8, 2\)"):
         game.step(0)
+
+
+LATENTS = some(6, 3, seed=5)
+NOISE = some(6, 3, seed=6)
+
+
+def latent_view(on: str, matrix: Tensor) -> Any:
+    """A turn in which the generator makes A z of latents z, and the noise is known."""
+    network, fake = Linear(some(64)), (LATENTS @ matrix).reshape(6, 2, 4, 8)
+    view = view_of(network, some(6, 2, 4, 8), fake.detach(), Seeded())
+    draws: Any = SimpleNamespace(normal=lambda *shape: NOISE.reshape(shape), uniform=view.randomness.uniform)
+    learner = view.discriminator if on == "discriminator" else nn.Module()
+    fake = view.fake if on == "discriminator" else fake
+    given: Any = {"latents": LATENTS, "generate": lambda latents: (latents @ matrix).reshape(6, 2, 4, 8)}
+    return replace(view, learner=learner, fake=fake, randomness=draws, **given)
+
+
+ZCR: dict[str, Any] = {"discriminator": 20.0, "generator": 0.5, "scale": 0.1}
+
+
+def test_latent_consistency_of_a_linear_game():
+    """D(G(z + ε)) - D(G(z)) = <w, A ε>; on the generator the squared mean of A ε, which it is to raise."""
+    matrix = some(3, 64, seed=7).requires_grad_()
+    moved = 0.1 * NOISE @ matrix
+    view = latent_view("discriminator", matrix)
+    found = penalties.latent_consistency(view, **ZCR)
+    torch.testing.assert_close(found, 20 * (moved @ Linear(some(64)).weight).square())
+    (gradient,) = torch.autograd.grad(found.sum(), matrix, allow_unused=True)
+    assert gradient is None  # the generator does not learn in this turn
+    found = penalties.latent_consistency(latent_view("generator", matrix), **ZCR)
+    torch.testing.assert_close(found, -0.5 * moved.square().mean(-1))
+    (gradient,) = torch.autograd.grad(found.mean(), matrix)
+    assert (gradient * matrix).sum() < 0  # descent: images further apart
+
+
+def test_improved_consistency_is_both():
+    matrix = some(3, 64, seed=7)
+    keys: dict[str, Any] = {"real": 2.0, "fake": 3.0}
+    for on in ("discriminator", "generator"):
+        expected = penalties.latent_consistency(latent_view(on, matrix), **ZCR)
+        if on == "discriminator":
+            expected = expected + penalties.balanced_consistency(latent_view(on, matrix), **keys, **KEYS)
+        found = penalties.improved_consistency(latent_view(on, matrix), **keys, **ZCR, **KEYS)
+        torch.testing.assert_close(found, expected)
+
+
+def test_latent_consistency_is_on_both_players_and_costs_no_gradient_of_the_other():
+    game = make_game("regularizer=latent_consistency")
+    tags = {tag for tag in game.step(0, is_logged=True) if tag.startswith("penalty/")}
+    assert tags == {"penalty/latent_consistency/generator", "penalty/latent_consistency/discriminator"}
 
 
 @pytest.mark.parametrize("name", ["adversarial_perturbation", "consistency", "balanced_consistency", "iterative"])

@@ -139,6 +139,35 @@ def test_iterative_penalty(preset, name, shape):
         assert float(tags["weight/iterative_gradient_penalty"]) == pytest.approx(10 * rho, rel=1e-5)
 
 
+def test_reacgan(preset, tmp_path):
+    """D2D-CE on both players beside the hinge loss, under spectral normalization; in small, but for its settings."""
+    np.save(tmp_path / "labels.npy", np.arange(256) % 10)
+    small = ["model.generator.width=8", "model.discriminator.width=8", f"dataset.labels={tmp_path}/labels.npy"]
+    game = preset("reacgan_cifar10", (32, 32, 3), *small)
+    assert (game.batch_size, game.discriminator_steps, game.is_conditional) == (128, 5, True)
+    for player in game.players.values():
+        (group,) = player.optimizer.param_groups
+        assert group["initial_lr"] == pytest.approx(2e-4 * 2**0.5, rel=1e-5)
+        assert (group["betas"], group["eps"]) == ((0.5, 0.999), 1e-6)
+        head = player.terms["head"]
+        assert (head.weight, head.fn.__self__.temperature, head.fn.__self__.margin) == (0.5, 0.5, 0.98)
+        assert any("parametrizations" in name for name, _ in player.network.named_parameters())
+    assert game.discriminator.network.head.embedding.weight.shape[0] == 512
+    average = game.moving_average.half_life
+    assert 2 ** (-average.batch_size / average.half_life) == pytest.approx(0.9999, abs=1e-7)
+    assert game.draw_latents(game.randomness, 2).shape == (2, 80)
+    tags = take_steps(preset("reacgan_cifar10", (32, 32, 3), *small, "batch_size=8", "discriminator_steps=1"))
+    assert float(tags["penalty/head/generator"]) > 0
+    assert float(tags["penalty/head/discriminator"]) > 0
+    config = compose("experiment=reacgan_cifar10")
+    assert (config["steps"], config["dataset"]["flip"], list(config["regularizer"])) == (
+        100_000,
+        True,
+        ["spectral_norm"],
+    )
+    assert list(config["metric"]) == ["frechet", "class_frechet"]
+
+
 def test_a_multi_scale_discriminator_and_budgets_from_the_command_line():
     words = ["dataset.image_size=32", "discriminator_steps=1", "batch_size=8", "device=cpu", "loss=hinge"]
     words += ["model.generator.width=8", "model.discriminator.width=8"]

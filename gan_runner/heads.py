@@ -1,0 +1,282 @@
+"""Conditioning heads: what stands on a discriminator's features, and what its loss makes the labels mean.
+
+A head makes a module of features, `make(F, num_classes)`, which the discriminator takes as its own, and has a side for
+each player, a function of the view as those of a loss are: `discriminator(view)` and `generator(view)`, (..., N) each.
+They read what the module made of the samples, `view.real_judgement` and `view.fake_judgement`.
+
+Shape axes: N samples, F features, K classes, E entries of an embedding.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated, Protocol, TypeVar
+
+import torch
+import torch.nn.functional as F
+from annotated_types import Ge, Gt
+from torch import Tensor, nn
+
+from gan_runner.losses import Hinge
+from gan_runner.models.layers import Head, Judgement, required
+from gan_runner.torch_utils.precision import full_precision, full_product
+
+Positive = Annotated[float, Gt(0)]
+Share = Annotated[float, Ge(0)]
+Side = TypeVar("Side", bound=Callable[..., Tensor])
+
+
+class Judged(Protocol):
+    """The part of a view that a head's loss reads."""
+
+    @property
+    def real_judgement(self) -> Judgement: ...
+    @property
+    def fake_judgement(self) -> Judgement: ...
+    @property
+    def labels(self) -> Tensor | None: ...
+
+
+def of_whole_batch(side: Side) -> Side:
+    """Marks a loss whose value for one sample depends on the others, so that several processes must share theirs."""
+    side.mixes_samples = True  # type: ignore[attr-defined]
+    return side
+
+
+class Projection:
+    """The head that discriminators have of themselves: the label is projected on the features, and no loss is added.
+
+    Miyato & Koyama 2018, arXiv:1802.05637; see `models.layers.Head`.
+    """
+
+    name = "projection"
+    make = Head
+
+
+# --- classifying ------------------------------------------------------------------------------------------------------
+
+
+class Acgan:
+    """Cross-entropy of an auxiliary classifier beside the logit, -log softmax(W φ)_y.
+
+    Discriminator: of the real samples, and of the generated ones too if `fakes`, as in the paper. Without these a
+    generator that draws its classes badly does not spoil the classifier: so it is in StudioGAN's ACGAN-Mod. Generator:
+    of the generated samples.
+
+    Odena, Olah & Shlens 2016, arXiv:1610.09585.
+    """
+
+    name = "acgan"
+
+    def __init__(self, *, fakes: bool):
+        self.fakes = fakes
+
+    def make(self, features: int, num_classes: int) -> Head:
+        return Classifier(features, num_classes)
+
+    def discriminator(self, view: Judged) -> Tensor:
+        real = cross_entropy(view.real_judgement, view.labels)
+        return real + cross_entropy(view.fake_judgement, view.labels) if self.fakes else real
+
+    def generator(self, view: Judged) -> Tensor:
+        return cross_entropy(view.fake_judgement, view.labels)
+
+
+class Classifier(Head):
+    """φ (N, F) -> logits v·φ + b (N,) and `classes` W φ (N, K)."""
+
+    takes_leading_axes = True
+
+    def __init__(self, features: int, num_classes: int) -> None:
+        super().__init__(features, num_classes=0)
+        self.classes = nn.Linear(features, num_classes, bias=False)
+
+    def judge(self, features: Tensor, labels: Tensor | None) -> Judgement:
+        return Judgement(self(features, labels), {"classes": self.classes(features)})
+
+
+def cross_entropy(judgement: Judgement, labels: Tensor | None) -> Tensor:
+    """-log p(y), p the softmax of the logits of classes (..., N, K): (..., N)."""
+    classes = judgement.made["classes"]
+    return classes.logsumexp(-1) - of_label(classes, labels)
+
+
+def of_label(values: Tensor, labels: Tensor | None) -> Tensor:
+    """The value of each sample's own class: (..., N, K) -> (..., N)."""
+    return values.gather(-1, required(labels)[..., None]).squeeze(-1)
+
+
+# --- contrasting ------------------------------------------------------------------------------------------------------
+
+
+class Contragan:
+    """The conditional contrastive loss 2C, of embeddings e and of a proxy p for each class, all of length 1:
+
+        -log (exp(e_i·p_y / t) + Σ_{j≠i, y_j=y_i} exp(e_i·e_j / t)) / (exp(e_i·p_y / t) + Σ_{j≠i} exp(e_i·e_j / t))
+
+    with t = `temperature`; of the real samples for the discriminator, of the generated ones for the generator. It
+    sees the whole batch. The proxy pulls, and so do all samples of the class: that draws a class together, but does not
+    tell easy samples from hard ones.
+
+    Kang & Park 2020, arXiv:2006.12681.
+    """
+
+    name = "contragan"
+
+    def __init__(self, *, temperature: Positive, dimension: Annotated[int, Ge(1)]):
+        self.temperature, self.make = temperature, partial(Embedding, dimension=dimension)
+
+    @of_whole_batch
+    def discriminator(self, view: Judged) -> Tensor:
+        return self.contrast(view.real_judgement, view.labels)
+
+    @of_whole_batch
+    def generator(self, view: Judged) -> Tensor:
+        return self.contrast(view.fake_judgement, view.labels)
+
+    def contrast(self, judgement: Judgement, labels: Tensor | None) -> Tensor:
+        """(..., N), over the batch."""
+        own = judgement.made["proxy"].unsqueeze(-1) / self.temperature
+        others = similarities(judgement) / self.temperature
+        is_alike = same(labels)
+        is_other = ~torch.eye(others.shape[-1], dtype=torch.bool, device=others.device)
+        return log_sum(own, others, is_other) - log_sum(own, others, is_alike & is_other)
+
+
+class Reacgan:
+    """Data-to-data cross-entropy, D2D-CE, of embeddings e and of a proxy p for each class, all of length 1:
+
+        -log exp([e_i·p_y - m_p]₋ / t) / (exp([e_i·p_y - m_p]₋ / t) + Σ_{y_j≠y_i} exp([e_i·e_j - m_n]₊ / t))
+
+    with t = `temperature`, m_p = `margin` and m_n = 1 - m_p; [x]₋ = min(x, 0) and [x]₊ = max(x, 0) leave out what is
+    easy. Of the real samples for the discriminator, of the generated ones for the generator. It sees the whole batch.
+
+    Kang et al. 2021, arXiv:2111.01118.
+    """
+
+    name = "reacgan"
+
+    def __init__(self, *, temperature: Positive, margin: Annotated[float, Ge(0)], dimension: Annotated[int, Ge(1)]):
+        self.temperature, self.margin = temperature, margin
+        self.make = partial(Embedding, dimension=dimension)
+
+    @of_whole_batch
+    def discriminator(self, view: Judged) -> Tensor:
+        return self.contrast(view.real_judgement, view.labels)
+
+    @of_whole_batch
+    def generator(self, view: Judged) -> Tensor:
+        return self.contrast(view.fake_judgement, view.labels)
+
+    def contrast(self, judgement: Judgement, labels: Tensor | None) -> Tensor:
+        """(..., N), over the batch."""
+        own = (judgement.made["proxy"] - self.margin).clamp(max=0).unsqueeze(-1) / self.temperature
+        others = (similarities(judgement) - (1 - self.margin)).clamp(min=0) / self.temperature
+        return log_sum(own, others, ~same(labels)) - own.squeeze(-1)
+
+
+class Embedding(Head):
+    """φ (N, F) -> logits v·φ + b (N,), `embedding` e (N, E) of length 1, and `proxy` e·p_y (N,).
+
+    p_y is a row of the class proxies, of length 1: those of a linear layer without bias, as in `layers.Head`.
+    """
+
+    takes_leading_axes = True
+
+    def __init__(self, features: int, num_classes: int, dimension: int) -> None:
+        super().__init__(features, num_classes=0)
+        self.embedding = nn.Linear(features, dimension)
+        self.proxies = nn.Linear(dimension, num_classes, bias=False)
+
+    def judge(self, features: Tensor, labels: Tensor | None) -> Judgement:
+        embedding = self.embedding(features)
+        with full_precision(features.device):  # half a percent, as bfloat16 rounds, is a quarter of a margin
+            embedding = F.normalize(embedding.to(self.proxies.weight.dtype), dim=-1)
+            proxies = F.normalize(self.proxies.weight, dim=-1)
+            nearness = of_label(embedding @ proxies.mT, labels)
+        return Judgement(self(features, labels), {"embedding": embedding, "proxy": nearness})
+
+
+def similarities(judgement: Judgement) -> Tensor:
+    """e_i·e_j of a batch, (..., N, N)."""
+    embedding = judgement.made["embedding"]
+    return full_product(embedding, embedding.mT)
+
+
+def same(labels: Tensor | None) -> Tensor:
+    """Whether two samples are of one class, (..., N, N)."""
+    labels = required(labels)
+    return labels.unsqueeze(-1) == labels.unsqueeze(-2)
+
+
+def log_sum(own: Tensor, others: Tensor, is_counted: Tensor) -> Tensor:
+    """log(exp(own_i) + Σ_j exp(others_ij) over those counted), of (..., N, 1) and (..., N, N): (..., N)."""
+    counted = torch.where(is_counted, others, -torch.inf)
+    return torch.cat([own, counted], dim=-1).logsumexp(-1)
+
+
+# --- in the place of the loss -----------------------------------------------------------------------------------------
+
+
+class MultiHinge:
+    """A hinge loss over K + 1 classes, the last of which is `generated`, in the place of the adversarial loss.
+
+    With h(v, y) = max(0, 1 + max_{k≠y} v_k - v_y) (Crammer & Singer 2001) of the scores v = W φ + b:
+
+        discriminator   h(v(x), y) + h(v(G(z)), K)
+        generator       `generator_weight` h(v(G(z)), y) + `feature_matching` mean |mean φ(G(z)) - mean φ(x)|
+
+    where the inner means are over the batch and the outer one over the features. The logit, which penalties and logs
+    look at, is v_y - v_K: with one class and without feature matching that is the hinge loss itself.
+
+    Kavalerov, Czaja & Chellappa 2019 (MHingeGAN), arXiv:1912.04216; 0.05 and the matching of features are those of the
+    authors' code.
+    """
+
+    name = "multi_hinge"
+    in_place_of = Hinge
+
+    def __init__(self, *, generator_weight: Share, feature_matching: Share):
+        self.generator_weight, self.feature_matching = generator_weight, feature_matching
+
+    def make(self, features: int, num_classes: int) -> Head:
+        return Scores(features, num_classes)
+
+    def discriminator(self, view: Judged) -> Tensor:
+        real, fake = view.real_judgement.made["scores"], view.fake_judgement.made["scores"]
+        return multi_hinge(real, required(view.labels)) + multi_hinge(fake, as_generated(fake))
+
+    @of_whole_batch
+    def generator(self, view: Judged) -> Tensor:
+        hinge = multi_hinge(view.fake_judgement.made["scores"], required(view.labels))
+        real, fake = (judgement.made["features"].mean(-2) for judgement in (view.real_judgement, view.fake_judgement))
+        return self.generator_weight * hinge + self.feature_matching * (fake - real).abs().mean(-1, keepdim=True)
+
+
+class Scores(Head):
+    """φ (N, F) -> `scores` v (N, K + 1), the logit v_y - v_K (N,), and the `features` φ themselves."""
+
+    takes_leading_axes = True
+
+    def __init__(self, features: int, num_classes: int) -> None:
+        nn.Module.__init__(self)
+        self.scores = nn.Linear(features, num_classes + 1)
+
+    def forward(self, features: Tensor, labels: Tensor | None) -> Tensor:
+        return self.judge(features, labels).logits
+
+    def judge(self, features: Tensor, labels: Tensor | None) -> Judgement:
+        scores = self.scores(features)
+        made = {"scores": scores, "features": features}
+        return Judgement(of_label(scores, labels) - scores[..., -1], made)
+
+
+def multi_hinge(scores: Tensor, labels: Tensor) -> Tensor:
+    """max(0, 1 + max_{k≠y} v_k - v_y), of scores (..., N, K) and labels (..., N): (..., N)."""
+    is_own = labels.unsqueeze(-1) == torch.arange(scores.shape[-1], device=scores.device)
+    others = torch.where(is_own, -torch.inf, scores)
+    return (1 + others.amax(-1) - of_label(scores, labels)).relu()
+
+
+def as_generated(scores: Tensor) -> Tensor:
+    """The label of generated samples, K for each: (..., N)."""
+    return torch.full(scores.shape[:-1], scores.shape[-1] - 1, device=scores.device)
