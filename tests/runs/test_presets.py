@@ -139,6 +139,7 @@ def test_iterative_penalty(preset, name, shape):
         assert float(tags["weight/iterative_gradient_penalty"]) == pytest.approx(10 * rho, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_reacgan(preset, tmp_path):
     """D2D-CE on both players beside the hinge loss, under spectral normalization; in small, but for its settings."""
     np.save(tmp_path / "labels.npy", np.arange(256) % 10)
