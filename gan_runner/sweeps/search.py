@@ -35,6 +35,7 @@ from gan_runner.config.explain import explain, one_line
 from gan_runner.config.keys import LONGEST_NAME, find_key, identity, shorten_keys, tidy
 from gan_runner.runs.evaluation import Objective, tags
 from gan_runner.sweeps.batched_launcher import run_batched
+from gan_runner.sweeps.cluster import run_on_slurm
 from gan_runner.sweeps.grid import launch_of, sweep_directory
 from gan_runner.sweeps.jobs import Composer
 from gan_runner.sweeps.launchers import Launch, cores, run_in_processes, run_sequentially, visible_gpus
@@ -74,6 +75,7 @@ def run_search(
     directory = sweep_directory(config)
     trust = trusted_packages(sys.argv[1:])
     with Sweep(directory) as sweep:
+        sweep.is_on_slurm = launch.func is run_on_slurm
         if sweep.jobs() and not (directory / STUDY).exists():
             raise ConfigError(f"{directory} holds a sweep that is no search: choose another sweep=NAME")
         composer = Composer(loader, config.hydra.sweeper.get("params") or ())
