@@ -4,8 +4,11 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
+import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -13,7 +16,7 @@ from gan_runner.config.errors import ConfigError, Stopped
 from gan_runner.storage.run_directory import RunDirectory
 from gan_runner.sweeps import cluster
 from gan_runner.sweeps.cluster import Task, launch_on_cluster, run_on_slurm
-from gan_runner.sweeps.launchers import run_jobs
+from gan_runner.sweeps.launchers import Launch, run_jobs
 from gan_runner.sweeps.sweep import Job, Sweep
 from tests.helpers import SMALL, compose, naming, refusal
 from tests.helpers.runs import rows, summary
@@ -37,11 +40,14 @@ class Slurm:
     """What answers in SLURM's place: each look at the queue gets the next answer, after what happens before it."""
 
     def __init__(self, monkeypatch):
-        self.answers, self.submitted, self.parameters, self.cancelled = [], [], [], []
+        self.answers: list[Any] = []
+        self.submitted: list[str] = []
+        self.parameters: list[dict[str, Any]] = []
+        self.cancelled: list[str] = []
         monkeypatch.setattr(cluster, "queue", self.queue)
         monkeypatch.setattr(cluster, "executor_of", self.executor_of)
-        monkeypatch.setattr(cluster.time, "sleep", lambda seconds: None)
-        monkeypatch.setattr(cluster.subprocess, "run", lambda words, **options: self.cancelled.extend(words[1:]))
+        monkeypatch.setattr(time, "sleep", lambda seconds: None)
+        monkeypatch.setattr(subprocess, "run", lambda words, **options: self.cancelled.extend(words[1:]))
 
     def queue(self):
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
@@ -63,7 +69,7 @@ class Slurm:
         with Sweep(ROOT) as sweep:
             sweep.is_on_slurm = True
             sweep.plan([])
-            launch = cluster.Launch(run_on_slurm, parameters=PARAMETERS | parameters)
+            launch = Launch(run_on_slurm, parameters=PARAMETERS | parameters)
             run_jobs(sweep, [job(name) for name in names], launch, [], retry_failed=retry_failed)
 
 
@@ -117,7 +123,11 @@ def test_a_run_that_its_node_took_along_goes_on(slurm):
     say("lost", "running", number="5_0", host="node-7")
     say("another", "running", number="6_0", host="node-8")
     seen = []
-    done = lambda: (seen.append(summary(ROOT / "lost")), say("lost", "completed"))  # noqa: E731
+
+    def done():
+        seen.append(summary(ROOT / "lost"))
+        say("lost", "completed")
+
     slurm.answers = [{}, {"7_0": "RUNNING"}, (done, {"7_0": "RUNNING"})]
     with pytest.raises(Stopped, match="1 completed, 1 running; the same line with sweep=s goes on"):
         slurm.run("lost", "another")
@@ -211,18 +221,18 @@ def test_where_there_is_no_slurm(slurm):
 
 def test_squeue_is_read(monkeypatch):
     answer = SimpleNamespace(stdout="12_0 RUNNING\n12_1 PENDING\n13 COMPLETING\n\n")
-    monkeypatch.setattr(cluster.subprocess, "run", lambda *_, **__: answer)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: answer)
     assert cluster.queue() == {"12_0": "RUNNING", "12_1": "PENDING", "13": "COMPLETING"}
 
     def no_such_file(*_, **__):
         raise FileNotFoundError("squeue")
 
-    monkeypatch.setattr(cluster.subprocess, "run", no_such_file)
+    monkeypatch.setattr(subprocess, "run", no_such_file)
     assert cluster.queue() is None
 
 
 def test_the_first_task_of_several_runs_the_job_and_the_others_follow(monkeypatch):
-    seen = []
+    seen: list[Any] = []
     monkeypatch.setattr(cluster, "follow", lambda job, directory, trust: seen.append(("follows", job.name)))
     monkeypatch.setattr(cluster, "execute", lambda job, *_: seen.append(("runs", job.name)))
     monkeypatch.setattr(cluster, "export_rendezvous", lambda: seen.append("meets"))

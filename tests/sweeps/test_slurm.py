@@ -80,7 +80,8 @@ def test_jobs_end_in_the_queue_and_out_of_it():
     assert finish(cli(*[word.replace("=s", "=t") for word in WORDS], "seed=0", "steps=4000"))[0] == 0
     alone = Path("outputs/sweeps/t/run")
     assert metrics(ROOT / "seed-0") == metrics(alone)
-    assert not [*differences(*(checkpoint(run / "checkpoints/last.pt") for run in (ROOT / "seed-0", alone)))]
+    one, other = (checkpoint(run / "checkpoints/last.pt") for run in (ROOT / "seed-0", alone))
+    assert not list(differences(one, other))
 
 
 def test_the_end_of_a_jobs_time_is_not_its_end():
