@@ -298,10 +298,9 @@ class Task:
         """Run it, or go on with it. A warning of its end saves it, before submitit puts it into the queue again."""
         os.chdir(self.folder)
         use_granted_cores()
-        if int(os.environ.get("SLURM_NTASKS", "1")) > 1:
-            export_rendezvous()
         if int(os.environ.get("SLURM_PROCID", "0")) > 0:
-            follow(self.job, self.directory, self.trust)
+            with contextlib.suppress(SystemExit):  # by the signal that ends the first: srun would take it for a failure
+                follow()
             return
         number = getattr(signal, f"SIG{os.environ.get('SUBMITIT_PREEMPT_SIGNAL', 'USR2')}")
         requeue = signal.getsignal(number)
@@ -335,17 +334,11 @@ def use_granted_cores() -> None:
         torch.set_num_threads(int(granted))
 
 
-def export_rendezvous() -> None:
-    """Set what torch.distributed reads, as torchrun does: MASTER_ADDR, MASTER_PORT, RANK, WORLD_SIZE, LOCAL_RANK."""
-    import submitit
-
-    submitit.helpers.TorchDistributedEnvironment().export(set_cuda_visible_devices=False)
-
-
-def follow(job: Job, directory: Path, trust: list[str]) -> None:
+def follow() -> None:
     """What a task does that is not the first of its job: it takes part in the run that the first one trains.
 
-    It writes nothing into the run's directory. The first task trains alone as long as runs know no ranks.
+    SLURM_PROCID, SLURM_NTASKS and SLURM_LOCALID say which it is. It writes nothing into the run's directory. As long as
+    a run is one process, it has nothing to do.
     """
-    rank, tasks = os.environ["SLURM_PROCID"], os.environ["SLURM_NTASKS"]
-    print(f"{job.name}: task {rank} of {tasks} on {os.environ.get('SLURMD_NODENAME')}", flush=True)
+    names = ("SLURM_PROCID", "SLURM_NTASKS", "SLURMD_NODENAME")
+    print("task {} of {} on {}: the first one trains".format(*map(os.environ.get, names)), flush=True)

@@ -10,24 +10,24 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from gan_runner.datasets import images as image_module
 from gan_runner.datasets import webdataset as module
 from gan_runner.datasets.streamed import Streamed
 from gan_runner.datasets.webdataset import webdataset
-from tests.helpers import SMALL, naming, refusal
+from tests.helpers import CONF, SMALL, naming, refusal
 from tests.helpers.batches import assert_same
 from tests.helpers.runs import metrics
 
-DEFAULTS: dict[str, Any] = {
-    "held_out": 0.0, "image_size": None, "channels": None, "normalization": "symmetric", "flip": False, "seed": 0,
-}  # fmt: skip
+DEFAULTS: dict[str, Any] = yaml.safe_load((CONF / "dataset/webdataset.yaml").read_text())
+del DEFAULTS["_target_"]
 KINDS = {"png": {}, "webp": {"lossless": True}}
 
 
 def load(path, **changes):
-    return webdataset(path=str(path), **DEFAULTS | changes)
+    return webdataset(**DEFAULTS | {"path": str(path)} | changes)
 
 
 def pixels(number, size=(4, 6)):

@@ -233,9 +233,8 @@ def test_squeue_is_read(monkeypatch):
 
 def test_the_first_task_of_several_runs_the_job_and_the_others_follow(monkeypatch):
     seen: list[Any] = []
-    monkeypatch.setattr(cluster, "follow", lambda job, directory, trust: seen.append(("follows", job.name)))
+    monkeypatch.setattr(cluster, "follow", lambda: seen.append("follows"))
     monkeypatch.setattr(cluster, "execute", lambda job, *_: seen.append(("runs", job.name)))
-    monkeypatch.setattr(cluster, "export_rendezvous", lambda: seen.append("meets"))
     monkeypatch.setattr(cluster, "data_cache", lambda trust: None)
     task = Task(job("a"), ROOT, [], {}, ".")
     monkeypatch.setenv("SLURM_NTASKS", "2")
@@ -245,7 +244,7 @@ def test_the_first_task_of_several_runs_the_job_and_the_others_follow(monkeypatc
     monkeypatch.delenv("SLURM_PROCID")
     monkeypatch.delenv("SLURM_NTASKS")
     task()
-    assert seen == ["meets", ("runs", "a"), "meets", ("follows", "a"), ("runs", "a")]
+    assert seen == [("runs", "a"), "follows", ("runs", "a")]
 
 
 def test_the_same_slurm_job_on_another_node_goes_on(monkeypatch):
