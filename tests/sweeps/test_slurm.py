@@ -90,8 +90,8 @@ def test_the_end_of_a_jobs_time_is_not_its_end():
     process = cli(*WORDS, *SLURM, *time_limits, "seed=0", *LONG)
     wait_until(lambda: (ROOT / "run/summary.json").exists() and "resumed" in summary(ROOT / "run"), process)
     first = numbers()
-    process.send_signal(signal.SIGINT)
-    assert finish(process)[0] == 130
+    process.send_signal(signal.SIGTERM)
+    assert finish(process)[0] == 143
     assert numbers() == first
     assert run_status(ROOT / "run") == "interrupted"
 
