@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,7 +54,7 @@ def launch_on_cluster(cluster: str, parameters: dict[str, Any]) -> Launch:
 
 
 def executor_of(cluster: str, parameters: dict[str, Any]) -> Any:
-    """What submits jobs by submitit. Raises ConfigError for a parameter that it refuses."""
+    """What submits jobs by submitit."""
     import submitit
 
     given = dict(parameters)
@@ -92,11 +93,22 @@ def run_on_slurm(sweep: Sweep, jobs: list[Job], trust: list[str], *, parameters:
     with terminated_by_exit():
         try:
             for start in range(0, len(new), LARGEST_ARRAY):
-                watched += submit(sweep, new[start : start + LARGEST_ARRAY], trust, parameters)
+                with signals_held():
+                    watched += submit(sweep, new[start : start + LARGEST_ARRAY], trust, parameters)
             watch(sweep, watched)
         except (SystemExit, KeyboardInterrupt):
             cancel(sweep, watched)
             raise
+
+
+@contextlib.contextmanager
+def signals_held() -> Iterator[None]:
+    """Have SIGINT and SIGTERM wait until this is done: what SLURM has taken is noted."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def find_submitted(sweep: Sweep, jobs: list[Job]) -> tuple[list[Watched], list[Job]]:
@@ -216,8 +228,8 @@ def queue() -> dict[str, str] | None:
 
 def cancel(sweep: Sweep, watched: list[Watched]) -> None:
     """Take jobs out of the queue; SIGTERM ends those that run, which saves them. Wait for that, and record it."""
-    states = queue() or {}
-    left = [each for each in watched if is_queued(states, each.number)]
+    states = queue()
+    left = [each for each in watched if states is None or is_queued(states, each.number)]
     print(f"cancelling {len(left)} SLURM jobs; those that run are saved", file=sys.stderr, flush=True)
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         subprocess.run(["scancel", *(each.number for each in left)], capture_output=True, timeout=60, check=False)
@@ -229,6 +241,8 @@ def cancel(sweep: Sweep, watched: list[Watched]) -> None:
                 left.remove(each)
                 if sweep.status(each.job) != "new":
                     sweep.record(ended_row(sweep, each, now.get(each.number, "CANCELLED")))
+    if left:
+        print(f"{len(left)} of them are still there: squeue --me shows them, scancel ends them", file=sys.stderr)
 
 
 def is_queued(states: dict[str, str], number: str) -> bool:

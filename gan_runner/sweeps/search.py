@@ -43,7 +43,7 @@ from gan_runner.sweeps.sweep import DONE, FAILED, DataCache, Job, Sweep, make_ro
 from gan_runner.torch_utils.randomness import derive
 
 STUDY = "search.db"
-TRIALS_AT_ONCE = 8  # of batched trials: more would be drawn before any is known, fewer would leave the device idle
+TRIALS_AT_ONCE = 8  # batched or on a cluster: more would be drawn before any is known, fewer would leave it idle
 
 
 @dataclass(frozen=True)
@@ -222,6 +222,8 @@ def at_once(launch: Launch, device: str) -> int:
         return 1
     if launch.func is run_batched:
         return min(TRIALS_AT_ONCE, launch.keywords["max_group"])
+    if launch.func is run_on_slurm:
+        return min(TRIALS_AT_ONCE, launch.keywords["parameters"].get("array_parallelism", TRIALS_AT_ONCE))
     gpus = visible_gpus() if launch.func is run_in_processes and device in ("auto", "cuda") else []
     return launch.keywords.get("processes") or len(gpus) or max(1, cores() // 2)
 

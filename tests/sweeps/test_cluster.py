@@ -46,8 +46,17 @@ class Slurm:
         self.cancelled: list[str] = []
         monkeypatch.setattr(cluster, "queue", self.queue)
         monkeypatch.setattr(cluster, "executor_of", self.executor_of)
-        monkeypatch.setattr(time, "sleep", lambda seconds: None)
+        monkeypatch.setattr(time, "sleep", self.sleep)
+        monkeypatch.setattr(time, "monotonic", lambda: self.now)
         monkeypatch.setattr(subprocess, "run", lambda words, **options: self.cancelled.extend(words[1:]))
+
+    now = 0.0
+
+    def sleep(self, seconds):
+        self.now += seconds
+
+    def on_submission(self):
+        """What happens then."""
 
     def queue(self):
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
@@ -60,6 +69,7 @@ class Slurm:
         self.parameters.append(parameters)
 
         def submit(task):
+            self.on_submission()
             self.submitted.append(task.job.name)
             return SimpleNamespace(job_id=f"7_{len(self.submitted) - 1}")
 
@@ -178,6 +188,23 @@ def test_a_signal_cancels_and_waits_for_what_is_saved(slurm, number, capsys):
     assert slurm.cancelled == ["7_0", "7_1"]
     assert [(row["job"], row["status"]) for row in rows(ROOT / "sweep.jsonl")] == [("a", "interrupted")]
     assert "the same line with sweep=s goes on" in capsys.readouterr().err
+
+
+def test_a_signal_while_slurm_does_not_answer_cancels_too(slurm, capsys):
+    slurm.answers = [{}, (lambda: os.kill(os.getpid(), signal.SIGTERM), None), None]
+    with pytest.raises(SystemExit):
+        slurm.run("a")
+    assert slurm.cancelled == ["7_0"]
+    assert "1 of them are still there" in capsys.readouterr().err
+
+
+def test_a_signal_while_jobs_are_submitted_waits_until_they_are_noted(slurm):
+    slurm.on_submission = lambda: os.kill(os.getpid(), signal.SIGTERM)
+    slurm.answers = [{}, {"7_0": "PENDING"}, {"7_0": "CANCELLED"}]
+    with pytest.raises(SystemExit):
+        slurm.run("a")
+    assert rows(ROOT / "slurm.jsonl") == [{"job": "a", "slurm_job": "7_0"}]
+    assert slurm.cancelled == ["7_0"]
 
 
 def test_what_slurm_is_asked_for(slurm):

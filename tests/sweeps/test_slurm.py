@@ -3,7 +3,6 @@
 A job that goes back into the queue waits there for two minutes, which is SLURM's own.
 """
 
-import os
 import shutil
 import signal
 import subprocess
@@ -37,8 +36,8 @@ ROOT = Path("outputs/sweeps/s")
 @pytest.fixture(autouse=True)
 def _leave_no_jobs():
     yield
-    if numbers := [row["slurm_job"] for row in rows(ROOT / "slurm.jsonl")] if ROOT.exists() else []:
-        subprocess.run(["scancel", *numbers], check=False, capture_output=True)
+    if (ROOT / "slurm.jsonl").exists():
+        subprocess.run(["scancel", *numbers().values()], check=False, capture_output=True)
 
 
 def numbers():
@@ -116,10 +115,12 @@ def test_a_shell_that_comes_back_waits_for_what_it_had_submitted():
     assert run_status(ROOT / "seed-0") == "interrupted"
 
 
-def test_a_job_of_several_tasks_starts_each(monkeypatch):
-    nodes = subprocess.run(["sinfo", "-h", "-N", "-o", "%n %T"], capture_output=True, text=True, check=True).stdout
-    if len({line for line in nodes.splitlines() if line.endswith(" idle")}) < 2:
-        pytest.skip("needs two idle nodes")
+def test_a_job_of_several_tasks_starts_each():
+    if (
+        int(subprocess.run(["sinfo", "-h", "-o", "%D"], capture_output=True, text=True, check=True).stdout.split()[0])
+        < 2
+    ):
+        pytest.skip("needs two nodes")
     sizes = ["hydra.launcher.nodes=2", "hydra.launcher.tasks_per_node=1"]
     code, out, error = finish(cli(*WORDS, *SLURM, *sizes, "seed=0", "steps=50"))
     assert code == 0, out + error
@@ -127,7 +128,6 @@ def test_a_job_of_several_tasks_starts_each(monkeypatch):
     logs = [(ROOT / f".submitit/{number}/{number}_{task}_log.out").read_text() for task in (0, 1)]
     assert "50 steps" in logs[0]
     assert "task 1 of 2" in logs[1]
-    assert summary(ROOT / "run")["pid"] != os.getpid()
 
 
 def test_what_slurm_refuses_is_one_line():
