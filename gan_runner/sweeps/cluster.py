@@ -12,7 +12,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +27,7 @@ ENDED = {  # states of a job that has left SLURM's queue; in any other it runs, 
 }  # fmt: skip
 GONE = "not in the queue"
 SHORTEST_PAUSE, LONGEST_PAUSE = 2.0, 20.0  # seconds between two looks at the queue
+MOST_LOSSES = 3  # of a job that one shell submits again
 SECONDS_TO_SAVE = 60  # for jobs that are cancelled; SLURM kills them after its KillWait, 30 seconds by default
 LARGEST_ARRAY = 1000  # jobs; SLURM's own default
 SHARED = (  # what submitit calls the same for all clusters
@@ -85,17 +87,24 @@ class Watched(NamedTuple):
 def run_on_slurm(sweep: Sweep, jobs: list[Job], trust: list[str], *, parameters: dict[str, Any]) -> None:
     """Have SLURM run each job, all as one array, and wait until each has ended; what it has of them already stays.
 
-    A signal cancels them, which saves them, and raises SystemExit. Raises Stopped where SLURM refuses them.
+    SLURM itself puts back into the queue what it preempts, what a node takes along, and what says that its time is
+    over. A job that is lost all the same is submitted again, up to `MOST_LOSSES` times. A signal cancels all, which
+    saves them, and raises SystemExit. Raises Stopped where SLURM refuses them.
     """
     watched, new = find_submitted(sweep, jobs)
     if watched:
         print(f"{len(watched)} of them are in SLURM's queue, or run: waiting for these", flush=True)
+
+    def submit_some(some: list[Job]) -> list[Watched]:
+        with signals_held():
+            watched.extend(submitted := submit(sweep, some, trust, parameters))
+        return submitted
+
     with terminated_by_exit():
         try:
             for start in range(0, len(new), LARGEST_ARRAY):
-                with signals_held():
-                    watched += submit(sweep, new[start : start + LARGEST_ARRAY], trust, parameters)
-            watch(sweep, watched)
+                submit_some(new[start : start + LARGEST_ARRAY])
+            watch(sweep, list(watched), submit_some)
         except (SystemExit, KeyboardInterrupt):
             cancel(sweep, watched)
             raise
@@ -150,10 +159,11 @@ def submit(sweep: Sweep, jobs: list[Job], trust: list[str], parameters: dict[str
     return watched
 
 
-def watch(sweep: Sweep, watched: list[Watched]) -> None:
+def watch(sweep: Sweep, watched: list[Watched], submit_some: Callable[[list[Job]], list[Watched]]) -> None:
     """Wait until jobs have ended, and record each as it does. One that is in the queue again is waited for."""
     waiting = {each.number: each for each in watched}
     before: dict[str, str] = {}
+    losses: Counter[str] = Counter()
     pause, answers, ended = SHORTEST_PAUSE, True, 0
     while waiting:
         states = queue()
@@ -161,11 +171,17 @@ def watch(sweep: Sweep, watched: list[Watched]) -> None:
             print("SLURM does not answer (squeue); asking again", flush=True)
         answers = states is not None
         now = {number: (states or before).get(number, GONE) for number in waiting}
+        lost = []
         for number, each in list(waiting.items()):
             status = sweep.status(each.job)
             # A job that goes back into the queue may be seen between two states: its end counts when it is seen twice.
             if status in DONE or (answers and {now[number], before.get(number)} <= {*ENDED, GONE}):
                 del waiting[number]
+                if losses[each.job.name] < MOST_LOSSES and is_lost(sweep, each, now[number]):
+                    losses[each.job.name] += 1
+                    lost.append(each.job)
+                    print(f"{each.job.name}: SLURM lost job {number} ({now[number].lower()})", flush=True)
+                    continue
                 ended += 1
                 row = ended_row(sweep, each, now[number])
                 sweep.record(row)
@@ -175,8 +191,24 @@ def watch(sweep: Sweep, watched: list[Watched]) -> None:
                 print(f"{each.job.name}: in the queue again, and will go on from its checkpoint", flush=True)
         pause = SHORTEST_PAUSE if now != before else min(1.5 * pause, LONGEST_PAUSE)
         before = now
+        if lost:
+            waiting |= {each.number: each for each in submit_some(lost)}
         if waiting:
             time.sleep(pause)
+
+
+def is_lost(sweep: Sweep, ended: Watched, state: str) -> bool:
+    """Whether a job is over though nothing was wrong with it: its node failed, or its process vanished without a word.
+
+    Its run counts as interrupted then, and can go on.
+    """
+    status = sweep.status(ended.job)
+    if status in (*DONE, *FAILED):
+        return False
+    is_without_a_word = state == "FAILED" and status in ("running", "killed")
+    if not is_without_a_word and state not in ("BOOT_FAIL", "NODE_FAIL", "PREEMPTED"):
+        return False
+    return status != "running" or is_taken_over(sweep, ended, state)
 
 
 def ended_row(sweep: Sweep, ended: Watched, state: str) -> JobRow:

@@ -153,17 +153,47 @@ def test_what_becomes_of_jobs_that_end_otherwise(slurm, capsys):
         say("lost", "running", number="7_2", host="node-7")
         say("failed", "failed", reason="disk full", number="7_3")
 
-    slurm.answers += [(end, {"7_0": "CANCELLED", "7_1": "CANCELLED", "7_2": "NODE_FAIL", "7_3": "COMPLETED"})]
+    slurm.answers += [(end, {"7_0": "CANCELLED", "7_1": "CANCELLED", "7_2": "TIMEOUT", "7_3": "COMPLETED"})]
     with pytest.raises(Stopped, match=r"1 failed, 2 interrupted, 1 new; the same line .* retry_failed=true goes on"):
         slurm.run("cancelled", "waiting", "lost", "failed")
     found = {row["job"]: (row["status"], row["reason"]) for row in rows(ROOT / "sweep.jsonl")}
     assert found == {
         "cancelled": ("interrupted", "SIGTERM; SLURM job 7_0: cancelled"),
         "waiting": ("interrupted", "SLURM job 7_1: cancelled"),
-        "lost": ("interrupted", "SLURM ended it (node_fail); SLURM job 7_2: node_fail"),
+        "lost": ("interrupted", "SLURM ended it (timeout); SLURM job 7_2: timeout"),
         "failed": ("failed", "disk full"),
     }
     assert "[1/4] cancelled: interrupted: SIGTERM; SLURM job 7_0: cancelled" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("state", "host"), [("NODE_FAIL", "node-7"), ("PREEMPTED", "node-7"), ("FAILED", None)])
+def test_a_job_that_slurm_loses_is_submitted_again(slurm, state, host, capsys):
+    lose = lambda: say("a", "running", host=host)  # noqa: E731
+    slurm.answers = [
+        {}, {"7_0": "RUNNING"}, (lose, {"7_0": state}), {"7_0": state}, {"7_1": "RUNNING"},
+        (lambda: say("a", "completed"), {"7_1": "RUNNING"}),
+    ]  # fmt: skip
+    slurm.run("a")
+    assert slurm.submitted == ["a", "a"]
+    assert [row["status"] for row in rows(ROOT / "sweep.jsonl")] == ["completed"]
+    assert f"SLURM lost job 7_0 ({state.lower()})" in capsys.readouterr().out
+
+
+def test_a_job_that_is_lost_again_and_again_is_not(slurm):
+    slurm.answers = [{}, {f"7_{number}": "NODE_FAIL" for number in range(9)}]
+    with pytest.raises(Stopped, match="1 new"):
+        slurm.run("a")
+    assert slurm.submitted == ["a"] * 4
+    assert rows(ROOT / "sweep.jsonl")[0]["reason"] == "SLURM job 7_3: node_fail"
+
+
+@pytest.mark.parametrize("state", ["FAILED", "TIMEOUT", "OUT_OF_MEMORY"])
+def test_what_has_had_its_time_or_more_than_its_memory_is_not_submitted_again(slurm, state):
+    saved = lambda: say("a", "interrupted", reason="SIGTERM")  # noqa: E731
+    slurm.answers = [{}, {"7_0": "RUNNING"}, (saved, {"7_0": state})]
+    with pytest.raises(Stopped, match="1 interrupted"):
+        slurm.run("a")
+    assert slurm.submitted == ["a"]
 
 
 def test_a_failed_job_is_not_taken_for_the_one_that_retries_it(slurm):

@@ -116,10 +116,8 @@ def test_a_shell_that_comes_back_waits_for_what_it_had_submitted():
 
 
 def test_a_job_of_several_tasks_starts_each():
-    if (
-        int(subprocess.run(["sinfo", "-h", "-o", "%D"], capture_output=True, text=True, check=True).stdout.split()[0])
-        < 2
-    ):
+    nodes = subprocess.run(["sinfo", "-h", "-o", "%D"], capture_output=True, text=True, check=True).stdout
+    if int(nodes.split()[0]) < 2:
         pytest.skip("needs two nodes")
     sizes = ["hydra.launcher.nodes=2", "hydra.launcher.tasks_per_node=1"]
     code, out, error = finish(cli(*WORDS, *SLURM, *sizes, "seed=0", "steps=50"))
