@@ -65,18 +65,17 @@ def finish(process):
 
 def test_jobs_end_in_the_queue_and_out_of_it():
     """One is put back into the queue, as a preemption does it, and ends as if nothing had been; one is cancelled."""
-    process = cli(*WORDS, *SLURM, "seed=0,1", "steps=4000")
-    for name in ("seed-0", "seed-1"):
+    process = cli(*WORDS, *SLURM, "seed=0,1", "steps=2000")
+    for name, command in (("seed-0", ["scontrol", "requeue"]), ("seed-1", ["scancel"])):
         wait_for(saved(name), process, 300)
-    subprocess.run(["scontrol", "requeue", numbers()["seed-0"]], check=True)
-    subprocess.run(["scancel", numbers()["seed-1"]], check=True)
+        subprocess.run([*command, numbers()[name]], check=True)
     code, out, error = finish(process)
     assert code == 1
     assert "2 jobs: 1 completed, 1 interrupted; the same line with sweep=s goes on" in error
     assert "seed-0: in the queue again" in out
     assert f"seed-1: interrupted: SIGTERM; SLURM job {numbers()['seed-1']}: cancelled" in out
     assert len(summary(ROOT / "seed-0")["resumed"]) == 1
-    assert finish(cli(*[word.replace("=s", "=t") for word in WORDS], "seed=0", "steps=4000"))[0] == 0
+    assert finish(cli(*[word.replace("=s", "=t") for word in WORDS], "seed=0", "steps=2000"))[0] == 0
     alone = Path("outputs/sweeps/t/run")
     assert metrics(ROOT / "seed-0") == metrics(alone)
     one, other = (checkpoint(run / "checkpoints/last.pt") for run in (ROOT / "seed-0", alone))
