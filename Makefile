@@ -22,7 +22,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@touch $@
 
 $(EXTRAS): $(INSTALLED)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,wandb,mlflow,export,dinov2]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,cluster,wandb,mlflow,export,dinov2,huggingface]'
 	@touch $@
 
 train: $(INSTALLED) ## train the default GAN; ARGS='loss=hinge steps=500' changes it

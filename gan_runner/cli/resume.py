@@ -12,6 +12,7 @@ from gan_runner.config.keys import describe_changes, find_key
 from gan_runner.config.stored import stored_config
 from gan_runner.runs.run import resume
 from gan_runner.storage.run_directory import take_over
+from gan_runner.sweeps.cluster import refuse_queued
 from gan_runner.sweeps.launchers import Launch, run_in_processes, run_jobs, run_sequentially
 from gan_runner.sweeps.sweep import PLAN, Sweep
 
@@ -59,6 +60,7 @@ def resume_sweep(options: argparse.Namespace) -> None:
     if options.processes:
         launch = Launch(run_in_processes, processes=options.processes, threads=None)
     with Sweep(options.directory) as sweep:
+        refuse_queued(sweep)
         if options.take_over:
             take_over_runs([sweep.path(job) for job in sweep.jobs() if sweep.status(job) == "running"])
         loggers = chosen_loggers([job.config for job in sweep.jobs()], named)

@@ -43,6 +43,9 @@ def explain(error: BaseException, arguments: list[str]) -> str:  # noqa: PLR0911
         return f"{error.filename}: {error.strerror}"
     if first.startswith("Config group override"):  # a ValueError of Hydra's
         return first.partition(" : ")[0]
+    if first.startswith("Error merging override ") and error.__cause__:
+        reason = str(error.__cause__).partition("\n")[0]
+        return f"{first.removeprefix('Error merging override ')}: {reason[:1].lower()}{reason[1:]}"
     if isinstance(error, HydraException | OmegaConfBaseException):
         return first or type(error).__name__
     return f"this does not work: {type(error).__name__}: {first} (HYDRA_FULL_ERROR=1 shows where)"

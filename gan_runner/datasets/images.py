@@ -157,8 +157,12 @@ class ImageFiles(OnDisk):
         return decode([self.files[row] for row in rows.tolist()], channels=channels, size=size)
 
 
-def image_files(files: Sequence[File], *, channels: Literal[1, 3], size: tuple[int, int]) -> Tensor | ImageFiles:
+def image_files(
+    files: Sequence[File], *, channels: Literal[1, 3], size: tuple[int, int], is_checked: bool = False
+) -> Tensor | ImageFiles:
     """Image files, decoded now if they take at most half of the memory, else whenever they are read.
+
+    `is_checked` says that their headers have been read before.
 
     Raises ValueError naming a file that is broken, by its header in the second case; or `dataset.image_size` if memory
     does not suffice for one image.
@@ -171,7 +175,7 @@ def image_files(files: Sequence[File], *, channels: Literal[1, 3], size: tuple[i
             f"dataset.image_size: an image of {size[0]}x{size[1]} pixels and {channels} channels takes "
             f"{readable(in_files.nbytes / len(files))} of memory, and {readable(available)} are free"
         )
-    for _ in in_threads(size_and_colour, files):
+    for _ in in_threads(size_and_colour, () if is_checked else files):
         pass
     return in_files
 
@@ -208,9 +212,8 @@ def _opened(file: File, read: Callable[[Image.Image], Result]) -> Result:
         with file.open("rb") as stream, Image.open(stream) as image:
             return read(image)
     except Exception as error:  # a broken file can make Pillow raise anything: OSError, SyntaxError, struct.error ...
-        raise UnreadableError(
-            f"dataset.root: {file} is not a readable image ({type(error).__name__}: {error})"
-        ) from error
+        key = getattr(file, "config_key", "dataset.root")  # which a path has not
+        raise UnreadableError(f"{key}: {file} is not a readable image ({type(error).__name__}: {error})") from error
 
 
 def _upright_pixels(image: Image.Image, channels: int, size: Sequence[int]) -> np.ndarray:

@@ -129,11 +129,15 @@ class RunDirectory:
         write_bytes(self.path / "summary.json", (json.dumps(json_safe(self.summary), indent=2) + "\n").encode())
 
 
-def take_over(path: Path) -> None:
-    """Note that a run left running on another machine is not running any more. Raises ValueError as `restore` does."""
+def take_over(path: Path, reason: str | None = None) -> None:
+    """Note that a run left running on another machine is not running any more, and why, where somebody knows.
+
+    Raises ValueError as `restore` does.
+    """
     with RunDirectory.restore(path, take_over=True) as directory:
         if directory.summary["status"] == "running":
-            directory.update(status="interrupted", reason=f"taken over from {directory.summary.get('host')}")
+            reason = reason or f"taken over from {directory.summary.get('host')}"
+            directory.update(status="interrupted", reason=reason)
 
 
 def whose(path: Path) -> str:

@@ -17,8 +17,9 @@ from gan_runner.config.compose import refuse_dropped, trusted_packages
 from gan_runner.config.errors import ConfigError
 from gan_runner.config.keys import describe_changes, find_key
 from gan_runner.storage.outputs import check_name
+from gan_runner.sweeps.cluster import launch_on_cluster, run_on_slurm
 from gan_runner.sweeps.jobs import Composer, expand, make_jobs, with_unique_names
-from gan_runner.sweeps.launchers import Launch, run_jobs, run_sequentially, run_with_submitit
+from gan_runner.sweeps.launchers import Launch, run_jobs, run_sequentially
 from gan_runner.sweeps.sweep import DataCache, Job, Sweep, data_key
 
 
@@ -35,10 +36,11 @@ def run_grid(config: DictConfig, loader: ConfigLoader, launcher: Any, overrides:
     composer = Composer(loader, config.hydra.sweeper.get("params") or ())
     jobs = make_jobs(expand(list(last.values())), composer.compose)
     with Sweep(sweep_directory(config)) as sweep:
+        sweep.is_on_slurm = launch.func is run_on_slurm
         known = sweep.jobs()
         refuse_another(sweep, known, jobs, composer, swept(last.values()))
         jobs = with_unique_names(jobs, known)
-        metrics = check_jobs(jobs, trust, is_here=launch.func is not run_with_submitit)
+        metrics = check_jobs(jobs, trust, is_here=not sweep.is_on_slurm)
         sweep.plan([job for job in jobs if job not in known])
         sweep.write_shared_files(OmegaConf.to_yaml({"hydra": config.hydra}), metrics)
         run_jobs(sweep, jobs, launch, trust, retry_failed=bool(config.retry_failed))
@@ -79,8 +81,8 @@ def launch_of(launcher: Any) -> Launch:
     if hasattr(launcher, "of_composed_jobs"):
         return launcher.of_composed_jobs()
     if "submitit" in type(launcher).__module__:
-        return Launch(run_with_submitit, cluster=launcher._EXECUTOR, parameters=launcher.params)
-    raise ConfigError("hydra/launcher: basic, pool, batched, submitit_local and submitit_slurm run a sweep")
+        return launch_on_cluster(launcher._EXECUTOR, launcher.params)
+    raise ConfigError("hydra/launcher: basic, pool, batched, local and slurm run a sweep")
 
 
 def sweep_directory(config: DictConfig) -> Path:

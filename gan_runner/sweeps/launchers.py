@@ -1,4 +1,4 @@
-"""How jobs are run: one after another, several at once in processes of their own, or on a cluster."""
+"""How jobs are run: one after another, or several at once in processes of their own."""
 
 import contextlib
 import multiprocessing
@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from functools import partial
 from multiprocessing.connection import wait
@@ -227,100 +226,3 @@ def passing_on(running: dict[Any, Running]) -> Iterator[list[int]]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-
-
-# --- on a cluster -----------------------------------------------------------------------------------------------------
-
-
-def run_with_submitit(
-    sweep: Sweep, jobs: list[Job], trust: list[str], *, cluster: str, parameters: dict[str, Any]
-) -> None:
-    """Submit each job to a cluster by submitit; `local` is this machine, which runs one job for each pair of cores.
-
-    SystemExit after a signal, which the jobs are told of.
-    """
-    import submitit
-
-    given = {key: value for key, value in parameters.items() if value is not None}
-    executor = submitit.AutoExecutor(
-        given.pop("submitit_folder"),
-        cluster=cluster,
-        **{f"{cluster}_{key}": given.pop(key) for key in ("max_num_timeout",) if key in given},
-    )
-    executor.update_parameters(**{key if key in SHARED else f"{cluster}_{key}": value for key, value in given.items()})
-    hydra_files, directory = sweep.hydra_files(), sweep.directory.absolute()
-    tasks = [Task(job, directory, trust, hydra_files, str(Path.cwd())) for job in jobs]
-    at_once = len(jobs) if cluster != "local" else max(1, cores() // 2)
-    waiting = list(reversed(list(zip(jobs, tasks, strict=True))))
-    running: list[tuple[Job, Any]] = []
-    ended = 0
-    with terminated_by_exit():
-        try:
-            while waiting or running:
-                some = [waiting.pop() for _ in range(min(at_once - len(running), len(waiting)))]
-                with executor.batch() if some else contextlib.nullcontext():  # one array of jobs
-                    submitted = [executor.submit(task) for _, task in some]
-                running += zip([job for job, _ in some], submitted, strict=True)
-                for each in [each for each in running if each[1].done()]:
-                    running.remove(each)
-                    ended += 1
-                    result = make_row(each[0], sweep.path(each[0]))
-                    if result["status"] in ("new", "killed", "running"):
-                        result |= {"status": "killed", "reason": f"{cluster} job {each[1].job_id} ended without a word"}
-                    sweep.record(result)
-                    print(f"[{ended}/{len(jobs)}] {each[0].name}: {result['status']}", flush=True)
-                if running:
-                    time.sleep(SECONDS_BETWEEN_LOOKS[cluster == "local"])
-        except (SystemExit, KeyboardInterrupt):
-            for _, handle in running:
-                cancel(handle, cluster)
-            raise
-
-
-# What submitit calls the same for all clusters.
-SHARED = (
-    "timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "nodes", "name", "stderr_to_stdout",
-)  # fmt: skip
-SECONDS_BETWEEN_LOOKS = (10.0, 0.2)  # at a cluster's queue, at this machine's processes
-
-
-def cancel(handle: Any, cluster: str) -> None:
-    """End a job of submitit's by SIGTERM, which saves it."""
-    if cluster == "local":
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(int(handle.job_id), signal.SIGTERM)  # submitit's own way leaves it a second
-    else:
-        handle.cancel(check=False)
-
-
-class Task:
-    """A job, as submitit takes it to another machine: called there, and after a preemption called again."""
-
-    def __init__(self, job: Job, directory: Path, trust: list[str], hydra_files: dict[str, str], folder: str):
-        self.job, self.directory, self.trust, self.folder = job, directory, trust, folder
-        self.hydra_files = hydra_files
-
-    def __call__(self) -> None:
-        """Run it, or go on with it. A warning of its end saves it, before submitit puts it into the queue again."""
-        os.chdir(self.folder)
-        number = getattr(signal, f"SIG{os.environ.get('SUBMITIT_PREEMPT_SIGNAL', 'USR2')}")
-        requeue = signal.getsignal(number)
-        came: list[int] = []
-
-        def warned(number: int, frame: object) -> None:
-            came.append(number)
-            os.kill(os.getpid(), signal.SIGTERM)
-
-        signal.signal(number, warned)
-        try:
-            with terminated_by_exit():
-                execute(self.job, self.directory, self.trust, self.hydra_files, data_cache(self.trust))
-        except SystemExit:
-            if came and callable(requeue):
-                requeue(number, None)
-
-    def checkpoint(self) -> Any:
-        """What submitit submits after a preemption: the same, since the run has its checkpoint."""
-        import submitit
-
-        return submitit.helpers.DelayedSubmission(self)

@@ -35,6 +35,7 @@ from gan_runner.config.explain import explain, one_line
 from gan_runner.config.keys import LONGEST_NAME, find_key, identity, shorten_keys, tidy
 from gan_runner.runs.evaluation import Objective, tags
 from gan_runner.sweeps.batched_launcher import run_batched
+from gan_runner.sweeps.cluster import run_on_slurm
 from gan_runner.sweeps.grid import launch_of, sweep_directory
 from gan_runner.sweeps.jobs import Composer
 from gan_runner.sweeps.launchers import Launch, cores, run_in_processes, run_sequentially, visible_gpus
@@ -42,7 +43,7 @@ from gan_runner.sweeps.sweep import DONE, FAILED, DataCache, Job, Sweep, make_ro
 from gan_runner.torch_utils.randomness import derive
 
 STUDY = "search.db"
-TRIALS_AT_ONCE = 8  # of batched trials: more would be drawn before any is known, fewer would leave the device idle
+TRIALS_AT_ONCE = 8  # batched or on a cluster: more would be drawn before any is known, fewer would leave it idle
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ def run_search(
     directory = sweep_directory(config)
     trust = trusted_packages(sys.argv[1:])
     with Sweep(directory) as sweep:
+        sweep.is_on_slurm = launch.func is run_on_slurm
         if sweep.jobs() and not (directory / STUDY).exists():
             raise ConfigError(f"{directory} holds a sweep that is no search: choose another sweep=NAME")
         composer = Composer(loader, config.hydra.sweeper.get("params") or ())
@@ -220,6 +222,8 @@ def at_once(launch: Launch, device: str) -> int:
         return 1
     if launch.func is run_batched:
         return min(TRIALS_AT_ONCE, launch.keywords["max_group"])
+    if launch.func is run_on_slurm:
+        return min(TRIALS_AT_ONCE, launch.keywords["parameters"].get("array_parallelism", TRIALS_AT_ONCE))
     gpus = visible_gpus() if launch.func is run_in_processes and device in ("auto", "cuda") else []
     return launch.keywords.get("processes") or len(gpus) or max(1, cores() // 2)
 

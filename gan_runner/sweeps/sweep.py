@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from gan_runner.runs.run import PreparedRun
 
 PLAN, ROWS, HYDRA_FILE = outputs.PLAN, "sweep.jsonl", "multirun.yaml"
+SUBMITTED = "slurm.jsonl"
 RETRIED = ".retried"
 DONE = ("completed", "pruned")
 FAILED = ("failed", "diverged", "damaged")
@@ -57,6 +58,7 @@ class Sweep:
         self.directory = directory
         self.lock = FileLock(directory / ".lock", timeout=0)
         self.flags = ""  # of `gan-runner resume`, to run the rest of the jobs as these are run
+        self.is_on_slurm = False  # whether these are run there, so that the same line runs the rest
 
     def __enter__(self) -> Self:
         there = [path.name for path in self.directory.iterdir()] if self.directory.is_dir() else []
@@ -125,9 +127,10 @@ class Sweep:
     def to_do(self, jobs: list[Job], retry_failed: bool) -> list[Job]:
         """The jobs that are not done: new ones, interrupted and killed ones, and failed ones if these are retried.
 
+        On SLURM also those that run: what it has of the sweep is waited for.
         A job that is done, but whose row is missing because its process was killed, gets its row.
         """
-        skipped = (*DONE, "running", *(() if retry_failed else FAILED))
+        skipped = (*DONE, *(() if self.is_on_slurm else ("running",)), *(() if retry_failed else FAILED))
         said = {row["job"]: row["status"] for row in self.rows()}
         found = []
         for job in jobs:
@@ -148,26 +151,47 @@ class Sweep:
     def continuing(self, counts: Iterable[str] = ()) -> str:
         """The command line that goes on with the sweep, whose jobs have the statuses `counts`."""
         again = " --retry-failed" if set(counts) & set(FAILED) else ""
+        if self.is_on_slurm:
+            words = " retry_failed=true" if again else ""
+            return f"the same line with sweep={self.directory.name}{words} goes on"
         elsewhere = ", with --take-over where another machine left runs running" if "running" in counts else ""
         return f"gan-runner resume {self.directory}{self.flags}{again} goes on{elsewhere}"
 
     def rows(self) -> list[JobRow]:
         """The last whole row of each job in sweep.jsonl."""
-        found = {}
-        path = self.directory / ROWS
-        for line in path.read_text().splitlines() if path.exists() else ():
-            with contextlib.suppress(ValueError, TypeError, KeyError):
-                row = json.loads(line)
-                found[row["job"]] = row
-        return list(found.values())
+        return list(last_rows(self.directory / ROWS).values())
 
     def record(self, row: JobRow) -> None:
-        """Add a row to sweep.jsonl when a job ends. A line before it that was not written to its end is ended first."""
-        with (self.directory / ROWS).open("a+b") as file:
-            if file.tell():
-                file.seek(-1, 2)
-            broken = file.read(1) not in (b"", b"\n")
-            file.write((b"\n" if broken else b"") + json.dumps(json_safe(row)).encode() + b"\n")
+        """Add a row to sweep.jsonl when a job ends."""
+        add_row(self.directory / ROWS, row)
+
+    def submitted(self) -> dict[str, str]:
+        """The number that SLURM gave each job when it was submitted last, by the job's name."""
+        return {name: str(row.get("slurm_job")) for name, row in last_rows(self.directory / SUBMITTED).items()}
+
+    def note_submitted(self, numbers: dict[str, str]) -> None:
+        """Note SLURM's numbers of jobs, by their names."""
+        for name, number in numbers.items():
+            add_row(self.directory / SUBMITTED, {"job": name, "slurm_job": number})
+
+
+def last_rows(path: Path) -> dict[str, JobRow]:
+    """The last whole row of each job in a file of JSON lines, by the job's name."""
+    found = {}
+    for line in path.read_text().splitlines() if path.exists() else ():
+        with contextlib.suppress(ValueError, TypeError, KeyError):
+            row = json.loads(line)
+            found[row["job"]] = row
+    return found
+
+
+def add_row(path: Path, row: JobRow) -> None:
+    """Add a row to a file of JSON lines. A line before it that was not written to its end is ended first."""
+    with path.open("a+b") as file:
+        if file.tell():
+            file.seek(-1, 2)
+        broken = file.read(1) not in (b"", b"\n")
+        file.write((b"\n" if broken else b"") + json.dumps(json_safe(row)).encode() + b"\n")
 
 
 def read_job(line: str) -> Job:

@@ -42,7 +42,9 @@ PENALTIES = [name for name in options("regularizer") if is_penalty(name)]
 AUTOENCODING = ("elbo", "vae")  # go with each other alone
 LOSSES = [name for name in options("loss") if name not in AUTOENCODING]
 POINTS = ("gaussian_2d", "grid", "ring", "swiss_roll")  # generated
-FROM_FILES = ("celeba", "cifar10", "fashion_mnist", "image_folder", "mnist", "npy", "stacked_mnist")
+FROM_FILES = (
+    "celeba", "cifar10", "fashion_mnist", "huggingface", "image_folder", "mnist", "npy", "stacked_mnist", "webdataset",
+)  # fmt: skip
 
 
 def every_option() -> dict[str, list[str]]:

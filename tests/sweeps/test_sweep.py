@@ -469,7 +469,7 @@ def test_the_hparams_tab(run_cli):
 def test_another_launcher_is_refused():
     from gan_runner.sweeps.grid import launch_of
 
-    with pytest.raises(ConfigError, match=naming("basic", "pool", "batched", "submitit_local", "submitit_slurm")):
+    with pytest.raises(ConfigError, match=naming("basic", "pool", "batched", "local", "slurm")):
         launch_of(object())
 
 
@@ -507,6 +507,21 @@ def test_a_sweeper_of_hydras_own(run_cli, launcher):
 
 def test_a_launcher_that_there_is_not(run_cli):
     refusal(run_cli(*SWEEP, "seed=1,2", "hydra/launcher=poool"), "hydra/launcher=poool", "'pool'")
+
+
+@pytest.mark.parametrize(
+    ("word", "named"),
+    [
+        ("nodes=x", "nodes=x Integer"),
+        ("nodes=0", "nodes=0 whole number from 1"),
+        ("tasks_per_node=2", "gpus_per_node=1"),
+    ],
+)
+def test_sizes_of_a_job_that_cannot_be(run_cli, word, named):
+    pytest.importorskip("submitit")
+    words = [*SWEEP, "seed=1,2", "hydra/launcher=slurm", f"hydra.launcher.{word}"]
+    refusal(run_cli(*words), "hydra.launcher", *named.split())
+    assert not Path("outputs").exists()
 
 
 @pytest.mark.slow
