@@ -23,7 +23,7 @@ from typing import Any, Self
 
 import torch
 import torch.distributed as dist
-from torch.distributed import TCPStore  # type: ignore[attr-defined]
+from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
 from gan_runner.config.place import Place, meeting_place, place_of
 from gan_runner.games.player import Values
@@ -233,14 +233,18 @@ def meeting_at(host: str, port: int, place: Place) -> Any:
     return TCPStore(host, port, place.count, is_first, timeout=MEETING, wait_for_workers=False)
 
 
-def connect(opened: ExitStack, place: Place, store: Any) -> Any:
+def connect(opened: ExitStack, place: Place, store: Any, patience: datetime.timedelta = MEETING) -> Any:
     """Join torch.distributed's default group, which `opened` leaves again; the group for what is said on the host.
 
-    Gradients go through NCCL where they are on GPUs, through gloo on CPUs.
+    Gradients go through NCCL where they are on GPUs, through gloo on CPUs. `patience` is how long a process waits in
+    a step for another one that does not come.
     """
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    own = dist.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)  # torchrun's has others
-    dist.init_process_group(backend, store=own, rank=place.rank, world_size=place.count)
+    attempt = os.environ.get(
+        "TORCHELASTIC_RESTART_COUNT", "0"
+    )  # torchrun keeps its store, with what an earlier one said
+    own = PrefixStore(f"attempt {attempt}", store)
+    dist.init_process_group(backend, store=own, rank=place.rank, world_size=place.count, timeout=patience)
     opened.callback(dist.destroy_process_group)
     opened.enter_context(as_rank(place.rank, place.count))
     return dist.new_group(backend="gloo", timeout=LONG)

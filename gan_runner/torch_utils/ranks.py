@@ -13,12 +13,13 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd import Function
 
 
 @dataclass(frozen=True)
@@ -164,17 +165,46 @@ def gathered(x: Tensor) -> Tensor:
     """The samples of all processes, in the batch's order: (N, ...) -> (processes x N, ...)."""
     if not is_gathered():
         return x
-    from torch.distributed.nn.functional import all_gather
-
-    return torch.cat(all_gather(x))
+    samples: Tensor = Gather.apply(x)
+    return samples
 
 
 def total(x: Tensor) -> Tensor:
     """The sum of all processes' values of a tensor."""
-    from torch.distributed.nn.functional import all_reduce
-
-    summed: Tensor = all_reduce(x)
+    summed: Tensor = Total.apply(x)
     return summed
+
+
+class Total(Function):
+    """The sum over the processes; the gradient of a process's value is the sum of all processes' gradients.
+
+    So is `torch.distributed.nn.functional.all_reduce`, which newer versions of torch warn of.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        x = x.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(x)
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return total(*gradients)
+
+
+class Gather(Function):
+    """All processes' samples, one process after another: (N, ...) -> (processes x N, ...)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        samples = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(present.processes)]
+        dist.all_gather(samples, x.contiguous())
+        return torch.cat(samples)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (gradient,) = gradients
+        return total(gradient)[positions(len(gradient))]
 
 
 def is_gathered() -> bool:
