@@ -1,9 +1,11 @@
-"""Processes that wait for what a test has them do together: this one is process 0.
+"""Processes that wait for what a test has them do together.
 
 They are started once, as a Python with torch takes seconds, and joined as those of a run are.
 """
 
 import os
+import pickle
+import socket
 import subprocess
 import sys
 import traceback
@@ -16,41 +18,41 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gan_runner.config.place import Place, place_of
-from gan_runner.runs.processes import collect, connect, meeting_at, meeting_place, share
+from gan_runner.config.place import meeting_place, place_of
+from gan_runner.runs.processes import connect, meeting_at
 from gan_runner.torch_utils import ranks
 from tests.helpers import compose
 from tests.helpers.games import build_game, floats
 
-PATIENCE = timedelta(seconds=20)  # where one has failed
 ROOT = Path(__file__).resolve().parents[2]
+PATIENCE = timedelta(seconds=30)  # where one has failed
 Outcome = tuple[dict[str, Tensor], dict[str, float]]
 
 
 class Processes:
-    """A group of so many processes, this one among them; a context manager that ends the others."""
+    """A group of so many processes beside this one; a context manager that ends them."""
 
     def __init__(self, count: int):
-        self.count, self.opened = count, ExitStack()
-        place = Place(0, count)
-        store = meeting_at("127.0.0.1", 0, place)
-        given = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "WORLD_SIZE": str(count)}
+        self.count = count
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        given = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count)}
         self.children = [
             subprocess.Popen(
-                [sys.executable, "-m", "tests.helpers.ranks"],
-                cwd=ROOT,
+                [sys.executable, "-m", "tests.helpers.ranks"], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                 env={**os.environ, **given, "RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"},
             )
-            for rank in range(1, count)
-        ]
-        self.control = connect(self.opened, place, store, PATIENCE)
-        ranks.present.processes = 1  # but when they are asked
+            for rank in range(count)
+        ]  # fmt: skip
 
     def __call__(self, function: Callable[..., Any], *arguments: Any) -> list[Any]:
         """What a function of this module returns in each of the processes, all of which call it at once."""
-        share(self.control, (function.__name__, arguments))
-        with ranks.as_rank(0, self.count):
-            results = collect(self.control, answer(function, *arguments))
+        for child in self.children:
+            assert child.stdin is not None
+            pickle.dump((function.__name__, arguments), child.stdin)
+            child.stdin.flush()
+        results = [pickle.load(child.stdout) for child in self.children if child.stdout is not None]
         for result in results:
             if isinstance(result, Exception):
                 raise result
@@ -60,10 +62,12 @@ class Processes:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        share(self.control, None)
         for child in self.children:
-            child.wait(30)
-        self.opened.close()
+            assert child.stdin is not None
+            child.stdin.close()
+        for child in self.children:
+            child.stdin = None
+            child.communicate(timeout=30)
 
 
 def answer(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -144,15 +148,18 @@ def together(function: Callable[[Tensor], Tensor], x: Tensor) -> bool:
 
 
 def main() -> None:
-    """Be one of the processes: do what process 0 says."""
+    """Be one of the processes: do what is said, until nothing is."""
     place = place_of(os.environ)
     assert place is not None
     torch.set_num_threads(1)
-    with ExitStack() as opened:
-        control = connect(opened, place, meeting_at(*meeting_place(os.environ), place), PATIENCE)
-        while job := share(control, None):
-            name, arguments = job
-            collect(control, answer(globals()[name], *arguments))
+    with os.fdopen(os.dup(1), "wb") as out, ExitStack() as opened:
+        os.dup2(2, 1)  # what is printed is no answer
+        connect(opened, place, meeting_at(*meeting_place(os.environ), place), PATIENCE)
+        jobs = os.fdopen(0, "rb")
+        while jobs.peek(1):
+            name, arguments = pickle.load(jobs)
+            pickle.dump(answer(globals()[name], *arguments), out)
+            out.flush()
 
 
 if __name__ == "__main__":

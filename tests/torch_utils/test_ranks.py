@@ -24,13 +24,16 @@ def pair() -> Iterator[Processes]:
 def assert_equal(found: Outcome, expected: Outcome, margin: float) -> None:
     assert found[0].keys() == expected[0].keys()
     for name, value in expected[0].items():
-        torch.testing.assert_close(found[0][name], value, rtol=margin, atol=margin, msg=lambda m, n=name: f"{n}: {m}")
+        off = (found[0][name] - value).abs() - margin * (1 + value.abs())
+        assert off.max() <= 0, name
     assert found[1] == pytest.approx(expected[1], rel=10 * margin, abs=10 * margin)
 
 
 def compare(processes: Processes, words: list[str], dtype: torch.dtype = torch.float64) -> None:
     """Assert that all processes have the weights of one."""
     words = [*SHORT, "metric=none", *words, f"batch_size={4 * processes.count}"]
+    if dtype == torch.float32:  # Adam makes of a gradient that is 0 but for rounding a step of any sign
+        words += [] if any(word.startswith("optimizer=") for word in words) else ["optimizer.eps=1e-2"]
     expected = train(words, STEPS, dtype)
     for found in processes(train, words, STEPS, dtype, processes.count):
         assert_equal(found, expected, MARGINS[dtype])
