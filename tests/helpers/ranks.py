@@ -47,10 +47,10 @@ class Processes:
         ]  # fmt: skip
 
     def __call__(self, function: Callable[..., Any], *arguments: Any) -> list[Any]:
-        """What a function of this module returns in each of the processes, all of which call it at once."""
+        """What a function of a module returns in each of the processes, all of which call it at once."""
         for child in self.children:
             assert child.stdin is not None
-            pickle.dump((function.__name__, arguments), child.stdin)
+            pickle.dump((function, arguments), child.stdin)
             child.stdin.flush()
         results = [pickle.load(child.stdout) for child in self.children if child.stdout is not None]
         for result in results:
@@ -157,8 +157,8 @@ def main() -> None:
         connect(opened, place, meeting_at(*meeting_place(os.environ), place), PATIENCE)
         jobs = os.fdopen(0, "rb")
         while jobs.peek(1):
-            name, arguments = pickle.load(jobs)
-            pickle.dump(answer(globals()[name], *arguments), out)
+            function, arguments = pickle.load(jobs)
+            pickle.dump(answer(function, *arguments), out)
             out.flush()
 
 
