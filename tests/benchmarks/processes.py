@@ -14,7 +14,7 @@ from tests.helpers.ranks import Processes
 
 RUNS = {
     "mlp on the ring, wgan_gp": ["model=mlp", "dataset=ring", "loss=wgan_gp"],
-    "dcgan 32x32, hinge": ["model=dcgan", "dataset.image_size=32", "loss=hinge"],
+    "dcgan 16x16, hinge": ["model=dcgan", "dataset.image_size=16", "loss=hinge"],
 }
 WARM_UP = 3
 
@@ -42,7 +42,8 @@ def processes(rounds: int, steps: int = 10) -> None:
             waited = statistics.median(found.waited / found.seconds for found in shared)
             print(
                 f"  {name:<28}{1e3 * one:8.2f} ms   {1e3 * two:8.2f} ms   {two / one:6.3f} x one   "
-                f"{shared[0].sent / 2**20:7.3f} MiB sent   {waited:4.0%} in the all-reduce"
+                f"{shared[0].sent / 2**20:7.3f} MiB sent   {waited:4.0%} in the all-reduce",
+                flush=True,
             )
 
 
