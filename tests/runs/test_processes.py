@@ -66,7 +66,8 @@ def test_torchrun_and_srun_start_the_processes(run_cli):
         cli(*words, "name=srun", environment={"SLURM_PROCID": rank, "SLURM_LOCALID": rank, "SLURM_NTASKS": "2"})
         for rank in "10"
     ]
-    assert [task.wait(200) for task in tasks] == [0, 0], tasks[1].communicate()
+    said = [task.communicate(timeout=200) for task in reversed(tasks)]
+    assert [task.returncode for task in tasks] == [0, 0], said
     assert run_cli(*words, "name=one")[0] == 0
     for name in ("torchrun", "srun"):
         assert summary(Path("outputs", name))["processes"] == 2
