@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from gan_runner.losses import Hinge
 from gan_runner.models.layers import Head, Judgement, required
+from gan_runner.torch_utils import ranks
 from gan_runner.torch_utils.precision import full_precision, full_product
 
 Positive = Annotated[float, Gt(0)]
@@ -36,9 +37,9 @@ class Judged(Protocol):
     def labels(self) -> Tensor | None: ...
 
 
-def of_whole_batch(side: Side) -> Side:
-    """Marks a loss whose value for one sample depends on the others, so that several processes must share theirs."""
-    side.mixes_samples = True  # type: ignore[attr-defined]
+def of_batch(side: Side) -> Side:
+    """Marks a loss that looks at the whole batch, and gathers it from all processes of a run (see `ranks`)."""
+    side.gathers_batch = True  # type: ignore[attr-defined]
     return side
 
 
@@ -125,11 +126,11 @@ class Contragan:
     def __init__(self, *, temperature: Positive, dimension: Annotated[int, Ge(1)]):
         self.temperature, self.make = temperature, partial(Embedding, dimension=dimension)
 
-    @of_whole_batch
+    @of_batch
     def discriminator(self, view: Judged) -> Tensor:
         return self.contrast(view.real_judgement, view.labels)
 
-    @of_whole_batch
+    @of_batch
     def generator(self, view: Judged) -> Tensor:
         return self.contrast(view.fake_judgement, view.labels)
 
@@ -137,9 +138,9 @@ class Contragan:
         """(..., N), over the batch."""
         own = judgement.made["proxy"].unsqueeze(-1) / self.temperature
         others = similarities(judgement) / self.temperature
-        is_alike = same(labels)
-        is_other = ~torch.eye(others.shape[-1], dtype=torch.bool, device=others.device)
-        return log_sum(own, others, is_other) - log_sum(own, others, is_alike & is_other)
+        is_itself = torch.eye(others.shape[-1], dtype=torch.bool, device=others.device)
+        is_other = ~is_itself[ranks.positions(len(is_itself))]
+        return log_sum(own, others, is_other) - log_sum(own, others, same(labels) & is_other)
 
 
 class Reacgan:
@@ -159,11 +160,11 @@ class Reacgan:
         self.temperature, self.margin = temperature, margin
         self.make = partial(Embedding, dimension=dimension)
 
-    @of_whole_batch
+    @of_batch
     def discriminator(self, view: Judged) -> Tensor:
         return self.contrast(view.real_judgement, view.labels)
 
-    @of_whole_batch
+    @of_batch
     def generator(self, view: Judged) -> Tensor:
         return self.contrast(view.fake_judgement, view.labels)
 
@@ -197,19 +198,19 @@ class Embedding(Head):
 
 
 def similarities(judgement: Judgement) -> Tensor:
-    """e_i·e_j of a batch, (..., N, N)."""
+    """e_i·e_j of one's own samples and of all M of the batch, (..., N, M)."""
     embedding = judgement.made["embedding"]
-    return full_product(embedding, embedding.mT)
+    return full_product(embedding, ranks.gathered(embedding).mT)
 
 
 def same(labels: Tensor | None) -> Tensor:
-    """Whether two samples are of one class, (..., N, N)."""
+    """Whether one's own samples and all M of the batch are of one class, (..., N, M)."""
     labels = required(labels)
-    return labels.unsqueeze(-1) == labels.unsqueeze(-2)
+    return labels.unsqueeze(-1) == ranks.gathered(labels).unsqueeze(-2)
 
 
 def log_sum(own: Tensor, others: Tensor, is_counted: Tensor) -> Tensor:
-    """log(exp(own_i) + Σ_j exp(others_ij) over those counted), of (..., N, 1) and (..., N, N): (..., N)."""
+    """log(exp(own_i) + Σ_j exp(others_ij) over those counted), of (..., N, 1) and (..., N, M): (..., N)."""
     counted = torch.where(is_counted, others, -torch.inf)
     return torch.cat([own, counted], dim=-1).logsumexp(-1)
 
@@ -245,10 +246,11 @@ class MultiHinge:
         real, fake = view.real_judgement.made["scores"], view.fake_judgement.made["scores"]
         return multi_hinge(real, required(view.labels)) + multi_hinge(fake, as_generated(fake))
 
-    @of_whole_batch
+    @of_batch
     def generator(self, view: Judged) -> Tensor:
         hinge = multi_hinge(view.fake_judgement.made["scores"], required(view.labels))
-        real, fake = (judgement.made["features"].mean(-2) for judgement in (view.real_judgement, view.fake_judgement))
+        judgements = (view.real_judgement, view.fake_judgement)
+        real, fake = (ranks.batch_mean(judgement.made["features"], -2) for judgement in judgements)
         return self.generator_weight * hinge + self.feature_matching * (fake - real).abs().mean(-1, keepdim=True)
 
 

@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from annotated_types import Ge, Gt, Le
 from torch import Tensor
 
+from gan_runner.torch_utils.ranks import batch_mean
+
 Label = Annotated[float, Ge(0), Le(1)]
 
 
@@ -128,6 +130,8 @@ class RelativisticAverage:
     Jolicoeur-Martineau 2018, arXiv:1807.00734. The means are over the N samples of the batch.
     """
 
+    gathers_batch = True
+
     def discriminator(self, view: Logits) -> Tensor:
         return average_pairing(view.real_logits, view.fake_logits)
 
@@ -137,7 +141,8 @@ class RelativisticAverage:
 
 def average_pairing(above: Tensor, below: Tensor) -> Tensor:
     """What a player minimises who wants the logits `above` to lie over the mean of `below`; (..., N) each."""
-    return F.softplus(below.mean(-1, keepdim=True) - above) + F.softplus(below - above.mean(-1, keepdim=True))
+    mean_below, mean_above = batch_mean(below, keepdim=True), batch_mean(above, keepdim=True)
+    return F.softplus(mean_below - above) + F.softplus(below - mean_above)
 
 
 class Elbo:

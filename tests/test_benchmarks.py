@@ -1,5 +1,6 @@
 """The benchmarks work, and what they would find in an hour is looked for in a minute."""
 
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,7 +13,7 @@ from torch import nn
 
 from gan_runner.games.cuda_graph import WARM_UP
 from gan_runner.runs.build import build
-from tests.benchmarks import batched, speed
+from tests.benchmarks import batched, processes, speed
 from tests.benchmarks.bare import BareLoop
 from tests.benchmarks.naive import NaiveLoop
 from tests.benchmarks.roofline import count_flops
@@ -115,6 +116,14 @@ def test_a_process_has_a_peak_of_its_own():
     root = Path(__file__).parents[1]
     ran = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert 0 < float(ran.stdout) < 100
+
+
+@pytest.mark.slow
+def test_two_processes_are_measured(capsys, monkeypatch):
+    monkeypatch.setattr(processes, "RUNS", {"small": [*SMALL["points"].words, "batch_size=8"]})
+    processes.processes(rounds=1, steps=3)
+    (line,) = re.findall(r"small .* ms .* MiB sent +(\d+)% in the all-reduce", capsys.readouterr().out)
+    assert 0 < int(line) < 100
 
 
 @pytest.mark.slow

@@ -28,6 +28,7 @@ from gan_runner.config.compose import VERSION_BASE, settle_run, trusted_packages
 from gan_runner.config.errors import ConfigError, TrainingFailed, suggest
 from gan_runner.config.explain import Refused, as_sweep, explain, one_line
 from gan_runner.config.keys import find_key
+from gan_runner.config.place import place_of
 from gan_runner.config.schema import GROUPS, conf_directory, known_keys
 
 REFUSED = {
@@ -53,8 +54,12 @@ def main() -> None:
     # 10 times slower than one thread alone; with this one it costs 3 % on an idle machine.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors, instead of printing them its way
+    place = place_of(os.environ)
     try:
-        obey(arguments, wants_traceback)
+        if place and place.rank > 0:
+            follow_if_trained(arguments)
+        else:
+            obey(arguments, wants_traceback)
         sys.stdout.flush()
     except BrokenPipeError:  # its reader has gone away; this is what Python's documentation of SIGPIPE advises
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -76,6 +81,8 @@ def obey(arguments: list[str], wants_traceback: bool) -> None:
         elif arguments and re.fullmatch(r"\w[\w.-]*", arguments[0]):
             run_verb(arguments[0], arguments[1:])
         else:
+            if (place := place_of(os.environ)) and {"-m", "--multirun"} & set(arguments):
+                raise ConfigError(f"-m: {place.count} processes train one run; each run of a sweep may have devices=N")
             sys.argv[1:] = check_flags(arguments)
             run()
     except BrokenPipeError:
@@ -90,6 +97,16 @@ def obey(arguments: list[str], wants_traceback: bool) -> None:
             raise SystemExit(1) from None
         print(f"gan-runner: {one_line(explain(error, arguments))}", file=sys.stderr)
         raise SystemExit(1) from None
+
+
+def follow_if_trained(arguments: list[str]) -> None:
+    """Be one of the processes of the run that process 0 trains by the same words, if it does."""
+    flags = {word for word in arguments if word.startswith("-")} - {"--config-dir", "-cd", "--any-version"}
+    verb = arguments[0] if arguments and arguments[0] in VERBS else "resume"
+    if verb == "resume" and not flags:
+        from gan_runner.runs.processes import follow
+
+        follow()
 
 
 def run_verb(verb: str, arguments: list[str]) -> None:

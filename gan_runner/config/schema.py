@@ -115,6 +115,8 @@ class Settings:
     sample_count: Annotated[int, Ge(1), EXECUTION]
     checkpoint_every: Annotated[Interval, EXECUTION]
     generator_batch_size: Annotated[int, Ge(2)] | None = None
+    accumulate: Annotated[Annotated[int, Ge(1)], EXECUTION] = 1
+    devices: Annotated[Annotated[int, Ge(1)], EXECUTION] = 1
     init_from: str | None = None
     conditional: bool = False
     budget: Budget = Budget()

@@ -16,6 +16,7 @@ Normalization = Literal["symmetric", "unit", "standard"]
 OutputActivation = Literal["tanh", "sigmoid", "linear"]
 Labelled = tuple[Tensor, Tensor | None]
 
+WHOLE = slice(None)  # all positions of a batch
 CACHED_ORDERS = 32  # permutations kept, if no more are asked for
 CHUNK = 4096  # samples that one step of a pass over the whole data converts at a time
 
@@ -67,8 +68,11 @@ class Data(ABC):
         self.cached_orders = max(self.cached_orders, count)
 
     @abstractmethod
-    def batch(self, index: int, batch_size: int, seed: int) -> Labelled:
-        """Training batch number `index`: a pure function of its arguments, without a host sync."""
+    def batch(self, index: int, batch_size: int, seed: int, positions: slice = WHOLE) -> Labelled:
+        """Training batch number `index`: a pure function of its arguments, without a host sync.
+
+        Of several processes that share a batch each asks for its own `positions` in it.
+        """
 
     @abstractmethod
     def held_out(self, count: int) -> Labelled | None:
@@ -212,30 +216,31 @@ class Samples(Data):
         else:
             self.output_activation, self.limits = "linear", _limits(samples)
 
-    def batch(self, index: int, batch_size: int, seed: int) -> Labelled:
-        """Positions [index * batch_size, (index + 1) * batch_size) of all epochs' permutations, one after another."""
-        samples, labels = self.stored(index, batch_size, seed)
-        return self.finished(samples, index, seed), labels
+    def batch(self, index: int, batch_size: int, seed: int, positions: slice = WHOLE) -> Labelled:
+        """Places [index * batch_size, (index + 1) * batch_size) of all epochs' permutations, one after another."""
+        samples, labels = self.stored(index, batch_size, seed, positions)
+        return self.finished(samples, index, batch_size, seed, positions), labels
 
-    def stored(self, index: int, batch_size: int, seed: int) -> Labelled:
-        """The samples of a batch as they are stored, and where they are: images uint8, unflipped."""
+    def stored(self, index: int, batch_size: int, seed: int, positions: slice = WHOLE) -> Labelled:
+        """The samples at these positions of a batch as they are stored, and where they are: images uint8, unflipped."""
         position, end = index * batch_size, (index + 1) * batch_size
         pieces = []
         while position < end:
             epoch, offset = divmod(position, self.size)
             pieces.append(self._order(seed, epoch)[offset : offset + end - position])
             position += len(pieces[-1])
-        rows = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+        rows = (pieces[0] if len(pieces) == 1 else torch.cat(pieces))[positions]
         return self._samples.index_select(0, rows), None if self._labels is None else self._labels.index_select(0, rows)
 
-    def finished(self, samples: Tensor, index: int, seed: int) -> Tensor:
+    def finished(self, samples: Tensor, index: int, batch_size: int, seed: int, positions: slice = WHOLE) -> Tensor:
         """What training sees of a batch's stored samples, on the device: flipped, dequantized, normalised there."""
         if self.flip:
             generator = seeded(derive(seed, "flip", index), self.device)
-            mirrored = torch.rand(len(samples), 1, 1, 1, generator=generator, device=self.device) < 0.5
+            mirrored = torch.rand(batch_size, 1, 1, 1, generator=generator, device=self.device)[positions] < 0.5
             samples = torch.where(mirrored, samples.flip(-1), samples)
         if self.dequantize:
-            samples = dequantized(samples, seeded(derive(seed, "dequantize", index), self.device))
+            generator = seeded(derive(seed, "dequantize", index), self.device)
+            samples = dequantized(samples, generator, batch_size, positions)
         return self._normalised(samples)
 
     def held_out(self, count: int) -> Labelled | None:
@@ -341,9 +346,10 @@ class Endless(Data):
         example, _ = self.fixed(1000)
         self.shape, self.limits = tuple(example.shape[1:]), _limits(example)
 
-    def batch(self, index: int, batch_size: int, seed: int) -> Labelled:
+    def batch(self, index: int, batch_size: int, seed: int, positions: slice = WHOLE) -> Labelled:
         """Fresh samples, from a generator seeded for this batch."""
-        return self.draw(seeded(derive(seed, "batch", index), self.device), batch_size)
+        samples, labels = self.draw(seeded(derive(seed, "batch", index), self.device), batch_size)
+        return samples[positions], None if labels is None else labels[positions]
 
     def held_out(self, count: int) -> Labelled:
         """Fresh samples that are the same in all runs."""
@@ -370,7 +376,7 @@ class Recorded(Data):
     def __init__(self, record: dict[str, Any]):
         vars(self).update(record)
 
-    def batch(self, index: int, batch_size: int, seed: int) -> Labelled:
+    def batch(self, index: int, batch_size: int, seed: int, positions: slice = WHOLE) -> Labelled:
         raise ValueError("a checkpoint holds no real samples")
 
     def held_out(self, count: int) -> None:
@@ -383,13 +389,14 @@ class Recorded(Data):
         return self.batch(0, 0, 0)
 
 
-def dequantized(pixels: Tensor, generator: torch.Generator) -> Tensor:
+def dequantized(pixels: Tensor, generator: torch.Generator, batch_size: int, positions: slice = WHOLE) -> Tensor:
     """Pixels (N, C, H, W) of 0 to 255, each spread uniformly over its grey level: p -> U[p, p + 1) x 255 / 256.
 
     The range stays that of the pixels, [0, 255). Under the symmetric normalization that is p / 128 - 1 + U[0, 1 / 128),
     as in the code of Gulrajani et al. 2017, arXiv:1704.00028. Theis et al. 2015, arXiv:1511.01844, section 3.1.
     """
-    noise = torch.rand(pixels.shape, generator=generator, device=pixels.device)
+    shape = (batch_size, *pixels.shape[1:])
+    noise = torch.rand(shape, generator=generator, device=pixels.device)[positions]
     return (pixels + noise) * (255 / 256)
 
 

@@ -4,7 +4,7 @@ from typing import Literal
 
 import torch
 
-from gan_runner.datasets.data import Data, Labelled, seeded
+from gan_runner.datasets.data import WHOLE, Data, Labelled, seeded
 from gan_runner.torch_utils.randomness import derive
 
 Split = Literal["training", "held_out"]
@@ -21,7 +21,7 @@ class Part(Data):
         vars(self).update({name: getattr(data, name) for name in SHARED})
         self.data = data
 
-    def batch(self, index: int, batch_size: int, seed: int) -> Labelled:
+    def batch(self, index: int, batch_size: int, seed: int, positions: slice = WHOLE) -> Labelled:
         raise AssertionError("nothing is trained on it")
 
     def held_out(self, count: int) -> Labelled | None:

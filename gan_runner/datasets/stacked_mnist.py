@@ -6,7 +6,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from gan_runner.datasets.data import Data, Labelled, Normalization, dequantized, seeded
+from gan_runner.datasets.data import WHOLE, Data, Labelled, Normalization, dequantized, seeded
 from gan_runner.datasets.images import ImageSize
 from gan_runner.datasets.vision import mnist
 from gan_runner.torch_utils.randomness import derive
@@ -65,13 +65,14 @@ class Stacked(Data):
         self.scale, self.shift = parts.scale.repeat(CHANNELS, 1, 1), parts.shift.repeat(CHANNELS, 1, 1)
         self._pixels, self._labels = pixels, labels  # beside the parts' own: 45 MiB of a GPU, and nothing on the CPU
 
-    def batch(self, index: int, batch_size: int, seed: int) -> Labelled:
+    def batch(self, index: int, batch_size: int, seed: int, positions: slice = WHOLE) -> Labelled:
         """Fresh samples, drawn on the device from a generator seeded for this batch: other devices draw others."""
         generator = seeded(derive(seed, "batch", index), self.device)
         rows = torch.randint(len(self._labels), (batch_size, CHANNELS), generator=generator, device=self.device)
-        samples, labels = self._stacked(self._pixels, self._labels, rows)
+        samples, labels = self._stacked(self._pixels, self._labels, rows[positions])
         if self.dequantize:
-            samples = dequantized(samples, seeded(derive(seed, "dequantize", index), self.device))
+            generator = seeded(derive(seed, "dequantize", index), self.device)
+            samples = dequantized(samples, generator, batch_size, positions)
         return samples * self.scale + self.shift, labels
 
     def held_out(self, count: int) -> Labelled | None:

@@ -15,7 +15,7 @@ from typing import Any, Literal, Self
 import torch
 from torch.utils.data import DataLoader
 
-from gan_runner.datasets.data import Data, Labelled, Recorded, Samples
+from gan_runner.datasets.data import WHOLE, Data, Labelled, Recorded, Samples
 from gan_runner.datasets.memory import SHARE, free_memory, size
 from gan_runner.datasets.on_disk import UnreadableError
 
@@ -44,7 +44,7 @@ class Streamed(Samples):
         self.workers = workers
         self._source = samples
         self._feed: Iterator[Labelled | UnreadableError] | None = None
-        self._next: tuple[int, int, int] | None = None  # the request that the feed is at
+        self._next: tuple[int, int, int, slice] | None = None  # the request that the feed is at
 
     def to(self, device: torch.device | str) -> Self:
         """The same data, for `device`, staying where they are."""
@@ -55,15 +55,15 @@ class Streamed(Samples):
             setattr(moved, name, None if value is None else value.to(device))
         return moved
 
-    def batch(self, index: int, batch_size: int, seed: int) -> Labelled:
+    def batch(self, index: int, batch_size: int, seed: int, positions: slice = WHOLE) -> Labelled:
         """The batch that `Samples` has.
 
         Raises RuntimeError if a worker died, UnreadableError naming an image file.
         """
-        samples, labels = self._fetched(index, batch_size, seed)
+        samples, labels = self._fetched(index, batch_size, seed, positions)
         samples = samples.to(self.device, non_blocking=True)
         labels = None if labels is None else labels.to(self.device, non_blocking=True)
-        return self.finished(samples, index, seed), labels
+        return self.finished(samples, index, batch_size, seed, positions), labels
 
     def close(self) -> None:
         feed: Any = self._feed
@@ -87,17 +87,17 @@ class Streamed(Samples):
             )
         return super().training(count)
 
-    def _fetched(self, index: int, batch_size: int, seed: int) -> Labelled:
+    def _fetched(self, index: int, batch_size: int, seed: int, positions: slice) -> Labelled:
         """A batch as it is stored: in host memory, which is pinned for a GPU."""
         if self.workers == 0:
-            samples, labels = self._source.stored(index, batch_size, seed)
+            samples, labels = self._source.stored(index, batch_size, seed, positions)
             if self.device.type != "cuda":
                 return samples, labels
             return samples.pin_memory(), None if labels is None else labels.pin_memory()
-        wanted = (index, batch_size, seed)
+        wanted = (index, batch_size, seed, positions)
         if self._feed is None or self._next != wanted:
             self.close()
-            self._feed = self._started(index, batch_size, seed)
+            self._feed = self._started(index, batch_size, seed, positions)
         self._next = None
         try:
             found = next(self._feed)
@@ -105,10 +105,12 @@ class Streamed(Samples):
             raise RuntimeError(f"DataLoader worker is gone: {error}") from error
         if isinstance(found, UnreadableError):
             raise found
-        self._next = (index + 1, batch_size, seed)
+        self._next = (index + 1, batch_size, seed, positions)
         return found
 
-    def _started(self, index: int, batch_size: int, seed: int) -> Iterator[Labelled | UnreadableError]:
+    def _started(
+        self, index: int, batch_size: int, seed: int, positions: slice
+    ) -> Iterator[Labelled | UnreadableError]:
         """Workers that fetch all batches from `index` on."""
         source = copy.copy(self._source)
         source._orders, source.cached_orders = {}, 2  # in each worker: a batch may lie across the border of two epochs
@@ -116,7 +118,7 @@ class Streamed(Samples):
             source.share_memory()
         is_cuda = self.device.type == "cuda"
         loader = DataLoader(
-            StoredBatches(source, batch_size, seed),
+            StoredBatches(source, batch_size, seed, positions),
             batch_size=None,
             sampler=range(index, sys.maxsize),
             num_workers=self.workers,
@@ -135,12 +137,12 @@ class Streamed(Samples):
 class StoredBatches(torch.utils.data.Dataset[Labelled | UnreadableError]):
     """Batches by their index, as a worker picks them, or why that cannot be."""
 
-    def __init__(self, samples: Samples, batch_size: int, seed: int):
-        self.samples, self.batch_size, self.seed = samples, batch_size, seed
+    def __init__(self, samples: Samples, batch_size: int, seed: int, positions: slice):
+        self.samples, self.batch_size, self.seed, self.positions = samples, batch_size, seed, positions
 
     def __getitem__(self, index: int) -> Labelled | UnreadableError:
         try:
-            return self.samples.stored(index, self.batch_size, self.seed)
+            return self.samples.stored(index, self.batch_size, self.seed, self.positions)
         except UnreadableError as error:  # DataLoader would make its traceback the message
             return error
 

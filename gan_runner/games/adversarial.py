@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from gan_runner.games.game import Batch, Game, evaluating
-from gan_runner.games.player import LOSS, Player, Values, frozen
+from gan_runner.games.player import LOSS, Player, Values, each_part, frozen
 from gan_runner.games.term import Term
 from gan_runner.games.view import AdversarialView, full_precision, judged
+from gan_runner.torch_utils import ranks
 from gan_runner.torch_utils.double_backward import Layers
 from gan_runner.torch_utils.parameters import mixes_samples
 from gan_runner.torch_utils.randomness import Randomness
@@ -69,7 +70,14 @@ class Adversarial(Game):
         read = [self.batch(update, size) for update in updates]
         needed = -(-wanted // size)  # batches that hold as many samples
         of_generator = self.part(self.joined(read[-needed:]), -wanted, wanted)
-        return [*(self.part(batch, 0, self.batch_size) for batch in read), of_generator]
+        of_discriminator = [self.part(batch, 0, self.batch_size) for batch in read]
+        return [self.share(batch) for batch in (*of_discriminator, of_generator)]
+
+    def share(self, batch: Batch) -> Batch:
+        """This process's share of a batch that has been read as a whole."""
+        size = batch[0].shape[len(self.batch_shape) - 1]
+        positions = ranks.positions(size)
+        return self.part(batch, positions.start, positions.stop - positions.start)
 
     def joined(self, batches: list[Batch]) -> Batch:
         """The samples of several batches, one after another."""
@@ -85,8 +93,8 @@ class Adversarial(Game):
 
     @property
     def generator_batch_shape(self) -> tuple[int, ...]:
-        """(..., N): the shape of the generator's batch of samples, without their own axes."""
-        return (*self.randomness.leading_shape, self.generator_batch_size or self.batch_size)
+        """(..., N): the same of the generator's batch."""
+        return (*self.randomness.leading_shape, ranks.share_of(self.generator_batch_size or self.batch_size))
 
     def active_terms(self, step: int) -> tuple[tuple[str, ...], ...]:
         """The names of the terms of the discriminator's turns, then of the generator's."""
@@ -98,8 +106,10 @@ class Adversarial(Game):
         values: Values = {}
         for update, (real, labels) in zip(self.updates(step), batches, strict=False):  # the generator's may follow
             is_last = update == self.updates(step)[-1]
-            values |= self.discriminator_turn(real, labels, update, step, is_logged=is_logged and is_last)
-        return self.generator_turn(*batches[-1], step, is_logged=is_logged) | values
+            with ranks.divided(self.batch_size, self.accumulate):
+                values |= self.discriminator_turn(real, labels, update, step, is_logged=is_logged and is_last)
+        with ranks.divided(self.generator_batch_size or self.batch_size, self.accumulate):
+            return self.generator_turn(*batches[-1], step, is_logged=is_logged) | values
 
     def discriminator_turn(
         self, real: Tensor, labels: Tensor | None, update: int, step: int, *, is_logged: bool = False
@@ -107,17 +117,21 @@ class Adversarial(Game):
         """The discriminator learns to tell `real` from fakes, which carry no graph."""
         latents = self.draw_latents(self.randomness, *self.batch_shape)
         with torch.no_grad():
-            fake = self.generate(latents, labels)
-        # Leaves that require grad: a penalty differentiates at them through the forward pass that the loss makes.
+            parts = each_part(self.accumulate, [self.generator.network], self.randomness.device)
+            fakes = [self.generate(ranks.of_part(latents), ranks.of_part(labels)) for _ in parts]
+            fake = torch.cat(fakes) if len(fakes) > 1 else fakes[0]
+        # They require grad: a penalty differentiates at them through the forward pass that the loss makes.
         real, fake = real.detach().requires_grad_(), fake.requires_grad_()
 
         def objective() -> Tensor:
             with self.autocast, self.layers(update):
-                view = self.view(self.discriminator, real, fake, labels, latents=latents, step=step)
+                own_real, own_fake, own_labels = ranks.of_part(real), ranks.of_part(fake), ranks.of_part(labels)
+                own_latents = ranks.of_part(latents)
+                view = self.view(self.discriminator, own_real, own_fake, own_labels, latents=own_latents, step=step)
                 return self.discriminator.objective(view, update, step)
 
         others = [self.generator.network]
-        return self.discriminator.learn(objective, step, is_logged=is_logged, others=others)
+        return self.discriminator.learn(objective, step, is_logged=is_logged, others=others, parts=self.accumulate)
 
     def layers(self, update: int) -> AbstractContextManager[object]:
         """The layers of `double_backward`, in a turn whose penalties differentiate at the samples of the loss."""
@@ -130,14 +144,16 @@ class Adversarial(Game):
         latents = self.draw_latents(self.randomness, *self.generator_batch_shape)
 
         def objective() -> Tensor:
-            fake = self.generate(latents, labels)
+            own_real, own_latents, own_labels = ranks.of_part(real), ranks.of_part(latents), ranks.of_part(labels)
+            fake = self.generate(own_latents, own_labels)
             with self.autocast:
-                view = self.view(self.generator, real, fake, labels, latents=latents, step=step)
+                view = self.view(self.generator, own_real, fake, own_labels, latents=own_latents, step=step)
                 return self.generator.objective(view, step, step)
 
         opponent = self.discriminator
         with frozen(opponent.parameters):
-            return self.generator.learn(objective, step, is_logged=is_logged, others=[opponent.network])
+            others = [opponent.network]
+            return self.generator.learn(objective, step, is_logged=is_logged, others=others, parts=self.accumulate)
 
     def generate(self, latents: Tensor, labels: Tensor | None) -> Tensor:
         """Fakes of latents (..., N, latent_size), by the generator in training: (..., N, *sample)."""

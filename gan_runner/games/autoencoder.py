@@ -9,6 +9,7 @@ from gan_runner.games.game import Batch, Game, evaluating
 from gan_runner.games.player import Player, Values
 from gan_runner.games.view import AutoencoderView, full_precision
 from gan_runner.losses import Elbo
+from gan_runner.torch_utils import ranks
 
 
 @dataclass(kw_only=True)
@@ -43,10 +44,11 @@ class Autoencoder(Game):
 
         def objective() -> Tensor:
             with self.autocast:
-                view = self.view(real, labels)
+                view = self.view(ranks.of_part(real), ranks.of_part(labels))
                 return self.autoencoder.objective(view, step, step)
 
-        return self.autoencoder.learn(objective, step, is_logged=is_logged)
+        with ranks.divided(self.batch_size, self.accumulate):
+            return self.autoencoder.learn(objective, step, is_logged=is_logged, parts=self.accumulate)
 
     def view(self, real: Tensor, labels: Tensor | None) -> AutoencoderView:
         """What the autoencoder sees: the reparameterised code is mean + sd x N(0, 1)."""

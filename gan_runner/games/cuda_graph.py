@@ -237,11 +237,15 @@ def cuda_graphs(stream: torch.cuda.Stream | None, generators: Sequence[torch.Gen
     return lambda: CudaGraph(pool, stream, generators)
 
 
-def why_not_capturable(game: Game) -> str | None:
-    """Why a game's steps cannot be recorded, as far as that is known beforehand; None if they can."""
+def why_not_capturable(game: Game, processes: int = 1) -> str | None:
+    """Why the steps of a game, of so many processes, cannot be recorded, as far as that is known beforehand."""
     device = game.randomness.device
     if device.type != "cuda":
         return f"CUDA graphs need a CUDA device, and this run is on the {device.type}"
+    if processes > 1:
+        return "several processes average their gradients in the step"
+    if game.accumulate > 1:
+        return "accumulate sets the noise back for each part of a batch"
     for name, player in game.players.items():
         optimizer = player.optimizer
         is_on_device = all(group.get("capturable") or group.get("fused") for group in optimizer.param_groups)

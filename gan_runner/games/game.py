@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gan_runner.datasets.data import Data
+from gan_runner.datasets.data import WHOLE, Data
 from gan_runner.games.latents import Latents
 from gan_runner.games.player import LOSS, Player, Values
 from gan_runner.games.term import Term
+from gan_runner.torch_utils import ranks
 from gan_runner.torch_utils.ema import MovingAverage, estimate_statistics, has_batch_statistics
 from gan_runner.torch_utils.randomness import Randomness, fixed_randomness
 
@@ -31,18 +32,21 @@ class Game(ABC):
     latents: Latents
     randomness: Randomness
     batch_size: int
+    """Of the whole batch, whatever share of it this process computes."""
     autocast: torch.autocast
     moving_average: MovingAverage | None
     is_conditional: bool
     average_batches: int = 0
     """On so many batches the moving average's statistics of batch normalization are estimated; 0 = as in training."""
+    accumulate: int = 1
+    """In so many parts each process computes its share of a batch, one after another."""
     is_average_fresh: bool = False
     """Whether they belong to its present weights. Whoever changes these says so by `average_has_moved`."""
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
-        """(..., N): the shape of a batch of samples, without their own axes."""
-        return (*self.randomness.leading_shape, self.batch_size)
+        """(..., N): the shape of a batch of samples, without their own axes; in a turn, of the share computed there."""
+        return (*self.randomness.leading_shape, ranks.share_of(self.batch_size))
 
     def step(self, step: int, *, is_logged: bool = False) -> Values:
         """Training step number `step`, counted from 0: all its randomness and data follow from that number.
@@ -82,8 +86,12 @@ class Game(ABC):
         """Real samples that one step sees."""
 
     def batch(self, index: int, size: int | None = None) -> Batch:
-        """N = `size`, or batch_size, real samples (N, *sample), and labels (N,) where the networks are told them."""
-        real, labels = self.data.batch(index, size or self.batch_size, self.randomness.seed)
+        """Real samples (N, *sample), and labels (N,) where the networks are told them.
+
+        N is this process's share of batch_size; or `size`, of which it then has all.
+        """
+        positions = WHOLE if size else ranks.positions(self.batch_size)
+        real, labels = self.data.batch(index, size or self.batch_size, self.randomness.seed, positions)
         return real, labels if self.is_conditional else None
 
     # --- what is looked at, between the steps

@@ -12,8 +12,9 @@ from torch import Tensor, nn, optim
 
 from gan_runner.games.term import Schedule, Term, as_tensor
 from gan_runner.optimizers import wants_closure
+from gan_runner.torch_utils import ranks
 from gan_runner.torch_utils.buffers import unchanged_buffers
-from gan_runner.torch_utils.parameters import gradient_norm
+from gan_runner.torch_utils.parameters import gradient_norm, gradients
 from gan_runner.torch_utils.randomness import default_generator
 
 # Keys of torch's optimizers that say how, and not what, they compute.
@@ -53,28 +54,41 @@ class Player:
 
         Whatever remembers moves at the first evaluation of a turn, and stands still at further ones.
         """
-        is_first = self.closure is None or self.closure.is_first
+        closure, active = self.closure, self.active_terms(update)
+        if closure and closure.is_remembering:
+            self.terms[LOSS].fn(view)  # which draws first in all turns
+            for name in active:
+                self.terms[name].update(view)
+            return torch.zeros(())
+        moves = closure is None or (closure.is_first and closure.parts == 1)  # in parts they have moved already
         summands = []
-        for name in self.active_terms(update):
-            if is_first:
+        for name in active:
+            if moves:
                 self.terms[name].update(view)
             summands.append(self.terms[name](view, step))
-        if self.closure and self.closure.is_logged and is_first:
-            self.closure.values |= view.logged()
+        if closure:
+            closure.look({name: self.terms[name] for name in active}, view)
         return functools.reduce(torch.add, summands)
 
     def learn(
-        self, objective: Callable[[], Tensor], step: int, *, is_logged: bool = False, others: Sequence[nn.Module] = ()
+        self,
+        objective: Callable[[], Tensor],
+        step: int,
+        *,
+        is_logged: bool = False,
+        others: Sequence[nn.Module] = (),
+        parts: int = 1,
     ) -> Values:
         """One step of the optimizer down the gradient of the objective, (...,).
 
-        The objective is evaluated once; an optimizer that wants it again (finite differences, L-BFGS) does so by
-        torch.optim's own protocol. `others` are the networks beside the own one that the objective evaluates.
+        The objective is evaluated once, or once for each of the `parts` of its batch; an optimizer that wants it again
+        (finite differences, L-BFGS) does so by torch.optim's own protocol. `others` are the networks beside the own one
+        that the objective evaluates.
         Returns what a step that is logged did: the norm of the gradient before any clipping, and the rate.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * self.lr_schedule(step)
-        self.closure = Closure(self, objective, is_logged, others)
+        self.closure = Closure(self, objective, is_logged, others, parts)
         try:
             self.optimizer.step(self.closure)  # type: ignore[arg-type]  # torch asks for a float, and takes a tensor
             values = self.closure.values
@@ -114,17 +128,29 @@ class Closure:
     A call computes the value and, where gradients are enabled, the gradients of the player's weights. The first call is
     the turn's own: it moves on the noise, the statistics of layers and the memories of terms, and is what is logged.
     Further calls, at other weights, see the same noise and leave no trace.
+
+    Of a batch in several parts the gradients add up to those of the whole. Terms that remember look at the whole batch,
+    before the first part.
     """
 
     def __init__(
-        self, player: Player, objective: Callable[[], Tensor], is_logged: bool, others: Sequence[nn.Module]
+        self,
+        player: Player,
+        objective: Callable[[], Tensor],
+        is_logged: bool,
+        others: Sequence[nn.Module],
+        parts: int,
     ) -> None:
-        self.player, self.objective, self.is_logged = player, objective, is_logged
-        self.modules = [player.network, *others, *player.terms.values()]
-        self.is_first = True
+        self.player, self.objective, self.is_logged, self.parts = player, objective, is_logged, parts
+        self.networks = [player.network, *others]
+        self.modules = [*self.networks, *player.terms.values()]
+        self.device = player.parameters[0].device
+        self.is_first, self.is_remembering = True, False
+        self.is_divided = parts > 1 or ranks.is_gathered()
         self.values: Values = {}
+        self.seen: list[dict[tuple[str, str], Tensor]] = []  # of each part: its terms' values, and what is logged
         if player.is_evaluated_again:
-            self.generator = default_generator(player.parameters[0].device)
+            self.generator = default_generator(self.device)
             self.noise = self.generator.get_state()
 
     def __call__(self) -> Tensor:
@@ -138,15 +164,55 @@ class Closure:
                 entered.enter_context(self.again())
             if not wants_gradient:
                 entered.enter_context(frozen(self.player.parameters))
-            value = self.objective()
-            if value.ndim:  # over the runs, which share no weights
-                value = value.sum()
+            if self.parts > 1:
+                self.remember()
+            each = each_part(self.parts, self.modules, self.device)
+            value = functools.reduce(torch.add, [self.evaluate(wants_gradient) for _ in each])
+        if wants_gradient:
+            if self.is_divided:
+                self.average()
+            self.finish_gradients()
+        self.is_first = False
+        return value
+
+    def evaluate(self, wants_gradient: bool) -> Tensor:
+        """The value of one part, (), as the share that it has in that of the batch; its gradients are added."""
+        value = self.objective()
+        if value.ndim:  # over the runs, which share no weights
+            value = value.sum()
+        if self.parts > 1:
+            value = value / self.parts
         if wants_gradient:
             # Only towards the own weights: not to the samples, which require grad where a penalty differentiates there.
             value.backward(inputs=self.player.parameters)
-            self.finish_gradients()
-        self.is_first = False
         return value.detach()
+
+    def remember(self) -> None:
+        """Let the terms that remember look at this process's whole share, without a graph that would not fit."""
+        if any(hasattr(term.fn, "update") for term in self.player.terms.values()):
+            self.is_remembering = True
+            with torch.no_grad(), kept(self.networks, self.device):
+                self.objective()
+            self.is_remembering = False
+
+    def look(self, terms: dict[str, Term], view: Any) -> None:
+        """Keep what is logged of the first evaluation; of one part, or one process, until all have theirs."""
+        logged = view.logged() if self.is_first and self.is_logged else {}
+        if self.is_divided:
+            found = {("term", name): term.value for name, term in terms.items()}
+            self.seen.append(found | {("logged", tag): value for tag, value in logged.items()})
+        else:
+            self.values |= logged
+
+    def average(self) -> None:
+        """Make the gradients, and what was seen, those of the whole batch: the means over its parts and processes."""
+        found = {key: torch.stack([part[key] for part in self.seen]).mean(0) for key in self.seen[0]}
+        ranks.average([*gradients(self.player.network), *found.values()])
+        for (kind, name), value in found.items():
+            if kind == "term":
+                self.player.terms[name].value = value
+            else:
+                self.values[name] = value
 
     def finish_gradients(self) -> None:
         """Transform the gradients, which are there: called by an optimizer that makes them itself."""
@@ -166,6 +232,30 @@ class Closure:
                 yield
         finally:
             self.generator.set_state(now)
+
+
+def each_part(parts: int, modules: Sequence[nn.Module], device: torch.device) -> Iterator[None]:
+    """Once for each part of the process's share of a batch: all see the same noise, and buffers as the first does."""
+    if parts == 1:
+        yield
+        return
+    for index in range(parts - 1):
+        with ranks.part(index, parts), kept(modules, device):
+            yield
+    with ranks.part(parts - 1, parts):  # this one moves them, as a turn on the whole batch does
+        yield
+
+
+@contextmanager
+def kept(modules: Sequence[nn.Module], device: torch.device) -> Iterator[None]:
+    """Afterwards noise goes on where it was before, and the buffers of the modules are what they were."""
+    generator = default_generator(device)
+    noise = generator.get_state()
+    try:
+        with unchanged_buffers(modules):
+            yield
+    finally:
+        generator.set_state(noise)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn, optim
 
-from gan_runner.datasets.data import Data, Labelled
+from gan_runner.datasets.data import WHOLE, Data, Labelled
 from gan_runner.datasets.streamed import Streamed
 from gan_runner.games.adversarial import Adversarial
 from gan_runner.games.game import Game
@@ -306,9 +306,9 @@ class StackedData(Data):
         self.data, self.runs = data, OfSeeds(seeds)
         data.keep_orders(2 * len(self.runs.seeds))  # of this epoch and the next
 
-    def batch(self, index: int, batch_size: int, seed: int) -> Labelled:
+    def batch(self, index: int, batch_size: int, seed: int, positions: slice = WHOLE) -> Labelled:
         """Batch number `index` of each run: (M, N, *sample), (M, N)."""
-        batches = [self.data.batch(index, batch_size, seed) for seed in self.runs.seeds]
+        batches = [self.data.batch(index, batch_size, seed, positions) for seed in self.runs.seeds]
         labels = [labels for _, labels in batches if labels is not None]
         return self.runs.spread([samples for samples, _ in batches]), self.runs.spread(labels) if labels else None
 
@@ -329,6 +329,8 @@ def why_not_stackable(game: Game) -> str | None:
     """Why a game cannot be stacked, as far as one sees without trying; None if nothing is seen."""
     if isinstance(game.data, Streamed):
         return "the dataset streams, to one run at a time"
+    if game.accumulate > 1:
+        return f"accumulate={game.accumulate}: a stacked batch is in one part"
     for name, player in game.players.items():
         if any(isinstance(module, nn.modules.dropout._DropoutNd) and module.p for module in player.network.modules()):
             return "the networks have dropout, whose draws would be those of another run"

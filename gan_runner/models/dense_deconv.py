@@ -16,6 +16,8 @@ from gan_runner.models.layers import (
     IMAGE_NORMALIZATIONS,
     VECTOR_NORMALIZATIONS,
     Activation,
+    BatchNorm1d,
+    BatchNorm2d,
     Crop,
     Dropout,
     Initialization,
@@ -92,8 +94,8 @@ class Generator(nn.Module):
             )
             return [activate, normalize, drop]
 
-        of_vectors = VECTOR_NORMALIZATIONS | {"batch": partial(nn.BatchNorm1d, momentum=momentum)}
-        of_maps = IMAGE_NORMALIZATIONS | {"batch": partial(nn.BatchNorm2d, momentum=momentum)}
+        of_vectors = VECTOR_NORMALIZATIONS | {"batch": partial(BatchNorm1d, momentum=momentum)}
+        of_maps = IMAGE_NORMALIZATIONS | {"batch": partial(BatchNorm2d, momentum=momentum)}
         image_channels, rows, columns = image_shape(shape, "dense_deconv")
         side = min(rows, columns)
         stages = checked_depth(doublings_from_four(side) if depth is None else depth, side, normalization)

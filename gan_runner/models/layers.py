@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from annotated_types import Ge, Lt
 from torch import Tensor, nn
 
+from gan_runner.torch_utils import ranks
+
 # The types of the constructor arguments, which are the config keys. Each Literal lists the keys of a table below.
 Positive = Annotated[int, Ge(1)]
 Dropout = Annotated[float, Ge(0), Lt(1)]
@@ -75,7 +77,7 @@ class ConditionalBatchNorm2d(Labelled):
 
     def __init__(self, channels: int, num_classes: int) -> None:
         super().__init__()
-        self.normalize = nn.BatchNorm2d(channels, affine=False)
+        self.normalize = BatchNorm2d(channels, affine=False)
         self.gain = nn.Parameter(torch.ones(num_classes, channels))
         self.shift = nn.Parameter(torch.zeros(num_classes, channels))
 
@@ -173,6 +175,63 @@ class Judge(nn.Module):
         return self.head(self.features(x), labels)
 
 
+class SharedDropout(nn.Dropout):
+    """torch's, with the noise of the whole batch where several processes share one: any shape (N, ...) -> the same."""
+
+    takes_leading_axes = True
+    is_divisible = True
+
+    def forward(self, x: Tensor) -> Tensor:
+        """With noise in training alone."""
+        return ranks.dropout(x, self.p, self.training)
+
+
+class GatheredStatistics(nn.modules.batchnorm._BatchNorm):
+    """Batch normalization with the statistics of the whole batch, where several processes share one.
+
+    In a run of one process, and in evaluation mode, it is torch's. torch's own for several, `SyncBatchNorm`, refuses
+    CPUs, and cannot be differentiated twice.
+    """
+
+    is_normalization = True
+    gathers_batch = True
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, ...) -> the same shape."""
+        if not (self.training and ranks.is_gathered()):
+            return super().forward(x)
+        self._check_input_dim(x)
+        axes, per_channel = [0, *range(2, x.ndim)], [1, -1, *[1] * (x.ndim - 2)]
+        exact = x.to(torch.promote_types(x.dtype, torch.float32))  # as torch computes what autocast made bfloat16
+        mean = ranks.batch_mean(exact, axes)
+        centred = exact - mean.view(per_channel)
+        variance = ranks.batch_mean(centred.square(), axes)
+        if self.track_running_stats:
+            self.follow(mean.detach(), variance.detach(), x.numel() // x.shape[1] * ranks.processes())
+        normalized = centred * (variance + self.eps).rsqrt().view(per_channel)
+        if self.affine:
+            normalized = normalized * self.weight.view(per_channel) + self.bias.view(per_channel)
+        return normalized.to(x.dtype)
+
+    def follow(self, mean: Tensor, variance: Tensor, count: int) -> None:
+        """Move the running statistics towards those of a batch, `count` values of each channel: (C,) each."""
+        assert self.num_batches_tracked is not None
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        self.num_batches_tracked.add_(1)
+        rate = 1 / self.num_batches_tracked if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean, rate)
+        self.running_var.lerp_(variance * (count / (count - 1)), rate)
+
+
+class BatchNorm1d(GatheredStatistics, nn.BatchNorm1d):
+    """(N, F) -> (N, F)."""
+
+
+class BatchNorm2d(GatheredStatistics, nn.BatchNorm2d):
+    """(N, C, H, W) -> (N, C, H, W)."""
+
+
 # --- tables: a config's name -> how to make the thing
 
 # No activation works in place: gradient penalties differentiate twice.
@@ -187,14 +246,14 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 }
 
 VECTOR_NORMALIZATIONS: dict[str, Callable[[int], nn.Module]] = {
-    "batch": nn.BatchNorm1d,
+    "batch": BatchNorm1d,
     "layer": nn.LayerNorm,
     "none": nn.Identity,
 }
 
 # `layer` normalizes over (C, H, W) with a gain and a shift per channel, like WGAN-GP's discriminator.
 IMAGE_NORMALIZATIONS: dict[str, Callable[[int], nn.Module]] = {
-    "batch": nn.BatchNorm2d,
+    "batch": BatchNorm2d,
     "layer": lambda channels: nn.GroupNorm(1, channels),
     "instance": lambda channels: nn.InstanceNorm2d(channels, affine=True),
     "none": nn.Identity,
@@ -237,7 +296,7 @@ def hidden_layers(
     return [
         choose(normalizations, "normalization", normalization)(size),
         choose(ACTIVATIONS, "activation", activation)(),
-        nn.Dropout(dropout),  # at 0 it hands its input through and draws nothing
+        SharedDropout(dropout),  # at 0 it hands its input through and draws nothing
     ]
 
 

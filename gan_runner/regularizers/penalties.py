@@ -21,6 +21,7 @@ from gan_runner.games.view import AdversarialView, AutoencoderView
 from gan_runner.torch_utils.double_backward import gradient_at
 from gan_runner.torch_utils.parameters import as_matrix, kernels, per_run
 from gan_runner.torch_utils.precision import full_precision, full_product
+from gan_runner.torch_utils.ranks import batch_mean, batch_sd, gathered
 
 View = AdversarialView
 Positive = Annotated[float, Gt(0)]
@@ -56,6 +57,12 @@ def only_on(*players: str) -> Callable[[Penalty], Penalty]:
 def of_kernels(penalty: Penalty) -> Penalty:
     """Marks a penalty on weight matrices and kernels: a network without any has nothing for it."""
     penalty.of_kernels = True  # type: ignore[attr-defined]
+    return penalty
+
+
+def of_batch(penalty: Penalty) -> Penalty:
+    """Marks a penalty that looks at the whole batch, and gathers it from all processes of a run (see `ranks`)."""
+    penalty.gathers_batch = True  # type: ignore[attr-defined]
     return penalty
 
 
@@ -109,7 +116,7 @@ def around_real(view: View, scale: float) -> Tensor:
 
     The noise is uniform in [0, `scale` x standard deviation of the batch], per entry.
     """
-    deviation = view.real.flatten(len(view.batch_shape) - 1).std(-1)  # (...,)
+    deviation = batch_sd(view.real.flatten(len(view.batch_shape) - 1))  # (...,)
     noise = view.randomness.uniform(*view.real.shape)
     position = uniform_positions(view)
     return view.real + scale * like_samples(deviation.unsqueeze(-1) * position, view.real) * noise
@@ -166,6 +173,7 @@ def r2(view: View) -> Tensor:
 
 
 @of_each_sample
+@of_batch
 def dragan(view: View, *, target: Annotated[float, Gt(0)], scale: Annotated[float, Gt(0)]) -> Tensor:
     """(|∇D| - target)² around the real samples. Kodali et al. 2017, arXiv:1705.07215.
 
@@ -291,6 +299,7 @@ def output_l1(view: View | AutoencoderView) -> Tensor:
 
 
 @only_on("generator")
+@of_batch
 def feature_matching(view: View) -> Tensor:
     """|mean f(x) - mean f(G(z))|², f the discriminator's features, means over the batch: (..., 1).
 
@@ -299,11 +308,12 @@ def feature_matching(view: View) -> Tensor:
     Salimans et al. 2016, arXiv:1606.03498, section 3.1.
     """
     with torch.no_grad():
-        real = view.features(view.real).mean(-2)
-    return (real - view.features(view.fake).mean(-2)).square().sum(-1, keepdim=True)
+        real = batch_mean(view.features(view.real), -2)
+    return (real - batch_mean(view.features(view.fake), -2)).square().sum(-1, keepdim=True)
 
 
 @only_on("generator")
+@of_batch
 def reconstruction(view: View, *, norm: Literal["l1", "l2"]) -> Tensor:
     """The distance of each real sample to the generated one of the batch that is nearest to it: (..., N).
 
@@ -312,7 +322,7 @@ def reconstruction(view: View, *, norm: Literal["l1", "l2"]) -> Tensor:
     Li & Malik 2018, arXiv:1809.09087 (implicit maximum likelihood estimation); l2 is theirs.
     """
     axes = len(view.batch_shape)
-    real, fake = view.real.detach().flatten(axes), view.fake.flatten(axes)  # (..., N, D)
+    real, fake = view.real.detach().flatten(axes), gathered(view.fake).flatten(axes)  # (..., N, D)
     with full_precision(fake.device):
         with torch.no_grad():
             nearest = torch.cdist(real, fake, p=1.0 if norm == "l1" else 2.0).argmin(-1, keepdim=True)
@@ -404,8 +414,8 @@ class LeCam(nn.Module):
         # Not under no_grad: the view keeps the logits for the loss, which wants their graph.
         real, fake = view.real_logits.detach(), view.fake_logits.detach()
         rate = torch.where(self.updates == 0, 1.0, 1 - self.decay)  # the first value is taken as it is
-        self.real_mean = torch.lerp(self.real_mean, real.mean(-1), rate)
-        self.fake_mean = torch.lerp(self.fake_mean, fake.mean(-1), rate)
+        self.real_mean = torch.lerp(self.real_mean, batch_mean(real), rate)
+        self.fake_mean = torch.lerp(self.fake_mean, batch_mean(fake), rate)
         self.updates = self.updates + 1
 
     def forward(self, view: View) -> Tensor:
@@ -465,7 +475,7 @@ class IterativeGradientPenalty(nn.Module):
     def iterate(self, real: Tensor, fake: Tensor) -> None:
         """One step of the recurrences, given the batch's logits, (..., N)."""
         rate = torch.where(self.updates == 0, 1.0, 1 - self.smoothing)
-        self.distance = torch.lerp(self.distance, (real.mean(-1) - fake.mean(-1)).abs(), rate)
+        self.distance = torch.lerp(self.distance, (batch_mean(real) - batch_mean(fake)).abs(), rate)
         self.peak = torch.maximum(self.peak, self.distance)
         self.rho = torch.where(self.peak == 0, 0.0, self.distance / self.peak)
         self.alpha = self.alpha + self.rate * ((1 - self.rho) - self.alpha)

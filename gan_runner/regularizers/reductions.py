@@ -7,6 +7,8 @@ import torch
 from annotated_types import Ge, Gt, Le
 from torch import Tensor
 
+from gan_runner.torch_utils import ranks
+
 Fraction = Annotated[float, Gt(0), Le(1)]
 
 
@@ -23,7 +25,7 @@ class TopK:
     """
 
     only_on = ("generator",)
-    mixes_samples = True  # several processes must rank the whole batch
+    gathers_batch = True  # from all processes of a run, to rank it
 
     def __init__(self, *, least: Fraction, gamma: Fraction, interval: Annotated[int, Ge(1)]):
         self.least, self.gamma, self.interval = least, gamma, interval
@@ -35,9 +37,11 @@ class TopK:
 
     def __call__(self, values: Tensor, view: Any, step: int) -> Tensor:
         """The loss of each sample, (..., N) or (..., 1), and the view's logits -> (...,)."""
-        count = view.fake_logits.shape[-1]
+        logits = ranks.gathered(view.fake_logits.detach())
+        count = logits.shape[-1]
         share = self.schedule(step)
         k = (share * count).round().clamp(min=1) if isinstance(share, Tensor) else max(1, round(share * count))
-        order = view.fake_logits.detach().argsort(dim=-1, descending=True, stable=True)
-        rank = order.argsort(dim=-1)  # all of the batch, weighted by 0 or 1: k may be a tensor of the device
-        return torch.where(rank < k, values, 0.0).sum(-1) / k
+        order = logits.argsort(dim=-1, descending=True, stable=True)
+        rank = order.argsort(dim=-1)[..., ranks.positions(count)]
+        chosen = torch.where(rank < k, values, 0.0)  # weighted by 0 or 1, as k may be a tensor of the device
+        return chosen.sum(-1) * (ranks.processes() / k)

@@ -4,6 +4,7 @@ import copy
 import functools
 import inspect
 import json
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Annotated, Any, Literal, NamedTuple
@@ -15,6 +16,7 @@ from torch import nn
 from gan_runner.config.check import active, check_arguments, load_settings, show_value, signature
 from gan_runner.config.errors import ConfigError, suggest
 from gan_runner.config.instantiate import component, resolve
+from gan_runner.config.place import ALONE, Place, place_in_run, place_of
 from gan_runner.config.schema import Settings
 from gan_runner.config.stored import RENAMED_ROLES
 from gan_runner.datasets.data import Data
@@ -35,7 +37,7 @@ from gan_runner.metrics.metric import Metric
 from gan_runner.models.layers import Judge
 from gan_runner.models.multi_scale import MultiScale
 from gan_runner.models.packed import Packed
-from gan_runner.optimizers import FiniteDifference
+from gan_runner.optimizers import FiniteDifference, wants_closure
 from gan_runner.runs.budgets import least_memory, within_budget
 from gan_runner.runs.evaluation import Evaluator, choose_objective
 from gan_runner.torch_utils.ema import HalfLife, MovingAverage
@@ -61,6 +63,10 @@ class Built(NamedTuple):
     """The packages that the present command line trusts."""
     evaluator: Evaluator
     loggers: list[Logger]
+    place: Place
+    """Which of the run's processes this is."""
+    recipe: dict[str, Any]
+    """The arguments of `build`, for the others: config, trust, horizon."""
 
 
 def build(config: dict[str, Any], trust: list[str], data: Data | None = None, horizon: int | None = None) -> Built:
@@ -92,8 +98,9 @@ class Builder:
     def __init__(self, config: dict[str, Any], trust: list[str], data: Data | None, horizon: int | None):
         self.config, self.trust = config, trust
         self.settings = load_settings(config)
+        self.place = place_in_run(self.settings.devices)
         regularizers, augmentations = active(config, "regularizer"), active(config, "augmentation")
-        self.device = choose_device(self.settings.device)
+        self.device = choose_device(self.settings.device, self.place)
         if self.device.type == "cuda":  # or pinning memory and waiting for the device would open the first GPU too
             torch.cuda.set_device(self.device)
         loaded = data or load_data(config["dataset"], trust)
@@ -116,6 +123,8 @@ class Builder:
         """The game, its checks passed."""
         settings = self.settings
         players = {name: self.player(name) for name in self.names}
+        terms = [("loss", self.loss), *((own.key, own.function) for own in self.regularizers)]
+        check_divided(settings, self.place.count, players, terms + self.head.sides(self.names))
         autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=settings.precision == "bf16")
         make: Callable[..., Game]
         if "autoencoder" in players:
@@ -142,14 +151,17 @@ class Builder:
             moving_average=None,
             is_conditional=settings.conditional,
             average_batches=settings.ema_statistics,
+            accumulate=settings.accumulate,
         )
-        if settings.capture is True and (reason := why_not_capturable(game)):
+        if settings.capture is True and (reason := why_not_capturable(game, self.place.count)):
             raise ConfigError(f"capture=true: {reason}; capture=auto takes steps without graphs then")
         if settings.ema_half_life:
             images = settings.generator_batch_size or settings.batch_size
             half_life = HalfLife(settings.ema_half_life, images, settings.ema_ramp, settings.ema_start)
             game.moving_average = MovingAverage.of(game.sampler, half_life)
-        return Built(game, settings, self.steps, self.notes, self.trust, self.evaluator(), self.loggers())
+        recipe = {"config": self.config, "trust": self.trust, "horizon": self.horizon}
+        evaluator, loggers = self.evaluator(), self.loggers()
+        return Built(game, settings, self.steps, self.notes, self.trust, evaluator, loggers, self.place, recipe)
 
     def evaluator(self) -> Evaluator:
         """The metrics, and the network that they look through where one of them needs it."""
@@ -261,7 +273,9 @@ def refuse_giants(config: dict[str, Any], trust: list[str]) -> None:
     To see that by resizing the dataset and building the networks takes minutes. Only those of this package are asked.
     """
     settings = load_settings(config)
-    batch_size, device = settings.batch_size, choose_device(settings.device)
+    place = place_in_run(settings.devices)
+    device = choose_device(settings.device, place)
+    batch_size = max(2, settings.batch_size // (place.count * settings.accumulate))
     size, free = config["dataset"].get("image_size"), free_memory(device)
     sides = [size, size] if isinstance(size, int) else size
     if free is None or not isinstance(sides, list) or max(sides, default=0) <= LARGE:
@@ -295,6 +309,45 @@ def player_names(model: dict[str, Any], loss: Any) -> list[str]:
                 "autoencoder (model=vae) goes with loss=elbo, a generator and a discriminator go with the other losses"
             )
     return names
+
+
+def check_divided(settings: Settings, processes: int, players: dict[str, Player], terms: list[tuple[str, Any]]) -> None:
+    """Refuse what a batch that several processes share, or that is computed in parts, does not go together with."""
+    if processes == settings.accumulate == 1:
+        return
+    shares = processes * settings.accumulate
+    said = [f"{processes} processes"] * (processes > 1) + [f"accumulate={settings.accumulate}"] * (shares > processes)
+    who = " and ".join(said)
+    for key in ("batch_size", "generator_batch_size"):
+        size = getattr(settings, key)
+        pack = max(getattr(player.network, "pack", 1) for player in players.values())
+        if size is not None and size % (shares * pack):
+            raise ConfigError(f"{key}={size}: {who} share it equally; a multiple of {shares * pack} would do")
+    for key, term in terms:
+        refuse_undivided(key, term, settings.accumulate, who)
+    for name, player in players.items():
+        if wants_closure(player.optimizer):
+            kind = type(player.optimizer).__name__
+            raise ConfigError(f"optimizer: {kind} of the {name} evaluates a batch several times, which {who} cannot")
+        for module in player.network.modules():
+            kind = f"model.{name}: {type(module).__name__}"
+            refuse_undivided(kind, module, settings.accumulate, who)
+            draws = isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0
+            if draws and not getattr(module, "is_divisible", False):
+                raise ConfigError(
+                    f"{kind}: with {who} it would draw other numbers; gan_runner.models.layers.SharedDropout draws "
+                    "those of the whole batch"
+                )
+
+
+def refuse_undivided(key: str, part: Any, accumulate: int, who: str) -> None:
+    """Refuse a module or term that looks at the whole batch, unless it gathers it, which parts in turn cannot."""
+    gathers = getattr(part, "gathers_batch", False)
+    if gathers and accumulate > 1:
+        raise ConfigError(f"{key}: it looks at the whole batch, which accumulate={accumulate} never computes at once")
+    is_mixing = isinstance(part, nn.modules.batchnorm._BatchNorm) or getattr(part, "mixes_samples", False)
+    if is_mixing and not gathers:
+        raise ConfigError(f"{key}: it mixes the samples of a batch, of which {who} compute a share each")
 
 
 def check_augmentations(augmentations: list[Augmentation], data: Data) -> None:
@@ -430,12 +483,14 @@ def notes_on_unbounded_loss(loss: Any, regularizers: list["Regularizer"]) -> lis
     ]
 
 
-def choose_device(name: str) -> torch.device:
-    """The device that a name means, with its index; auto is cuda, else mps, else cpu.
+def choose_device(name: str, place: Place = ALONE) -> torch.device:
+    """The device that a name means, with its index; auto is cuda, else mps, else cpu. Each process has its own GPU.
 
-    Raises ConfigError where there is none of that name.
+    Raises ConfigError where there is none of that name, or too few.
     """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if place.count > 1:
+        available["mps"] = False  # torch.distributed has nothing for it
     if name == "auto":
         name = next(kind for kind in available if available[kind])
     try:
@@ -446,6 +501,14 @@ def choose_device(name: str) -> torch.device:
         raise ConfigError(f"device={name}: PyTorch finds no such device here; device=auto takes what there is")
     if device.type == "cuda":
         index, count = device.index or 0, torch.cuda.device_count()
+        if place.count > 1:
+            if device.index is not None:
+                raise ConfigError(f"device={name}: {place.count} processes have a GPU each; type device=cuda")
+            if place_of(os.environ) is None and place.count > count:
+                raise ConfigError(
+                    f"devices={place.count}: PyTorch finds {count} CUDA devices here; device=cpu trains on the CPU"
+                )
+            index = place.local % count  # where each has been given one, it sees no other
         if index >= count:
             raise ConfigError(f"device={name}: PyTorch finds {count} CUDA devices here, cuda:0 to cuda:{count - 1}")
         return torch.device("cuda", index)
@@ -580,6 +643,10 @@ class ConditioningHead:
         """The term of a player that the head adds to its loss, where it adds one."""
         return {HEAD: Term(getattr(self.made, player), **self.term_arguments)} if self.has_terms else {}
 
+    def sides(self, players: list[str]) -> list[tuple[str, Any]]:
+        """The head's losses, with the key that an error names."""
+        return [(f"head={self.name}", getattr(self.made, player)) for player in players if self.has_loss]
+
     def check(self, loss: Any, players: list[str], num_classes: int) -> None:
         """Refuse a head without labels, without a discriminator, and beside a loss whose place it takes."""
         if not self.has_loss:
@@ -641,13 +708,18 @@ class Regularizer:
         """The penalty, projection, parametrization or transform itself."""
         return component(self.rest, self.key, self.trust, per_call=1, siblings=self.siblings)
 
+    @property
+    def function(self) -> Any:
+        """The penalty, as it was written."""
+        return getattr(self.made, "func", self.made)
+
     def term(self) -> Term:
         """A term of its own for each player, since a penalty may remember."""
         return Term(self.make(), **self.term_arguments)
 
     def mark(self, name: str, default: Any = False) -> Any:
         """What the penalty says of itself, by the decorators of `penalties`."""
-        return getattr(getattr(self.made, "func", self.made), name, default)
+        return getattr(self.function, name, default)
 
 
 def reduction(regularizers: list[Regularizer]) -> Reduction | None:

@@ -57,4 +57,7 @@ def networks_alone(config: dict[str, Any]) -> dict[str, Any]:
     kept = {name: node for name, node in regularizers if node.get("role") == "parametrization"}
     loss = config["loss"] if "autoencoder" in config["model"] else {"_target_": "gan_runner.losses.Wasserstein"}
     optimizer = {"_target_": "torch.optim.SGD", "lr": 0.0}
-    return config | {"regularizer": kept, "augmentation": {}, "loss": loss, "optimizer": optimizer, "logger": {}}
+    alone = {"devices": 1, "accumulate": 1}
+    return config | alone | {
+        "regularizer": kept, "augmentation": {}, "loss": loss, "optimizer": optimizer, "logger": {},
+    }  # fmt: skip

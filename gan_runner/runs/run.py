@@ -26,6 +26,7 @@ from gan_runner.runs.budgets import count_parameters
 from gan_runner.runs.build import Built, arithmetic_of, build, refuse_giants, refuse_ignored
 from gan_runner.runs.log import RunLog, Terminal
 from gan_runner.runs.loop import TrainingLoop, run_loop, training_loop
+from gan_runner.runs.processes import Group, last_good, threads_of_each
 from gan_runner.runs.recorder import Diverged, Pruned
 from gan_runner.runs.signals import Interrupted, StopRequest, interruptible
 from gan_runner.storage import checkpoint
@@ -174,9 +175,10 @@ def restore_run(
         notes = [f"warning: {warning}"] if warning else []
         if (older := began["gan_runner"]) != __version__:
             notes.append(f"warning: gan_runner {older} saved it, and {__version__} goes on as that would, to rounding")
-        before, now = directory.summary.get("threads"), torch.get_num_threads()
-        if before not in (None, now) and built.game.randomness.device.type == "cpu":
-            notes.append(f"warning: {now} threads, and there were {before}: the numbers go on as before to rounding")
+        for unit, now in (("processes", built.place.count), ("threads", threads_of_each(built))):
+            before = directory.summary.get(unit, 1 if unit == "processes" else now)
+            if before != now and (unit == "processes" or built.game.randomness.device.type == "cpu"):
+                notes.append(f"warning: {now} {unit}, and there were {before}: the numbers go on as before to rounding")
         try:
             if warning:
                 checkpoint.set_damaged_aside(directory.checkpoints)
@@ -200,14 +202,16 @@ def train(prepared: PreparedRun) -> float | None:
     """Train one run; the best value of its objective is returned. Raises what `supervised_loop` does."""
     with prepared.directory, StopRequest() as stop:
         built = prepared.built
-        return run_loop(supervised_loop(prepared, stop), stepper(built.game, built.settings, prepared.notes.append))
+        take_step = stepper(built.game, built.settings, prepared.notes.append, built.place.count)
+        with Group(built, prepared.directory.path, stop) as group:
+            return run_loop(supervised_loop(prepared, stop), group.leading(take_step))
 
 
-def stepper(game: Game, settings: Settings, say: Callable[[str], None]) -> Callable[..., Values]:
+def stepper(game: Game, settings: Settings, say: Callable[[str], None], processes: int = 1) -> Callable[..., Values]:
     """What takes the training steps: CUDA graphs of them where there can be some; `say` is told why not on a GPU."""
     if not settings.capture:
         return game.step
-    if reason := why_not_capturable(game):
+    if reason := why_not_capturable(game, processes):
         if game.randomness.device.type == "cuda":
             say(f"capture: {reason}; steps without a CUDA graph")
         return game.step
@@ -264,7 +268,7 @@ def supervised_loop(prepared: PreparedRun, stop: StopRequest, *, is_alone: bool 
             log.say(f"samples, losses and checkpoints in {shown_path}")
             return best
     except Diverged as end:
-        raise Stopped(f"{shown_path} diverged at {end}; {last_good(directory)}") from None
+        raise Stopped(f"{shown_path} diverged at {end}; {last_good(directory.path)}") from None
     except Exception as error:
         reason = outside_cause(error)
         try:
@@ -275,7 +279,7 @@ def supervised_loop(prepared: PreparedRun, stop: StopRequest, *, is_alone: bool 
         except OSError:  # the disk may be full
             pass
         if reason:
-            raise Stopped(f"{shown_path}: {reason}; {last_good(directory)}") from error
+            raise Stopped(f"{shown_path}: {reason}; {last_good(directory.path)}") from error
         raise TrainingFailed from error
 
 
@@ -298,15 +302,6 @@ def outside_cause(error: Exception) -> str | None:
     if "DataLoader worker" in first or "Pin memory thread" in first:
         return f"a process that reads the dataset died ({first}); workers=0 reads it without any"
     return first if isinstance(error, OSError | UnreadableError) else None
-
-
-def last_good(directory: RunDirectory) -> str:
-    """Where a run that ended early can go on from."""
-    try:
-        saved, _ = checkpoint.load_newest(directory.checkpoints)
-    except ValueError:
-        return "none of its checkpoints is whole"
-    return f"its last checkpoint, of step {saved['step']:,}, is whole" if saved else "it has no checkpoint yet"
 
 
 def load_state(built: Built, saved: dict[str, Any], path: Path) -> tuple[int, dict[str, Any]]:
@@ -334,7 +329,8 @@ def outline(built: Built) -> list[str]:
     game, settings = built.game, built.settings
     counts = ", ".join(f"{name} {count_parameters(game.players[name].network):,} parameters" for name in game.players)
     device = describe_device(game.randomness.device)
-    steps = f"{built.steps:,} steps on {device}, {settings.precision}"
+    where = device if built.place.count == 1 else f"{built.place.count} x {device}"
+    steps = f"{built.steps:,} steps on {where}, {settings.precision}"
     return [steps, counts, describe_metrics(built), *(f"note: {n}" for n in built.notes)]
 
 
@@ -355,7 +351,8 @@ def metadata(built: Built) -> dict[str, Any]:
     return {
         "parameters": {name: count_parameters(game.players[name].network) for name in game.players},
         "device": describe_device(device),
-        "threads": torch.get_num_threads(),
+        "processes": built.place.count,
+        "threads": threads_of_each(built),
         "deterministic": built.settings.deterministic or device.type == "cpu",
     }
 

@@ -105,6 +105,8 @@ def run_batched(sweep: Sweep, jobs: list[Job], trust: list[str], *, max_group: i
     A signal ends the sweep, with all jobs of the group saved, by SystemExit.
     """
     settings = load_settings(jobs[0].config)  # where it trains, and what streams, is the same for all
+    if settings.devices > 1:
+        raise ConfigError(f"devices={settings.devices}: stacked runs are one process; hydra/launcher=basic or pool")
     device = choose_device(settings.device)
 
     def load_and_place(node: dict[str, Any]) -> Data:

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from gan_runner.torch_utils.ranks import drawn
+
 
 def derive(seed: int, *path: int | str) -> int:
     """A 63-bit seed for one purpose: the same (seed, path) gives the same number in every process and version."""
@@ -30,6 +32,9 @@ class Randomness:
 
     Training draws from the device's default generator, so that dropout follows the same law, seeded anew at every step:
     `Generator.manual_seed` costs 1 us where `torch.manual_seed`, which also visits every other device, costs 120.
+
+    In a turn whose batch is divided, among processes or into parts, a draw is that of the whole batch, cut: see
+    `ranks.drawn`.
     """
 
     leading_shape: tuple[int, ...] = ()  # of all that is drawn in training: axes for the runs of a sweep, if any
@@ -49,11 +54,11 @@ class Randomness:
 
     def normal(self, *shape: int) -> Tensor:
         """N(0, 1), of the given shape."""
-        return torch.randn(shape, generator=self.generator, device=self.device)
+        return drawn(shape, lambda whole: torch.randn(whole, generator=self.generator, device=self.device))
 
     def uniform(self, *shape: int) -> Tensor:
         """U[0, 1), of the given shape."""
-        return torch.rand(shape, generator=self.generator, device=self.device)
+        return drawn(shape, lambda whole: torch.rand(whole, generator=self.generator, device=self.device))
 
 
 def fixed_randomness(seed: int, purpose: str, device: torch.device) -> Randomness:

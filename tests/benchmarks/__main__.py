@@ -7,10 +7,11 @@ import tempfile
 
 from tests.benchmarks.endurance import endurance
 from tests.benchmarks.memory import memory
+from tests.benchmarks.processes import processes
 from tests.benchmarks.speed import MODELS, speed
 from tests.benchmarks.timing import medians
 
-NAMES = ("startup", "speed", "memory", "endurance")
+NAMES = ("startup", "speed", "memory", "processes", "endurance")
 
 
 def startup(rounds: int) -> None:
@@ -59,6 +60,8 @@ def main() -> int:
         speed(options.rounds, options.device, options.models)
     if "memory" in names:
         memory(min(3, options.rounds), options.device)
+    if "processes" in names:
+        processes(options.rounds)
     if "endurance" in names:
         return 0 if endurance(options.steps, [f"device={options.device}"]).is_flat else 1
     return 0

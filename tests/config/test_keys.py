@@ -55,6 +55,8 @@ capture              .         yes     .       .
 monitor              .         yes     .       .
 log_every            .         yes     .       .
 sample_every         .         yes     .       .
+accumulate           .         yes     .       .
+devices              .         yes     .       .
 sample_count         .         yes     .       .
 evaluate_every       .         yes     .       .
 checkpoint_every     .         yes     .       .

@@ -294,7 +294,7 @@ def test_what_each_missing_key_means():
     assert {each.name: getattr(found, each.name) for each in fields(Settings)} == always | {
         "generator_batch_size": None, "init_from": None, "conditional": False, "deterministic": False,
         "evaluate_every": None, "objective": None, "on_divergence": "ignore", "tf32": True, "prune": None,
-        "stream": False, "workers": 2, "capture": False,
+        "stream": False, "workers": 2, "capture": False, "devices": 1, "accumulate": 1,
         "name": None, "checkpoint_keep": None, "trust": [], "sweep": None, "retry_failed": False,
         "budget": Budget(), "monitor": Monitor(),
         "divergence": Divergence(), "ema_ramp": None, "ema_start": 0, "ema_statistics": 0,

@@ -373,10 +373,10 @@ def test_no_processes_after_an_error(run_cli, monkeypatch):
 def test_a_worker_that_dies_is_one_line(run_cli, monkeypatch):
     parent, stored = os.getpid(), Samples.stored
 
-    def dying(self: Samples, index: int, batch_size: int, seed: int) -> Any:
+    def dying(self: Samples, index: int, batch_size: int, seed: int, positions: slice) -> Any:
         if index == 6 and os.getpid() != parent:
             os.kill(os.getpid(), signal.SIGKILL)
-        return stored(self, index, batch_size, seed)
+        return stored(self, index, batch_size, seed, positions)
 
     monkeypatch.setattr(Samples, "stored", dying)
     code, _, error = run_cli(*SMALL, "stream=true", "hydra.run.dir=run")

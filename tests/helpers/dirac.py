@@ -30,7 +30,7 @@ class Origin(Data):
     seed = 0
     output_activation = "linear"
 
-    def batch(self, index: int, batch_size: int, seed: int) -> tuple[Tensor, None]:
+    def batch(self, index: int, batch_size: int, seed: int, positions: slice = slice(None)) -> tuple[Tensor, None]:
         return torch.zeros(batch_size, 1), None
 
     def held_out(self, count: int) -> None:

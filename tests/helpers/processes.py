@@ -7,8 +7,9 @@ import time
 from pathlib import Path
 
 
-def cli(*words, **options):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+def cli(*words, environment=None, **options):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}
+    environment.pop("HYDRA_FULL_ERROR", None)  # which the command line sets where a test calls it in this process
     return subprocess.Popen(
         [str(Path(sys.executable).parent / "gan-runner"), *words], env=environment, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,

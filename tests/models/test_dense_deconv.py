@@ -55,10 +55,11 @@ def test_the_documents_generator(side, last, sizes):
 
 def test_the_documents_order_of_layers():
     kinds = [type(layer) for layer in make("dense_deconv", "generator", (3, 16, 16), width=1).layers]
-    hidden = [nn.LeakyReLU, nn.BatchNorm1d, nn.Dropout]
-    of_map = [nn.ReLU, nn.BatchNorm2d, nn.Dropout]
+    hidden = [nn.LeakyReLU, layers.BatchNorm1d, layers.SharedDropout]
+    of_map = [nn.ReLU, layers.BatchNorm2d, layers.SharedDropout]
     assert kinds == [
-        layers.LatentInput, *[nn.Linear, *hidden] * 3, nn.Linear, nn.Unflatten, nn.ReLU, nn.Identity, nn.Dropout,
+        layers.LatentInput, *[nn.Linear, *hidden] * 3, nn.Linear, nn.Unflatten, nn.ReLU, nn.Identity,
+        layers.SharedDropout,
         nn.ConvTranspose2d, layers.Crop, *of_map, nn.ConvTranspose2d, *of_map, nn.ConvTranspose2d, layers.Crop, nn.Tanh,
     ]  # fmt: skip
 
@@ -79,7 +80,7 @@ def test_the_documents_discriminator():
     discriminator = make("dense_deconv", "discriminator", (3, 64, 64))
     assert parameters(discriminator) == convolution(3, 64, 4) + convolution(64, 128, 4) + 128 * 16 * 16 + 1
     kinds = [type(layer) for layer in discriminator.layers if not isinstance(layer, nn.Identity)]
-    assert kinds == [*[nn.Conv2d, nn.LeakyReLU, nn.Dropout] * 2, nn.Flatten]
+    assert kinds == [*[nn.Conv2d, nn.LeakyReLU, layers.SharedDropout] * 2, nn.Flatten]
     assert [m.p for m in discriminator.modules() if isinstance(m, nn.Dropout)] == [0.3, 0.3]
     assert [m.negative_slope for m in discriminator.modules() if isinstance(m, nn.LeakyReLU)] == [0.2, 0.2]
     assert [m.stride for m in discriminator.modules() if isinstance(m, nn.Conv2d)] == [(2, 2), (2, 2)]

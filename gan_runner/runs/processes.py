@@ -1,0 +1,298 @@
+"""The processes of one run: process 0 runs the training loop, the others take the steps that it asks for.
+
+Process 0 does all that a run in one process does. Before each step it tells the others its number, and hears whether
+one of them got a signal; in the step all average their gradients. torchrun and srun start the processes, each with its
+place in the environment; where nobody has, process 0 starts the others (`devices=N`), which then find the same there.
+
+A process that dies breaks its connections, which ends the others. One that started others sees which, and how; and it
+ends where its own device waits for ever for one that is gone.
+"""
+
+import datetime
+import io
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, closing, suppress
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+import torch.distributed as dist
+from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
+
+from gan_runner.config.place import Place, meeting_place, place_of
+from gan_runner.games.player import Values
+from gan_runner.runs.build import Built, arithmetic_of, build
+from gan_runner.runs.signals import StopRequest
+from gan_runner.storage import checkpoint
+from gan_runner.torch_utils.ranks import as_rank
+
+END = -1  # in the place of a step's number
+LONG = datetime.timedelta(days=7)  # between two steps process 0 may evaluate for hours
+MEETING = datetime.timedelta(minutes=30)  # while others load the data
+GRACE = 10.0  # seconds in which a process that lost another ends by itself
+STARTED = "GAN_RUNNER_STARTED"  # in the environment of a process that process 0 has started
+
+
+class LostError(ConnectionError):
+    """Another process of the run is gone."""
+
+
+class Group:
+    """The processes of a run as process 0 sees them; a context manager that starts the others and ends them.
+
+    They meet at the first step. Of one process alone it does nothing.
+    """
+
+    def __init__(self, built: Built, directory: Path, stop: StopRequest):
+        self.built, self.place, self.directory, self.stop = built, built.place, directory, stop
+        self.children: list[subprocess.Popen[bytes]] = []
+        self.opened = ExitStack()
+        self.store: Any = None  # where the processes that are started here meet
+        self.control: Any = None  # the group through which the numbers of steps go, once it is there
+        self.is_in_step = self.is_ended = False
+
+    def __enter__(self) -> Self:
+        if self.place.count > 1 and place_of(os.environ) is None:
+            self.start()
+        return self
+
+    def start(self) -> None:
+        """Start the other processes of this machine, and wait for none of them."""
+        threads = threads_of_each(self.built)
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        self.opened.callback(torch.set_num_threads, before)
+        self.store = meeting_at("127.0.0.1", 0, self.place)
+        shared = {
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(self.store.port),
+            "WORLD_SIZE": str(self.place.count),
+            "OMP_NUM_THREADS": str(threads),
+            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+            STARTED: "1",
+        }
+        for rank in range(1, self.place.count):
+            own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+            command = [sys.executable, "-c", "from gan_runner.runs.processes import follow; follow()"]
+            # Ctrl-C is for process 0, which tells the others; the pipe ends when process 0 is gone.
+            child = subprocess.Popen(
+                command, env={**os.environ, **shared, **own}, stdin=subprocess.PIPE, process_group=0
+            )
+            self.children.append(child)
+        threading.Thread(target=self.watch, daemon=True).start()
+
+    def leading(self, take_step: Callable[..., Values]) -> Callable[..., Values]:
+        """Takes a step in all processes. Raises LostError where one of the others is gone."""
+        if self.place.count == 1:
+            return take_step
+
+        def lead(step: int, *, is_logged: bool = False) -> Values:
+            self.is_in_step = True
+            try:
+                if self.control is None:
+                    self.meet()
+                if came := agree(self.control, step, int(is_logged), 0)[2]:
+                    self.stop.came = self.stop.came or came
+                values = take_step(step, is_logged=is_logged)
+            except (RuntimeError, dist.DistError) as error:
+                if reason := self.loss(error):
+                    raise LostError(reason) from error
+                raise
+            self.is_in_step = False
+            return values
+
+        return lead
+
+    def meet(self) -> None:
+        """Wait for the others, and give them what they need to take the steps."""
+        store = self.store or meeting_at(*meeting_place(os.environ), self.place)
+        self.control = connect(self.opened, self.place, store)
+        state = io.BytesIO()
+        torch.save(self.built.game.state_dict(), state)
+        share(self.control, {**self.built.recipe, "state": state.getvalue(), "directory": str(self.directory)})
+        if refused := [reason for reason in collect(self.control, None) if reason]:
+            raise LostError(refused[0])
+
+    def loss(self, error: Exception) -> str | None:
+        """Which of the others is gone, where an error means that one is."""
+        if reason := self.ended_child(seconds=2.0 if self.children else 0.0):
+            return reason
+        is_of_connection = isinstance(error, dist.DistError) or "gloo" in str(error)
+        return f"one of the other {self.place.count - 1} processes is gone" if is_of_connection else None
+
+    def ended_child(self, seconds: float) -> str | None:
+        """The first of the children that has ended, or does so within so many seconds, and how."""
+        end = time.monotonic() + seconds
+        while True:
+            for rank, child in enumerate(self.children, start=1):
+                if child.poll() is not None:
+                    code = child.returncode
+                    how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"failed (code {code})"
+                    return f"process {rank} of {self.place.count} {how}"
+            if time.monotonic() > end:
+                return None
+            time.sleep(0.05)
+
+    def watch(self) -> None:
+        """End this process where a child is gone and it cannot say so itself, because its GPU waits for that child."""
+        while not self.is_ended:
+            time.sleep(0.5)
+            if not self.is_ended and (reason := self.ended_child(0)):
+                end = time.monotonic() + GRACE
+                while time.monotonic() < end and not self.is_ended:
+                    time.sleep(0.1)
+                if self.is_in_step and not self.is_ended:
+                    print(f"gan-runner: {self.directory}: {reason}; {last_good(self.directory)}", file=sys.stderr)
+                    self.kill()
+                    os._exit(1)
+                return
+
+    def kill(self) -> None:
+        for child in self.children:
+            child.kill()
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        """Let the others end too: as this one does, or, where a step broke off, by force."""
+        self.is_ended = True
+        if self.control is not None and not self.is_in_step:
+            code = error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else int(bool(error))
+            with suppress(RuntimeError):  # one has just died
+                agree(self.control, END, code, 0)
+        else:
+            self.kill()
+        for child in self.children:
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(GRACE)
+            child.kill()
+            child.wait()
+            if child.stdin:
+                child.stdin.close()
+        self.opened.close()
+
+
+def follow() -> None:
+    """Be one of the processes beside process 0: take the steps that it asks for, and end as it does.
+
+    Raises SystemExit. What process 0 says is not said again.
+    """
+    place = place_of(os.environ)
+    assert place is not None, "the environment says which"
+    if STARTED in os.environ:
+        threading.Thread(target=end_with_parent, daemon=True).start()
+    job: dict[str, Any] = {}
+    try:
+        with StopRequest() as stop, ExitStack() as opened:
+            code = take_part(place, stop, opened, job)
+    except (RuntimeError, dist.DistError) as error:
+        is_of_connection = isinstance(error, dist.DistError) or "gloo" in str(error)
+        if not is_of_connection:
+            raise
+        if place.rank == 1 and job:
+            directory = Path(job["directory"])
+            said = f"process 0 of {place.count}, or another, is gone; {last_good(directory)}"
+            print(f"gan-runner: {directory}: {said}", file=sys.stderr, flush=True)
+        raise SystemExit(1) from None
+    raise SystemExit(code)
+
+
+def take_part(place: Place, stop: StopRequest, opened: ExitStack, job: dict[str, Any]) -> int:
+    """Take steps until process 0 ends, and return the code that it ends with; `job` is filled with what it says."""
+    control = connect(opened, place, meeting_at(*meeting_place(os.environ), place))
+    job.update(share(control, None))
+    reason, built = None, None
+    try:
+        built = build(job["config"], job["trust"], horizon=job["horizon"])
+        built.game.load_state_dict(torch.load(io.BytesIO(job["state"]), map_location="cpu", weights_only=True))
+    except Exception as error:  # process 0 says it
+        first = (str(error).splitlines() or [""])[0]
+        reason = f"process {place.rank} of {place.count}: {first or type(error).__name__}"
+    reasons = collect(control, reason)
+    if built is None or any(reasons):
+        return 1
+    game = built.game
+    with arithmetic_of(built.settings, lambda line: None), closing(game.data):
+        while True:
+            step, is_logged, _ = agree(control, END - 1, 0, stop.came or 0)
+            if step == END:
+                return is_logged
+            game.step(step, is_logged=bool(is_logged))
+
+
+# --- what goes between them -------------------------------------------------------------------------------------------
+
+
+def meeting_at(host: str, port: int, place: Place) -> Any:
+    """Where the processes of a run find each other: process 0 opens the port, or with 0 a free one."""
+    is_first = place.rank == 0 and "TORCHELASTIC_USE_AGENT_STORE" not in os.environ  # torchrun has opened it already
+    return TCPStore(host, port, place.count, is_first, timeout=MEETING, wait_for_workers=False)
+
+
+def connect(opened: ExitStack, place: Place, store: Any, patience: datetime.timedelta = MEETING) -> Any:
+    """Join torch.distributed's default group, which `opened` leaves again; the group for what is said on the host.
+
+    Gradients go through NCCL where they are on GPUs, through gloo on CPUs. `patience` is how long a process waits in
+    a step for another one that does not come.
+    """
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    attempt = os.environ.get(
+        "TORCHELASTIC_RESTART_COUNT", "0"
+    )  # torchrun keeps its store, with what an earlier one said
+    own = PrefixStore(f"attempt {attempt}", store)
+    dist.init_process_group(backend, store=own, rank=place.rank, world_size=place.count, timeout=patience)
+    opened.callback(dist.destroy_process_group)
+    opened.enter_context(as_rank(place.rank, place.count))
+    return dist.new_group(backend="gloo", timeout=LONG)
+
+
+def agree(control: Any, step: int, flag: int, came: int) -> tuple[int, int, int]:
+    """The step that process 0 asks for, its flag, and the signal that one of the processes got, 0 if none."""
+    said = torch.tensor([step, flag, came])
+    dist.all_reduce(said, dist.ReduceOp.MAX, group=control)
+    step, flag, came = said.tolist()
+    return step, flag, came
+
+
+def share(control: Any, what: Any) -> Any:
+    """What process 0 says, in every process."""
+    said = [what]
+    dist.broadcast_object_list(said, src=0, group=control)
+    return said[0]
+
+
+def collect(control: Any, what: Any) -> list[Any]:
+    """What each process says, in every process."""
+    said = [None] * dist.get_world_size(control)
+    dist.all_gather_object(said, what, group=control)
+    return said
+
+
+# --- around them ------------------------------------------------------------------------------------------------------
+
+
+def end_with_parent() -> None:
+    """End this process where process 0 is gone and it does not notice, because its GPU waits for it."""
+    os.read(0, 1)  # `sys.stdin` would have a lock, which the interpreter waits for at its end
+    time.sleep(GRACE)
+    os._exit(1)
+
+
+def threads_of_each(built: Built) -> int:
+    """How many threads each process of a run has: an equal share, where they are started here and nobody says."""
+    if built.place.count == 1 or place_of(os.environ) or "OMP_NUM_THREADS" in os.environ:
+        return torch.get_num_threads()
+    return max(1, torch.get_num_threads() // built.place.count)
+
+
+def last_good(directory: Path) -> str:
+    """Where a run that ended early can go on from."""
+    try:
+        saved, _ = checkpoint.load_newest(directory / "checkpoints")
+    except ValueError:
+        return "none of its checkpoints is whole"
+    return f"its last checkpoint, of step {saved['step']:,}, is whole" if saved else "it has no checkpoint yet"

@@ -1,0 +1,228 @@
+"""The processes that train one run together, and the share of a batch that one of them computes.
+
+A run's batch is one batch, whoever computes it: its samples have positions 0, ..., size - 1, of which each process has
+an equal range, and each part of a process's share (`accumulate`) an equal range of that. What is drawn for the samples
+of a batch is drawn for all of it and cut, so every process draws the numbers of a run in one process. What looks at the
+whole batch gathers it by `batch_mean`, `batch_sd` or `gathered`, all differentiable twice.
+
+In a run of one process, and outside of a turn, all of these are what they are without processes. torch.distributed does
+the work; `runs.processes` starts the group and ends it.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd import Function
+
+
+@dataclass(frozen=True)
+class Share:
+    """Range number `index` of the `count` equal ones that a batch of `size` samples is cut into."""
+
+    index: int
+    count: int
+    size: int
+
+    @property
+    def samples(self) -> int:
+        """The samples in the range."""
+        return self.size // self.count
+
+
+@dataclass
+class Present:
+    """What holds for this process now."""
+
+    rank: int = 0
+    processes: int = 1
+    of_process: Share | None = None  # in a turn of a batch that is divided
+    share: Share | None = None  # the same, or a part of it
+
+
+present = Present()
+
+
+def processes() -> int:
+    """How many processes train this run."""
+    return present.processes
+
+
+@contextmanager
+def as_rank(rank: int, count: int) -> Iterator[None]:
+    """This is process `rank` of `count`, which torch.distributed has joined in its default group."""
+    present.rank, present.processes = rank, count
+    try:
+        yield
+    finally:
+        present.rank, present.processes = 0, 1
+
+
+# --- the share of a batch
+
+
+@contextmanager
+def divided(size: int, parts: int) -> Iterator[None]:
+    """A turn on a batch of `size` samples, divided among the processes, and by each into `parts` after one another."""
+    if present.processes == parts == 1:
+        yield
+        return
+    present.share = present.of_process = Share(present.rank, present.processes, size)
+    try:
+        yield
+    finally:
+        present.share = present.of_process = None
+
+
+@contextmanager
+def part(index: int, count: int) -> Iterator[None]:
+    """One of the parts that the process's share of the present batch is computed in."""
+    whole = present.of_process
+    assert whole is not None, "within a turn"
+    present.share = Share(whole.index * count + index, whole.count * count, whole.size)
+    try:
+        yield
+    finally:
+        present.share = whole
+
+
+def share_of(size: int) -> int:
+    """How many samples of a batch of `size` are computed at present."""
+    return size // present.share.count if present.share else size
+
+
+def positions(size: int) -> slice:
+    """Which of a batch of `size` samples this process has."""
+    own = size // present.processes
+    return slice(present.rank * own, (present.rank + 1) * own)
+
+
+Samples = TypeVar("Samples", Tensor, Tensor | None)
+
+
+def of_part(samples: Samples) -> Samples:
+    """Of this process's samples (N, ...), or their labels, those of the present part."""
+    whole, share = present.of_process, present.share
+    if samples is None or whole is None or share is None or share.count == whole.count:
+        return samples
+    index = share.index - whole.index * (share.count // whole.count)
+    return samples.narrow(0, index * share.samples, share.samples)
+
+
+def drawn(shape: Sequence[int], draw: Callable[[Sequence[int]], Tensor]) -> Tensor:
+    """What `draw` makes of a shape, or of that of the whole batch, cut to the present share.
+
+    A first axis of the share's length, or of a multiple of it where several batches lie one after another, is that of
+    the samples. A draw of any other shape is no sample's, and all processes have the same.
+    """
+    share = present.share
+    if share is None or not shape or shape[0] % share.samples:
+        return draw(shape)
+    batches, rest = shape[0] // share.samples, shape[1:]
+    whole = draw((batches * share.size, *rest))
+    return whole.unflatten(0, (batches, share.count, share.samples))[:, share.index].flatten(0, 1)
+
+
+def dropout(x: Tensor, p: float, training: bool) -> Tensor:
+    """`F.dropout`, with the noise of the whole batch cut to the present share: (N, ...) -> the same."""
+    if present.share is None or not training or p == 0:
+        return F.dropout(x, p, training)
+    strides = torch.empty_like(x).stride()  # noise is drawn in the order in which the entries lie in memory
+    sample = x[:1].numel()
+
+    def noise(shape: Sequence[int]) -> Tensor:
+        ones = torch.empty_strided(shape, (sample, *strides[1:]), dtype=x.dtype, device=x.device).fill_(1)
+        return F.dropout(ones, p, True)
+
+    return x * drawn(x.shape, noise)
+
+
+# --- the whole batch, from within one's share
+
+
+def batch_mean(x: Tensor, dim: int | list[int] = -1, *, keepdim: bool = False) -> Tensor:
+    """The mean over axes, of which the samples' is one, of all processes' values; they have equally many."""
+    mean = x.mean(dim, keepdim=keepdim)
+    return total(mean) / present.processes if is_gathered() else mean
+
+
+def batch_sd(x: Tensor) -> Tensor:
+    """The standard deviation of the last axis's values, of all processes, without bias: (..., K) -> (...,)."""
+    if not is_gathered():
+        return x.std(-1)
+    count = x.shape[-1] * present.processes
+    variance = batch_mean((x - batch_mean(x, keepdim=True)).square())
+    return (variance * (count / (count - 1))).sqrt()
+
+
+def gathered(x: Tensor) -> Tensor:
+    """The samples of all processes, in the batch's order: (N, ...) -> (processes x N, ...)."""
+    if not is_gathered():
+        return x
+    samples: Tensor = Gather.apply(x)
+    return samples
+
+
+def total(x: Tensor) -> Tensor:
+    """The sum of all processes' values of a tensor."""
+    summed: Tensor = Total.apply(x)
+    return summed
+
+
+class Total(Function):
+    """The sum over the processes; the gradient of a process's value is the sum of all processes' gradients.
+
+    So is `torch.distributed.nn.functional.all_reduce`, which newer versions of torch warn of.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        x = x.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(x)
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return total(*gradients)
+
+
+class Gather(Function):
+    """All processes' samples, one process after another: (N, ...) -> (processes x N, ...)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        samples = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(present.processes)]
+        dist.all_gather(samples, x.contiguous())
+        return torch.cat(samples)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (gradient,) = gradients
+        return total(gradient)[positions(len(gradient))]
+
+
+def is_gathered() -> bool:
+    """Whether a batch is divided among several processes now."""
+    return present.share is not None and present.processes > 1
+
+
+@torch.no_grad()
+def average(tensors: Sequence[Tensor]) -> None:
+    """Make each tensor the mean of those of all processes, in place: by one all-reduce for each type of number."""
+    if present.processes == 1:
+        return
+    of_type: dict[torch.dtype, list[Tensor]] = defaultdict(list)
+    for tensor in tensors:
+        of_type[tensor.dtype].append(tensor)
+    for same in of_type.values():
+        flat = torch.cat([tensor.flatten() for tensor in same])
+        dist.all_reduce(flat)
+        flat /= present.processes
+        for tensor, mean in zip(same, flat.split([tensor.numel() for tensor in same]), strict=True):
+            tensor.copy_(mean.view_as(tensor))

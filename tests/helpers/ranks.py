@@ -1,0 +1,166 @@
+"""Processes that wait for what a test has them do together.
+
+They are started once, as a Python with torch takes seconds, and joined as those of a run are.
+"""
+
+import os
+import pickle
+import socket
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable
+from contextlib import ExitStack
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gan_runner.config.place import meeting_place, place_of
+from gan_runner.runs.processes import connect, meeting_at
+from gan_runner.torch_utils import ranks
+from tests.helpers import compose
+from tests.helpers.games import build_game, floats
+
+ROOT = Path(__file__).resolve().parents[2]
+PATIENCE = timedelta(seconds=30)  # where one has failed
+Outcome = tuple[dict[str, Tensor], dict[str, float]]
+
+
+class Processes:
+    """A group of so many processes beside this one; a context manager that ends them."""
+
+    def __init__(self, count: int):
+        self.count = count
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        given = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count)}
+        self.children = [
+            subprocess.Popen(
+                [sys.executable, "-m", "tests.helpers.ranks"], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                env={**os.environ, **given, "RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"},
+            )
+            for rank in range(count)
+        ]  # fmt: skip
+
+    def __call__(self, function: Callable[..., Any], *arguments: Any) -> list[Any]:
+        """What a function of a module returns in each of the processes, all of which call it at once."""
+        for child in self.children:
+            assert child.stdin is not None
+            pickle.dump((function, arguments), child.stdin)
+            child.stdin.flush()
+        results = [pickle.load(child.stdout) for child in self.children if child.stdout is not None]
+        for result in results:
+            if isinstance(result, Exception):
+                raise result
+        return results
+
+    def __enter__(self) -> "Processes":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for child in self.children:
+            assert child.stdin is not None
+            child.stdin.close()
+        for child in self.children:
+            child.stdin = None
+            child.communicate(timeout=30)
+
+
+def answer(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What a function returns, or raises."""
+    try:
+        return function(*arguments)
+    except Exception as error:
+        traceback.print_exc()
+        return RuntimeError(f"{type(error).__name__}: {error}")
+
+
+def train(words: list[str], steps: int, dtype: torch.dtype, count: int = 1) -> Outcome:
+    """The state of the networks and terms of a run of `count` processes after some steps, and what the last logs."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        game = build_game(compose(*words, *([] if count == 1 else [f"devices={count}"])))
+        for step in range(steps - 1):
+            game.step(step)
+        values = floats(game.step(steps - 1, is_logged=True))
+        game.data.close()
+    finally:
+        torch.set_default_dtype(before)
+    state = {
+        f"{name}.{key}": value
+        for name, player in game.players.items()
+        for part in (player.network, *player.terms.values())
+        for key, value in part.state_dict(prefix=f"{type(part).__name__}.").items()
+    }
+    if game.moving_average:
+        state |= game.moving_average.network.state_dict(prefix="average.")
+    return state, values
+
+
+def gradgradcheck(name: str) -> bool:
+    """Whether the second derivatives of a function of `ranks`, of all processes' values, are the numeric ones.
+
+    The value is a sum over all processes, and every one of them perturbs the same entries of its own values.
+    """
+    function = {
+        "mean": lambda x: ranks.batch_mean(x, 0),
+        "sd": lambda x: ranks.batch_sd(x.flatten()),
+        "gathered": lambda x: ranks.gathered(x).roll(1, 0) * ranks.gathered(x),
+    }[name]
+    generator = torch.Generator().manual_seed(ranks.present.rank)
+    x = torch.randn(2, 3, dtype=torch.float64, generator=generator).requires_grad_()
+
+    def of_all(x: Tensor) -> Tensor:
+        return ranks.total(function(x.sin()).square().sum())
+
+    with ranks.divided(2 * ranks.processes(), 1):
+        return together(of_all, x)
+
+
+def together(function: Callable[[Tensor], Tensor], x: Tensor) -> bool:
+    """First and second derivatives of a sum over all processes against differences; one process moves at a time."""
+    epsilon, processes = 1e-5, ranks.processes()
+
+    def gradient(x: Tensor) -> Tensor:
+        # Each process differentiates the sum: what comes back is the derivative of as many sums.
+        (found,) = torch.autograd.grad(function(x), x, create_graph=True)
+        return found / processes
+
+    generator = torch.Generator().manual_seed(0)
+    directions = torch.randn(processes, *x.shape, dtype=x.dtype, generator=generator)
+    own = directions[ranks.present.rank]
+    first = ranks.total((gradient(x) * own).sum())
+    ahead, behind = function(x + epsilon * own), function(x - epsilon * own)
+    is_right = torch.allclose(first, (ahead - behind) / (2 * epsilon), rtol=1e-6, atol=1e-8)
+
+    def slope(x: Tensor) -> Tensor:
+        return ranks.total((gradient(x) * own).sum())
+
+    (second,) = torch.autograd.grad(slope(x), x)
+    curvature = ranks.total((second / processes * own).sum())
+    numeric = (slope(x + epsilon * own) - slope(x - epsilon * own)) / (2 * epsilon)
+    return is_right and torch.allclose(curvature, numeric, rtol=1e-5, atol=1e-7)
+
+
+def main() -> None:
+    """Be one of the processes: do what is said, until nothing is."""
+    place = place_of(os.environ)
+    assert place is not None
+    torch.set_num_threads(1)
+    with os.fdopen(os.dup(1), "wb") as out, ExitStack() as opened:
+        os.dup2(2, 1)  # what is printed is no answer
+        connect(opened, place, meeting_at(*meeting_place(os.environ), place), PATIENCE)
+        jobs = os.fdopen(0, "rb")
+        while jobs.peek(1):
+            function, arguments = pickle.load(jobs)
+            pickle.dump(answer(function, *arguments), out)
+            out.flush()
+
+
+if __name__ == "__main__":
+    main()
