@@ -116,7 +116,7 @@ def test_the_generators_turn_has_a_size_of_its_own(size: int, updates: int, read
     original = game.data.batch
     game.data.batch = lambda *request: asked.append(request) or original(*request)  # type: ignore[method-assign,func-returns-value]
     *of_discriminator, of_generator = seen_by(game)
-    assert asked == [(index, read, 0) for index in range(updates)]
+    assert asked == [(index, read, 0, slice(None)) for index in range(updates)]
     batches = [original(index, read, 0)[0] for index in range(updates)]
     for (name, fakes, labels, real), batch in zip(of_discriminator, batches, strict=True):
         assert (name, fakes, labels) == ("discriminator", (8, 1, 8, 8), (8,))

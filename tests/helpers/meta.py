@@ -111,7 +111,7 @@ def meta_device() -> Iterator[None]:
             return order(data, seed, epoch)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("gan_runner.runs.build.choose_device", lambda name: META)
+        patch.setattr("gan_runner.runs.build.choose_device", lambda name, place: META)
         patch.setattr(torch, "Generator", Generator)
         patch.setattr(torch, "autocast", Autocast)
         patch.setattr(torch.amp, "is_autocast_available", lambda kind: kind == "meta" or is_available(kind))
