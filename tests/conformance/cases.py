@@ -108,6 +108,11 @@ COMBINATIONS = [
     ["regularizer=feature_matching", "augmentation=diffaugment", "loss=bce", *DCGAN],
     ["regularizer=r1", "lr_schedule@regularizer.r1.schedule=cosine", "lr_schedule=step", "loss=hinge", *MLP],
     ["augmentation=input_noise", "lr_schedule@augmentation.input_noise.schedule=linear", *MLP],
+    [
+        "lr_schedule@optimizer.beta1_schedule=linear", "lr_schedule@optimizer.beta2_schedule=cosine",
+        "optimizer.betas=[0.5,0.9]", "optimizer.beta2_schedule.end=1.1", "lr_schedule@ema_half_life_schedule=cosine",
+        "ema_half_life_schedule.start=0", "ema_half_life_schedule.end=1", "steps=7", *BCE,
+    ],
     ["model.discriminator.dropout=0", "loss=lsgan", *model("dense_deconv")],
     ["conditional=true", *model("r3gan"), "loss=relativistic", "regularizer=[r1,r2]"],
     ["ema_half_life=null", *MLP],
