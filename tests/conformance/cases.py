@@ -14,7 +14,7 @@ SMALL_MODELS = {
     "r3gan": [
         f"model.{player}.{key}"
         for player in ("generator", "discriminator")
-        for key in ("width=8", "blocks=1", "group_size=4")
+        for key in ("width=4", "blocks=1", "group_size=4")
     ],
     "vae": [
         "loss=elbo", "dataset.normalization=unit", "model.autoencoder.encoder_width=[8]",
