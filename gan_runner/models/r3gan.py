@@ -63,6 +63,21 @@ class Basis(nn.Module):
         return self.linear(codes)[..., None, None] * self.maps
 
 
+class BasisProducts(nn.Module):
+    """Maps (N, C, H, W) -> features (N, C): the sum over the pixels of each map times a learned one.
+
+    That is a convolution per channel whose kernel is as large as the map, which no library is fast at: on a CPU, back
+    and forth and differentiated again, this takes a twentieth of the time.
+    """
+
+    def __init__(self, shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.maps = nn.Parameter(torch.randn(shape) / math.sqrt(shape[1] * shape[2]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x * self.maps).sum((-2, -1))
+
+
 class ProjectionHead(Labelled):
     """Features φ (N, F) -> logits (N,): v·φ or, with classes, <e(y), Vφ>, V of (E, F); no biases, and no other term.
 
@@ -85,7 +100,7 @@ class ProjectionHead(Labelled):
 
 
 def initialize_r3gan(network: nn.Module) -> None:
-    """Draw every weight from N(0, gain² / fan in), with biases zero, so that an unnormalized network starts quietly.
+    """Draw the weights of layers from N(0, gain² / fan in), with biases zero; bases are left as they are.
 
     The gain is 1 but in the L residual blocks of a network. There it is √(2 / (1 + slope²)) / L^(1/4) in the first two
     convolutions, and the last is zero: every block starts as the identity. The exponent is that of Fixup for blocks of
@@ -225,8 +240,7 @@ class Discriminator(nn.Module):
             layers += [residual_block(widths[number], group_size) for _ in range(blocks)]
             if number:
                 layers += [Downsample(), *pointwise(widths[number], widths[number - 1])]
-        basis = nn.Conv2d(last, last, (rows // shrunken, columns // shrunken), groups=last, bias=False)
-        self.layers = Layers(*layers, basis, nn.Flatten())
+        self.layers = Layers(*layers, BasisProducts((last, rows // shrunken, columns // shrunken)))
         self.head = ProjectionHead(last, num_classes)
         initialize_r3gan(self)
 

@@ -142,6 +142,8 @@ def small_preset(experiment: str, folder: Path) -> dict[str, Any]:
     if "conditional: true" in text:
         np.save(folder / "labels.npy", np.arange(8) % 2)
         words += [f"dataset.labels={folder}/labels.npy"]
+    if "/model: r3gan" in text:
+        words += ["model.generator.blocks=1", "model.discriminator.blocks=1"]
     if re.search(r"/model: (resnet|dcgan|r3gan)", text):
         words += ["model.generator.width=8", "model.discriminator.width=8"]
     if "generator_batch_size" in text:

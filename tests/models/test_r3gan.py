@@ -45,7 +45,7 @@ def test_parameter_counts(name: str) -> None:
 
 def test_layer_by_layer() -> None:
     """In the generator a transition, then blocks; in the discriminator the other way; 1x1 ones at the low side."""
-    kinds = (r3gan.Basis, Block, Upsample, Downsample, nn.Flatten)
+    kinds = (r3gan.Basis, Block, Upsample, Downsample, r3gan.BasisProducts)
     keys: dict[str, Any] = {"width": [16, 16, 8], "blocks": 2}
     generator, discriminator = (network(player, (3, 28, 28), **keys) for player in ("generator", "discriminator"))
     up = [*[(16, 7, 7)] * 3, *[(16, 14, 14)] * 3, *[(8, 28, 28)] * 3]
@@ -84,6 +84,7 @@ def test_initialization(blocks: int, gain: float) -> None:
             elif isinstance(module, nn.Conv2d) and id(module) not in of_blocks:
                 assert spread(module.weight) == pytest.approx(1, rel=0.1)
     assert float(generator.layers[1].maps.detach().std()) == pytest.approx(1, rel=0.05)
+    assert float(discriminator.layers[-1].maps.detach().std()) == pytest.approx(1 / 4, rel=0.05)
     assert float(generator.layers[0].embedding.weight.detach().std()) == pytest.approx(10**-0.5, rel=0.1)
     assert float(discriminator.head.projection.weight.detach().std()) == pytest.approx(960**-0.5, rel=0.1)
     assert spread(discriminator.head.linear.weight) == pytest.approx(1, rel=0.05)
@@ -138,6 +139,7 @@ def test_a_group_size_that_does_not_divide() -> None:
 LAYERS = {
     "block": (lambda: r3gan.residual_block(2, 2), (2, 2, 3, 4)),
     "basis": (lambda: r3gan.Basis(3, (2, 2, 3)), (2, 3)),
+    "basis products": (lambda: r3gan.BasisProducts((2, 2, 3)), (2, 2, 2, 3)),
     "head": (lambda: r3gan.ProjectionHead(3, 2), (2, 3)),
     "head without classes": (lambda: r3gan.ProjectionHead(3, 0), (2, 3)),
 }
