@@ -1,14 +1,15 @@
 """Augmentations: what the discriminator sees of a sample, real or generated.
 
 An augmentation is `f(samples, randomness, **keys) -> samples` or, where it changes during training, a class whose
-objects are called with `(samples, randomness, step)`. Every random number comes from `randomness`, so that a step is a
-function of its seed; every sample has its own draws.
+objects are called with `(samples, randomness, step)`; `Scheduled` lets a number of either change. Every random number
+comes from `randomness`, so that a step is a function of its seed; every sample has its own draws.
 
 Shapes: N samples, C channels, H height, W width; `...` are leading axes, the runs of a sweep, or none.
 """
 
 from collections.abc import Callable
-from typing import Annotated, Protocol
+from functools import partial
+from typing import Annotated, Any, Protocol
 
 import torch
 from annotated_types import Ge, Le
@@ -72,10 +73,39 @@ class InputNoise:
 
     def __call__(self, samples: Tensor, randomness: Randomness, step: int) -> Tensor:
         """What the discriminator sees of samples at a training step."""
-        sd = self.sd * (self.schedule(step) if self.schedule else 1.0)
-        if isinstance(sd, Tensor):  # one for each run of a sweep
-            sd = sd.reshape(*sd.shape, *[1] * (samples.ndim - sd.ndim))
+        sd = for_each_run(self.sd * (self.schedule(step) if self.schedule else 1.0), samples)
         return samples + sd * randomness.normal(*samples.shape).to(samples.dtype)
+
+
+class Scheduled:
+    """An augmentation, one of whose numbers is `value` times a schedule of the training step.
+
+    A function is given the number by the keyword `key`, an object by the attribute of that name, which it reads at
+    each call. In a CUDA graph the number is a tensor (), and where the runs of a sweep have different ones a tensor
+    (M, 1, ..., 1), with as many axes as the samples. An augmentation that needs it on the host, to count pixels, is not
+    recorded.
+    """
+
+    def __init__(self, augment: Callable[..., Tensor], key: str, value: float, schedule: Callable[[int], float]):
+        self.augment, self.key, self.value = augment, key, value
+        self.schedule: Callable[[int], float | Tensor] = schedule
+        self.is_function = isinstance(augment, partial)
+        self.capturable = self.is_function or getattr(augment, "capturable", False)
+
+    def __call__(self, samples: Tensor, randomness: Randomness, step: int) -> Tensor:
+        """What the discriminator sees of samples at a training step."""
+        number = for_each_run(self.value * self.schedule(step), samples)
+        if self.is_function:
+            return self.augment(samples, randomness, **{self.key: number})
+        setattr(self.augment, self.key, number)
+        return self.augment(samples, randomness, step)
+
+
+def for_each_run(number: Any, samples: Tensor) -> Any:
+    """A number, or one for each run of a sweep, (M,), as what goes with samples (M, N, ...): (M, 1, ..., 1)."""
+    if isinstance(number, Tensor) and number.ndim:
+        return number.reshape(*number.shape, *[1] * (samples.ndim - number.ndim))
+    return number
 
 
 def flip_and_translate(images: Tensor, randomness: Randomness, *, flip: bool, translation: Fraction) -> Tensor:

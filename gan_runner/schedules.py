@@ -1,8 +1,9 @@
-"""Schedules: multipliers of a learning rate or a weight, as pure functions of the training step.
+"""Schedules: multipliers of a learning rate, a weight or any other number, as pure functions of the training step.
 
 A multiplier is `rise x decay`. The rise is a linear warm-up over the first `warmup` steps, 1/warmup, 2/warmup, ..., 1,
-so that the first step already learns. The decay starts at 1, runs over the remaining steps up to the horizon `steps`,
-and stays where it is from there on; with a warm-up longer than the horizon, it falls once the warm-up is over.
+so that the first step already learns. The decay starts at 1, or at `start`, runs over the remaining steps up to the
+horizon `steps`, and stays where it is from there on; with a warm-up longer than the horizon, it falls once the warm-up
+is over.
 
 Everything is counted in training steps (generator updates), from 0; multipliers have no unit.
 """
@@ -14,6 +15,7 @@ from annotated_types import Ge, Gt
 
 Count = Annotated[int, Ge(0)]
 Positive = Annotated[float, Gt(0)]
+Multiplier = Annotated[float, Ge(0)]
 
 
 def constant(now: Count, *, steps: Count, warmup: Count) -> float:
@@ -21,19 +23,22 @@ def constant(now: Count, *, steps: Count, warmup: Count) -> float:
     return _rise(now, warmup)
 
 
-def linear(now: Count, *, steps: Count, warmup: Count, end: Annotated[float, Ge(0)]) -> float:
-    """1 - p + p end, with progress p from 0 to 1. An `end` above 1 rises, as for a weight that is to grow."""
+def linear(now: Count, *, steps: Count, warmup: Count, start: Multiplier = 1.0, end: Multiplier) -> float:
+    """(1 - p) start + p end, with progress p from 0 to 1: an `end` above `start` rises, as for a weight that grows."""
     progress = _progress(now, steps, warmup)
-    return _rise(now, warmup) * (1 - progress + progress * end)
+    return _rise(now, warmup) * ((1 - progress) * start + progress * end)
 
 
-def cosine(now: Count, *, steps: Count, warmup: Count, end: Annotated[float, Ge(0)]) -> float:
-    """c + (1 - c) end, where c = (1 + cos(π p)) / 2, with progress p from 0 to 1.
+def cosine(now: Count, *, steps: Count, warmup: Count, start: Multiplier = 1.0, end: Multiplier) -> float:
+    """c start + (1 - c) end, where c = (1 + cos(π p)) / 2, with progress p from 0 to 1.
+
+    A number v0 that is to go to v1 in T steps, and stay there, is v0 with `steps` T and `end` v1 / v0; one that begins
+    at 0 is v1 with `start` 0 and `end` 1.
 
     Source: Loshchilov and Hutter, 2017, SGDR, arXiv:1608.03983, without the restarts.
     """
     half_wave = (1 + math.cos(math.pi * _progress(now, steps, warmup))) / 2
-    return _rise(now, warmup) * (half_wave + (1 - half_wave) * end)
+    return _rise(now, warmup) * (half_wave * start + (1 - half_wave) * end)
 
 
 def exponential(now: Count, *, steps: Count, warmup: Count, end: Positive) -> float:

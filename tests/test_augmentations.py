@@ -10,12 +10,13 @@ import yaml
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from gan_runner.augmentations import InputNoise, diffaugment
+from gan_runner.augmentations import InputNoise, Randomness, Scheduled, diffaugment
+from gan_runner.config.errors import ConfigError
 from gan_runner.games.adversarial import Adversarial
 from gan_runner.runs.build import build
 from gan_runner.schedules import linear
 from gan_runner.torch_utils.randomness import fixed_randomness
-from tests.helpers import CONF, TINY, TINY_MODEL, compose
+from tests.helpers import CONF, TINY, TINY_MODEL, compose, naming
 from tests.helpers.games import POINTS, make_game
 from tests.helpers.penalties import some
 
@@ -293,3 +294,57 @@ def test_functions_and_classes_of_augmentations_go_together():
     node = yaml.safe_load((CONF / "augmentation" / "diffaugment.yaml").read_text())
     expected = diffaugment(samples, game.randomness, **{key: node[key] for key in ("color", "translation", "cutout")})
     torch.testing.assert_close(result, expected + 0.1 * game.randomness.normal(4, 1, 8, 8))
+
+
+# --- numbers of augmentations on a schedule
+
+
+def blend(samples: Tensor, randomness: Randomness, *, share: float | Tensor) -> Tensor:
+    """One of a user's, with a number that may be a tensor for the runs."""
+    return samples * (1 - share) + share * randomness.uniform(*samples.shape)
+
+
+class Shrink:
+    """The same as an object."""
+
+    capturable = True
+
+    def __init__(self, *, by: float):
+        self.by = by
+
+    def __call__(self, samples: Tensor, randomness: Randomness, step: int) -> Tensor:
+        return samples * self.by
+
+
+@pytest.mark.parametrize("kind", [partial(blend, share=0.5), Shrink(by=0.5)], ids=["function", "object"])
+def test_a_number_on_a_schedule(kind: Any) -> None:
+    key = "share" if isinstance(kind, partial) else "by"
+    augment = Scheduled(kind, key, 0.5, lambda step: 1 - step / 4)
+    samples, randomness = some(3, 1, 4, 4).float(), fixed_randomness(0, "noise", torch.device("cpu"))
+    uniform = fixed_randomness(0, "noise", torch.device("cpu")).uniform(3, 1, 4, 4)
+    number = 0.5 * (1 - 3 / 4)
+    expected = samples * (1 - number) + number * uniform if key == "share" else samples * number
+    torch.testing.assert_close(augment(samples, randomness, 3), expected)
+    assert augment.capturable
+    runs = torch.stack([samples, samples])
+    augment.schedule = lambda step: torch.tensor([0.0, 2.0])  # of two runs
+    shown = augment(runs, fixed_randomness(0, "noise", torch.device("cpu")), 0)
+    assert shown[0].equal(samples if key == "share" else torch.zeros_like(samples))
+    assert not shown[1].equal(samples) or key == "by"
+
+
+def test_a_schedule_beside_a_number_of_the_config() -> None:
+    slot = "lr_schedule@augmentation.diffaugment.cutout_schedule"
+    words = ["augmentation=diffaugment", "augmentation.diffaugment.color=false", f"+{slot}=linear", "steps=4"]
+    game = make_game(*words, "augmentation.diffaugment.translation=0", "augmentation.diffaugment.cutout=1")
+    ones = torch.ones(64, 1, 8, 8)
+    shares = []
+    for step in (0, 2, 4):
+        game.randomness.start_step(step)
+        shares.append(float((game.augment(ones, step) == 0).float().mean()))
+    assert shares[0] > shares[1] > shares[2] == 0
+    game.step(0)
+    with pytest.raises(ConfigError, match=naming("augmentation.diffaugment.color_schedule", "no number")):
+        make_game("augmentation=diffaugment", "+lr_schedule@augmentation.diffaugment.color_schedule=linear")
+    with pytest.raises(ConfigError, match=naming("translation", "cutout", "only one")):
+        make_game(*words, "+lr_schedule@augmentation.diffaugment.translation_schedule=linear")

@@ -16,7 +16,7 @@ from gan_runner.games.player import Closure
 from gan_runner.optimizers import FiniteDifference, Subgradient, wants_closure
 from gan_runner.runs.build import build
 from gan_runner.torch_utils.parameters import kernels
-from tests.helpers import CONF, TINY, compose, options, some
+from tests.helpers import CONF, TINY, compose, naming, options, some
 
 DIFFERENCES = ["optimizer=finite_difference", "optimizer.directions=null"]
 SMALL = [
@@ -532,3 +532,47 @@ def test_one_pass_is_what_one_weight_after_another_is(name):
         plain.step(step)
     for one, other in zip(fused.sampler.parameters(), plain.sampler.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
+
+
+# --- betas on a schedule
+
+RISES = ["lr_schedule@optimizer.beta2_schedule=cosine", "optimizer.betas=[0.0,0.9]", "steps=4"]
+
+
+@pytest.mark.parametrize("option", ["adam", "adamw"])
+def test_betas_on_a_schedule(option: str) -> None:
+    """From 0.9 to 0.99, in the optimizer of both players and in what a checkpoint holds."""
+    game = make(*POINTS, f"optimizer={option}", *RISES, "optimizer.beta2_schedule.end=1.1")
+    found = []
+    for step in range(6):
+        game.step(step)
+        (of_generator,), (of_discriminator,) = (player.optimizer.param_groups for player in game.players.values())
+        assert of_generator["betas"] == of_discriminator["betas"]
+        assert of_generator["decoupled_weight_decay"] == (option == "adamw")
+        assert game.state_dict()["generator"]["optimizer"]["param_groups"][0]["betas"] == of_generator["betas"]
+        found.append(of_generator["betas"])
+    assert [beta1 for beta1, _ in found] == [0.0] * 6
+    assert [beta2 for _, beta2 in found] == pytest.approx([0.9, 0.913180, 0.945, 0.976820, 0.99, 0.99], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["optimizer=sgd", "+lr_schedule@optimizer.beta2_schedule=linear"], ["optimizer", "SGD", "betas"]),
+        ([*RISES, "optimizer.beta2_schedule.end=1.2"], ["optimizer.beta2_schedule", "1.08", "below 1"]),
+        ([*RISES, "+optimizer.amsgrad=true"], ["optimizer", "amsgrad"]),
+        (["optimizer.beta2_schedule=3"], ["lr_schedule@optimizer.beta2_schedule"]),
+    ],
+)
+def test_betas_that_cannot_change_so(words: list[str], named: list[str]) -> None:
+    with pytest.raises(ConfigError, match=naming(*named)):
+        build(compose(*POINTS, *(f"+{word}" if word.endswith("_schedule=3") else word for word in words)), [])
+
+
+def test_one_player_has_betas_on_a_schedule_of_its_own() -> None:
+    words = ["optimizer@optimizer.discriminator=adam", "lr_schedule@optimizer.discriminator.beta1_schedule=linear"]
+    game = make(*POINTS, *words, "optimizer.discriminator.betas=[0.5,0.9]", "steps=2")
+    game.step(0)
+    game.step(1)
+    betas = {name: player.optimizer.param_groups[0]["betas"] for name, player in game.players.items()}
+    assert betas == {"generator": (0.0, 0.99), "discriminator": (0.25, 0.9)}

@@ -82,3 +82,32 @@ def test_agrees_with_torch(schedule, keys, reference, last):
         assert schedule(now, steps=STEPS, warmup=0, **keys) == pytest.approx(expected, rel=1e-6), now
         optimizer.step()
         scheduler.step()
+
+
+# What R3GAN's own code makes of its settings for CIFAR-10 after so many million images: the rate, beta2, the weight
+# of R1 and R2, the half-life of the moving average in images, the strength of the augmentation.
+R3GAN = {
+    0: (2.0e-4, 0.9, 0.05, 0, 0),
+    5: (1.7803e-4, 0.913180, 0.0434099, 732_233, 0.0805456),
+    10: (1.25e-4, 0.945, 0.0275, 2_500_000, 0.275),
+    15: (7.197e-5, 0.976820, 0.0115901, 4_267_767, 0.469454),
+    20: (5.0e-5, 0.99, 0.005, 5_000_000, 0.55),
+    35: (5.0e-5, 0.99, 0.005, 5_000_000, 0.55),
+}
+
+
+@pytest.mark.parametrize("millions", R3GAN)
+def test_the_formula_of_r3gan(millions):
+    """From v0 to v1 over T images, then constant: v0 that ends at v1 / v0, or v1 that starts at 0."""
+
+    def value(number, start, end):
+        return number * schedules.cosine(millions, steps=20, warmup=0, start=start, end=end)
+
+    numbers = [(2e-4, 1, 0.25), (0.9, 1, 1.1), (0.05, 1, 0.1), (5e6, 0, 1), (0.55, 0, 1)]
+    assert [value(*each) for each in numbers] == pytest.approx(R3GAN[millions], rel=1e-4)
+
+
+def test_a_start():
+    for schedule, middle in ((schedules.linear, 1.25), (schedules.cosine, 1.25)):
+        found = [schedule(now, steps=4, warmup=0, start=0.5, end=2.0) for now in (0, 2, 4, 9)]
+        assert found == pytest.approx([0.5, middle, 2, 2])

@@ -163,9 +163,10 @@ def entries(path: Path, group: str) -> Iterator[Entry]:
 
     defaults = read(path).get("defaults") or []
     for node in defaults:
-        if isinstance(node, dict) and "/lr_schedule@schedule" in node:
-            key = f"{prefix}.schedule"
-            yield Entry(key, "null", f"lr_schedule@{key}=linear: of its weight", "")
+        for slot in (name.partition("/lr_schedule@")[2] for name in node) if isinstance(node, dict) else ():
+            if slot and not slot.startswith("_"):
+                key, number = f"{prefix}.{slot}", slot.removesuffix("schedule").removesuffix("_")
+                yield Entry(key, "null", f"lr_schedule@{key}=linear: of its {number or 'weight'}", "")
     yield from below(root, prefix)
 
 

@@ -6,7 +6,7 @@ The command line and the reports import this module, so it imports neither torch
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le
 
@@ -39,6 +39,12 @@ COMPONENT_KEYS = {
     "logger": EXECUTION,
     "optimizer.lr": KeyKind(may_differ=True),
     "optimizer.*.lr": KeyKind(may_differ=True),
+    # A number KEY has its schedule in KEY_schedule beside it.
+    "ema_half_life_schedule.steps": KeyKind(may_change=True),
+    "optimizer.beta1_schedule.steps": KeyKind(may_change=True),
+    "optimizer.beta2_schedule.steps": KeyKind(may_change=True),
+    "optimizer.*.beta1_schedule.steps": KeyKind(may_change=True),
+    "optimizer.*.beta2_schedule.steps": KeyKind(may_change=True),
     "lr_schedule.steps": KeyKind(may_change=True, may_differ=True),
     "lr_schedule.*": KeyKind(may_differ=True),
     "head.weight": KeyKind(may_differ=True),
@@ -47,8 +53,8 @@ COMPONENT_KEYS = {
     "regularizer.*.weight": KeyKind(may_differ=True),
     "regularizer.*.schedule.steps": KeyKind(may_change=True, may_differ=True),
     "regularizer.*.schedule.*": KeyKind(may_differ=True),
-    "augmentation.*.schedule.steps": KeyKind(may_change=True, may_differ=True),
-    "augmentation.*.schedule.*": KeyKind(may_differ=True),
+    "augmentation.*.*.steps": KeyKind(may_change=True, may_differ=True),
+    "augmentation.*.*.*": KeyKind(may_differ=True),
 }
 
 
@@ -135,6 +141,7 @@ class Settings:
     checkpoint_keep: Annotated[Annotated[int, Ge(1)] | None, EXECUTION] = None
     ema_ramp: Annotated[float, Gt(0)] | None = None
     ema_start: Annotated[int, Ge(0)] = 0
+    ema_half_life_schedule: dict[str, Any] | None = None
     ema_statistics: Annotated[Annotated[int, Ge(0)], MEASUREMENT] = 0
     name: Annotated[str | int | float | None, replace(EXECUTION, may_change=False)] = None
     trust: Annotated[list[str], replace(EXECUTION, may_differ=True)] = field(default_factory=list)

@@ -49,6 +49,8 @@ ADDED: dict[str, dict[str, Any]] = {
     "gan_runner.datasets.vision.mnist": {"dequantize": False},
     "gan_runner.models.dcgan.Discriminator": {"kernel": 4},
     "gan_runner.models.dcgan.Generator": {"kernel": 4},
+    "gan_runner.schedules.cosine": {"start": 1.0},
+    "gan_runner.schedules.linear": {"start": 1.0},
 }
 # The same for the keys that every penalty has: their defaults are those of `Term`.
 ADDED_TO_PENALTIES: dict[str, Any] = {"start": 0}

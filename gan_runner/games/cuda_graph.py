@@ -21,6 +21,7 @@ from gan_runner.torch_utils.buffers import buffers_in_place
 from gan_runner.torch_utils.randomness import default_generator
 
 WARM_UP = 3  # steps before a recording, as the libraries choose and set up their kernels at the first calls
+BETAS = ("beta1_schedule", "beta2_schedule")  # of a player
 MOST_GRAPHS = 32  # sets of active terms; each graph costs some memory, and half a second to record
 
 
@@ -69,8 +70,8 @@ class DeviceSchedule:
     The value is (), or (M,) where M runs have different ones.
     """
 
-    def __init__(self, schedule: Schedule, device: torch.device):
-        self.schedule, self.device = schedule, device
+    def __init__(self, schedule: Schedule, device: torch.device, dtype: torch.dtype | None = None):
+        self.schedule, self.device, self.dtype = schedule, device, dtype
         self.tensors: dict[torch.Size, Tensor] = {}  # of each shape there was
         self.value: Tensor | None = None
         self.last: float | Tensor | None = None
@@ -88,7 +89,7 @@ class DeviceSchedule:
     def tensor_of(self, shape: torch.Size) -> Tensor:
         """The tensor of this shape, which is the value from now on."""
         if shape not in self.tensors:
-            self.tensors[shape] = torch.empty(shape, device=self.device)
+            self.tensors[shape] = torch.empty(shape, device=self.device, dtype=self.dtype)
         self.value = self.tensors[shape]
         return self.value
 
@@ -189,9 +190,7 @@ class CapturedStep:
     def set_rates(self, step: int) -> None:
         """Have a checkpoint find the rates of this step as numbers: their tensors are of one graph or another."""
         for player in self.game.players.values():
-            assert isinstance(player.lr_schedule, DeviceSchedule), "all schedules are"
-            for group in player.optimizer.param_groups:
-                group["lr"] = group["initial_lr"] * player.lr_schedule.schedule(step)
+            player.set_rates(lambda held: held.schedule(step))
 
     def refuse(self, reason: str) -> None:
         self.is_refused = True
@@ -253,20 +252,26 @@ def why_not_capturable(game: Game, processes: int = 1) -> str | None:
             return f"the {type(optimizer).__name__} optimizer of the {name} computes on the host"
     for augment in getattr(game, "augmentations", ()):
         if not (isinstance(augment, FunctionType) or getattr(augment, "capturable", False)):
-            return f"{type(augment).__name__} may read the step's number, which a graph would not change"
+            changed = getattr(augment, "augment", augment)  # where a schedule changes one of its numbers
+            return f"{type(changed).__name__} may read the step's number, which a graph would not change"
     return None
 
 
 def put_schedules_on_device(game: Game) -> list[DeviceSchedule]:
     """Put a `DeviceSchedule` in the place of each schedule that the game has."""
-    owners: list[tuple[Any, str]] = [(player, "lr_schedule") for player in game.players.values()]
-    owners += [(term, "schedule") for player in game.players.values() for term in player.terms.values()]
-    owners += [(term.reduction, "schedule") for player in game.players.values() for term in player.terms.values()]
+    players = game.players.values()
+    owners: list[tuple[Any, str]] = [(player, "lr_schedule") for player in players]
+    owners += [(player, name) for player in players for name in BETAS]
+    owners += [
+        (own, "schedule") for player in players for term in player.terms.values() for own in (term, term.reduction)
+    ]
     owners += [(augment, "schedule") for augment in getattr(game, "augmentations", ())]
     owners += [(game.moving_average, "rate")]
     held = []
     for owner, name in owners:
         if schedule := getattr(owner, name, None):
-            held.append(DeviceSchedule(schedule, game.randomness.device))
+            # What a beta lacks to 1 has few digits in float32.
+            dtype = torch.float64 if name in BETAS else None
+            held.append(DeviceSchedule(schedule, game.randomness.device, dtype))
             setattr(owner, name, held[-1])
     return held

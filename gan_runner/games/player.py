@@ -37,6 +37,9 @@ class Player:
     lr_schedule: Schedule
     gradient_transforms: Sequence[Callable[[nn.Module], None]] = ()
     projections: Sequence[Callable[[nn.Module], None]] = ()
+    beta1_schedule: Schedule | None = None
+    beta2_schedule: Schedule | None = None
+    """What Adam's betas are at a training step, where they change."""
 
     def __post_init__(self) -> None:
         self.parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
@@ -86,8 +89,7 @@ class Player:
         that the objective evaluates.
         Returns what a step that is logged did: the norm of the gradient before any clipping, and the rate.
         """
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * self.lr_schedule(step)
+        self.set_rates(lambda schedule: schedule(step))
         self.closure = Closure(self, objective, is_logged, others, parts)
         try:
             self.optimizer.step(self.closure)  # type: ignore[arg-type]  # torch asks for a float, and takes a tensor
@@ -99,6 +101,15 @@ class Player:
         if is_logged:
             values[f"learning_rate/{self.name}"] = as_tensor(self.optimizer.param_groups[0]["lr"])
         return values
+
+    def set_rates(self, read: Callable[[Any], float | Tensor]) -> None:
+        """Give the optimizer the rate, and the betas that change, as `read` reads them from their schedules."""
+        betas = (self.beta1_schedule, self.beta2_schedule)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * read(self.lr_schedule)
+            if any(betas):
+                pairs = zip(group["betas"], betas, strict=True)
+                group["betas"] = tuple(read(schedule) if schedule else beta for beta, schedule in pairs)
 
     def state_dict(self) -> dict[str, Any]:
         """The state of all that learns or remembers."""

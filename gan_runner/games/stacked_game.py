@@ -23,12 +23,13 @@ from gan_runner.games.term import Schedule, Term, as_tensor
 from gan_runner.optimizers import Subgradient
 from gan_runner.torch_utils.ema import MovingAverage
 from gan_runner.torch_utils.randomness import Randomness, derive
+from gan_runner.torch_utils.scheduled_adam import ScheduledAdam
 from gan_runner.torch_utils.stacked_network import StackedNetwork, stack
 
 # Each moves every weight by its rate times something that does not depend on the rate.
 LINEAR_IN_RATE = (
     optim.Adam, optim.AdamW, optim.RMSprop, optim.SGD, optim.Adagrad, optim.Adamax, optim.NAdam, optim.RAdam,
-    Subgradient,
+    ScheduledAdam, Subgradient,
 )  # fmt: skip
 
 
@@ -90,8 +91,7 @@ class StackedGame:
             for run, single in enumerate(singles):
                 for term_name, term in player.terms.items():
                     hand_out_buffers(term, single.terms[term_name], run)
-                for group in single.optimizer.param_groups:
-                    group["lr"] = group["initial_lr"] * single.lr_schedule(step)
+                single.set_rates(lambda schedule: schedule(step))
             assert isinstance(player.optimizer, StackedOptimizer)
             player.optimizer.hand_out([single.optimizer for single in singles])
 
@@ -152,6 +152,8 @@ def stacked_player(players: Sequence[Player], network: StackedNetwork) -> Player
         schedule,
         first.gradient_transforms,
         first.projections,
+        first.beta1_schedule,
+        first.beta2_schedule,
     )
 
 

@@ -5,7 +5,7 @@ import functools
 import inspect
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -13,6 +13,7 @@ import torch
 from annotated_types import Ge, MinLen
 from torch import nn
 
+from gan_runner.augmentations import Scheduled
 from gan_runner.config.check import active, check_arguments, load_settings, show_value, signature
 from gan_runner.config.errors import ConfigError, suggest
 from gan_runner.config.instantiate import component, resolve
@@ -34,7 +35,7 @@ from gan_runner.games.term import Reduction, Term
 from gan_runner.loggers import Logger
 from gan_runner.metrics.auto import Auto
 from gan_runner.metrics.metric import Metric
-from gan_runner.models.layers import Judge
+from gan_runner.models.layers import Head, Judge
 from gan_runner.models.multi_scale import MultiScale
 from gan_runner.models.packed import Packed
 from gan_runner.optimizers import FiniteDifference, wants_closure
@@ -44,6 +45,7 @@ from gan_runner.torch_utils.ema import HalfLife, MovingAverage
 from gan_runner.torch_utils.parameters import kernels, mixes_samples
 from gan_runner.torch_utils.precision import arithmetic
 from gan_runner.torch_utils.randomness import Randomness, derive, fixed_randomness
+from gan_runner.torch_utils.scheduled_adam import ScheduledAdam
 
 PLAYERS = ("generator", "discriminator", "autoencoder")
 LARGE = 256  # pixels of a side, beyond which memory is asked for before images are resized and networks built
@@ -157,7 +159,8 @@ class Builder:
             raise ConfigError(f"capture=true: {reason}; capture=auto takes steps without graphs then")
         if settings.ema_half_life:
             images = settings.generator_batch_size or settings.batch_size
-            half_life = HalfLife(settings.ema_half_life, images, settings.ema_ramp, settings.ema_start)
+            changes = scheduled(vars(settings), "ema_half_life", "", self.trust, self.horizon)
+            half_life = HalfLife(settings.ema_half_life, images, settings.ema_ramp, settings.ema_start, changes)
             game.moving_average = MovingAverage.of(game.sampler, half_life)
         recipe = {"config": self.config, "trust": self.trust, "horizon": self.horizon}
         evaluator, loggers = self.evaluator(), self.loggers()
@@ -204,7 +207,7 @@ class Builder:
         terms |= self.head.terms(name)
         terms |= {regularizer.name: regularizer.term() for regularizer in own if regularizer.role == "penalty"}
         terms[LOSS].reduction = reduction(own)
-        descent = optimizer(self.config["optimizer"], name, made, self.trust)
+        descent, betas = optimizer(self.config["optimizer"], name, made, self.trust, self.horizon)
         if self.settings.precision == "bf16" and isinstance(descent, FiniteDifference):
             raise ConfigError(
                 "precision=bf16: this optimizer estimates gradients from small differences of the loss, which bf16 "
@@ -218,6 +221,7 @@ class Builder:
             schedule(self.config["lr_schedule"], "lr_schedule", self.trust, self.horizon),
             [regularizer.made for regularizer in own if regularizer.role == "gradient"],
             [regularizer.made for regularizer in own if regularizer.role == "projection"],
+            *betas,
         )
 
     def network(self, name: str) -> nn.Module:
@@ -248,7 +252,8 @@ class Builder:
         node = {key: value for key, value in node.items() if key not in own}
         scales, pack = ({"scales": 1, "pack": 1} | check_arguments(key, of_discriminators, own)).values()
         check_packs(pack, self.settings)
-        if name == "discriminator" and self.head.goes_on(node, key, self.trust, scales):
+        is_taken = name == "discriminator" and self.head.goes_on(node, key, self.trust, scales)
+        if is_taken and self.head.made.make is not Head:
             given["head"] = self.head.made.make
 
         def at(shape: tuple[int, ...]) -> nn.Module:
@@ -588,17 +593,46 @@ def schedule(node: dict[str, Any], key: str, trust: list[str], steps: int) -> Ca
     return component(node, key, trust, per_call=1)
 
 
-def optimizer(node: dict[str, Any], player: str, network: nn.Module, trust: list[str]) -> torch.optim.Optimizer:
-    """The optimizer of one player: the shared keys, with the player's slot laid over them.
+def scheduled(
+    node: Mapping[str, Any], name: str, key: str, trust: list[str], steps: int
+) -> Callable[[int], float] | None:
+    """What multiplies the number `name` of a node: the schedule in the slot NAME_schedule beside it, if one is there.
 
-    A slot with a `_target_` of its own replaces the shared optimizer.
+    `key` is where the node stands.
+    """
+    slot = f"{name}_schedule"
+    return None if node.get(slot) is None else schedule(node[slot], f"{key}.{slot}" if key else slot, trust, steps)
+
+
+def optimizer(
+    node: dict[str, Any], player: str, network: nn.Module, trust: list[str], steps: int
+) -> tuple[torch.optim.Optimizer, list[Callable[[int], float] | None]]:
+    """The optimizer of one player, and what its two betas are at a training step where they have a schedule.
+
+    Its keys are the shared ones, with the player's slot laid over them; a slot with a `_target_` of its own replaces
+    the shared optimizer.
     """
     shared = {name: value for name, value in node.items() if name not in PLAYERS}
     slot = node.get(player) or {}
     key = f"optimizer.{player}" if slot else "optimizer"
     merged = slot if "_target_" in slot else {**shared, **slot}
     parameters = list(network.parameters())
+    changes = [scheduled(merged, name, key, trust, steps) for name in ("beta1", "beta2")]
+    merged = {name: value for name, value in merged.items() if name not in ("beta1_schedule", "beta2_schedule")}
     made: torch.optim.Optimizer = component(merged, key, trust, params=parameters)
+    betas: list[Callable[[int], float] | None] = [None, None]
+    if any(changes):
+        if type(made) not in (torch.optim.Adam, torch.optim.AdamW):
+            raise ConfigError(f"{key}: {type(made).__name__} has no betas that a schedule could change; Adam has")
+        betas = [change and product(beta, change) for beta, change in zip(made.defaults["betas"], changes, strict=True)]
+        for name, beta in zip(("beta1", "beta2"), betas, strict=True):
+            reached = [beta(step) for step in (0, steps)] if beta else [0.0]
+            if not 0 <= max(reached) < 1:
+                raise ConfigError(f"{key}.{name}_schedule: {name} would come to {max(reached):g}, and must be below 1")
+        try:
+            made = ScheduledAdam(parameters, **made.defaults)
+        except ValueError as error:
+            raise ConfigError(f"{key}: {error}") from error
     device = parameters[0].device.type
     is_counted = bool(made.state)  # on the host, and from the start: Adagrad
     for group in made.param_groups:
@@ -606,15 +640,32 @@ def optimizer(node: dict[str, Any], player: str, network: nn.Module, trust: list
             group["fused"] = True  # all weights in one pass
         if "capturable" in group and device == "cuda":
             group["capturable"] = True  # the number of the update on the device, where a CUDA graph finds it
-    return made
+    return made, betas
+
+
+def product(number: float, change: Callable[[int], float]) -> Callable[[int], float]:
+    """The number times its schedule."""
+    return lambda step: number * change(step)
 
 
 def augmentation(name: str, node: dict[str, Any], trust: list[str], steps: int) -> Augmentation:
-    """(samples, randomness, step) -> samples. Of the package's augmentations only the classes ask for the step."""
+    """(samples, randomness, step) -> samples. Of the package's augmentations only the classes ask for the step.
+
+    A number KEY with a schedule in KEY_schedule beside it is multiplied by it at each step (see `Scheduled`).
+    """
     key = f"augmentation.{name}"
     if node.get("schedule") is not None:
         node = {**node, "schedule": schedule(node["schedule"], f"{key}.schedule", trust, steps)}
-    made = component(node, key, trust, per_call=2)
+    slots = [slot for slot in node if slot.endswith("_schedule") and slot.removesuffix("_schedule") in node]
+    made = component({slot: value for slot, value in node.items() if slot not in slots}, key, trust, per_call=2)
+    numbers = [slot.removesuffix("_schedule") for slot in slots if node[slot] is not None]
+    if len(numbers) > 1:
+        raise ConfigError(f"{key}: only one of its numbers can have a schedule, not {' and '.join(numbers)}")
+    for number in numbers:
+        if isinstance(node[number], bool) or not isinstance(node[number], int | float):
+            raise ConfigError(f"{key}.{number}_schedule: {number}={show_value(node[number])} is no number")
+        change = schedule(node[f"{number}_schedule"], f"{key}.{number}_schedule", trust, steps)
+        made = Scheduled(made, number, node[number], change)
     if isinstance(made, functools.partial):
         return lambda samples, randomness, step: made(samples, randomness)
     return made

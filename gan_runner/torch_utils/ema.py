@@ -8,6 +8,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+NOTHING = 1e-6  # a share of the start that nobody sees
+
 
 @dataclass(frozen=True)
 class HalfLife:
@@ -16,16 +18,17 @@ class HalfLife:
     An image is a sample of the generator's: `batch_size` of them an update. With a `ramp` the half-life is at most
     `ramp` times the images so far, so that the initial weights are forgotten at once: Karras et al. 2020,
     arXiv:2006.06676. Before update number `start` the average is the network itself: Brock et al. 2018,
-    arXiv:1809.11096.
+    arXiv:1809.11096. A `schedule` of the update's number multiplies the half-life, ahead of the ramp.
     """
 
     half_life: float
     batch_size: int
     ramp: float | None = None
     start: int = 0
+    schedule: Callable[[int], float] | None = None
 
     def __call__(self, update: int) -> float:
-        half_life = self.half_life
+        half_life = self.half_life * (self.schedule(update) if self.schedule else 1.0)
         if self.ramp is not None:
             half_life = min(half_life, self.ramp * update * self.batch_size)
         if update < self.start or half_life == 0:
@@ -36,7 +39,14 @@ class HalfLife:
         """What the network as it was at the start still counts for in the average, after so many updates."""
         if self.ramp is not None and updates > 0:
             return 0.0
-        return 0.5 ** (max(0, updates - self.start) * self.batch_size / self.half_life)
+        if self.schedule is None:
+            return 0.5 ** (max(0, updates - self.start) * self.batch_size / self.half_life)
+        share = 1.0
+        for update in range(updates):
+            share *= 1 - self(update)
+            if share < NOTHING:
+                return 0.0
+        return share
 
 
 class MovingAverage:

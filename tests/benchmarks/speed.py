@@ -46,6 +46,7 @@ MODELS = {
     "resnet": Model(
         "resnet 32x32", ["model=resnet"], [WIDTHS.format("generator", 32), WIDTHS.format("discriminator", 16)]
     ),
+    "r3gan": Model("r3gan 32x32", ["model=r3gan"], [WIDTHS.format(p, 16) for p in ("generator", "discriminator")]),
 }
 
 

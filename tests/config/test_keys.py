@@ -39,6 +39,7 @@ conditional          yes       .       .       yes
 ema_half_life        yes       .       .       yes
 ema_ramp             yes       .       .       yes
 ema_start            yes       .       .       yes
+ema_half_life_schedule yes     .       .       yes
 ema_statistics       yes       yes     .       yes
 init_from            yes       .       .       yes
 budget               yes       .       .       yes
@@ -70,14 +71,16 @@ retry_failed         .         yes     yes     .
 # All keys of components but loggers' are part of the identity and tell settings apart. These may change or differ.
 MAY_CHANGE = {
     "dataset.root", "dataset.path", "dataset.download", "metric.*", "features.*", "*.schedule.steps",
-    "lr_schedule.steps",
+    "lr_schedule.steps", "*.beta1_schedule.steps", "*.beta2_schedule.steps", "*.p_schedule.steps",
+    "ema_half_life_schedule.steps",
 }  # fmt: skip
 OF_EXECUTION = {"logger.*"}
 MAY_DIFFER = {
     "optimizer.lr", "optimizer.generator.lr", "optimizer.discriminator.lr", "regularizer.*.weight", "lr_schedule.end",
     "head.weight",
     "lr_schedule.gamma", "lr_schedule.steps", "lr_schedule.warmup", "lr_schedule.step_size", "*.schedule.end",
-    "*.schedule.gamma", "*.schedule.steps", "*.schedule.warmup", "*.schedule.step_size",
+    "*.schedule.gamma", "*.schedule.steps", "*.schedule.warmup", "*.schedule.step_size", "*.schedule.start",
+    "lr_schedule.start", *(f"*.p_schedule.{key}" for key in ("end", "gamma", "steps", "warmup", "step_size", "start")),
 }  # fmt: skip
 
 
@@ -102,8 +105,12 @@ def component_keys():
                 names |= own if group == "regularizer" else set()
                 names |= {"weight", "schedule"} if group == "head" else set()
                 yield from (f"{prefix}.{name}" for name in names)
-                if group in ("regularizer", "augmentation", "head"):
-                    yield from (f"{prefix}.schedule.{name}" for name in {*schedules, "_target_"})
+                slots = ["schedule"] if group in ("regularizer", "augmentation", "head") else []
+                slots += ["p_schedule"] if group == "augmentation" else []  # such as any number may have
+                slots += ["beta1_schedule", "beta2_schedule"] if "betas" in inspect.signature(target).parameters else []
+                yield from (f"{prefix}.{slot}.{name}" for slot in slots for name in {*schedules, "_target_"})
+    yield from (f"ema_half_life_schedule.{name}" for name in schedules)
+    yield from ("optimizer.discriminator.beta1_schedule.steps", "optimizer.generator.beta2_schedule.steps")
     yield from ("optimizer.generator.lr", "optimizer.discriminator.lr", "optimizer.generator._target_")
 
 

@@ -11,6 +11,11 @@ from tests.helpers.games import build_game, take_steps
 SMALL_MODELS = {
     "resnet": [word.replace("depth=2", "depth=1") for word in TINY_MODEL],
     "dense_deconv": ["model.generator.width=4", "model.generator.dense=[8]", "model.discriminator.width=4"],
+    "r3gan": [
+        f"model.{player}.{key}"
+        for player in ("generator", "discriminator")
+        for key in ("width=4", "blocks=1", "group_size=4")
+    ],
     "vae": [
         "loss=elbo", "dataset.normalization=unit", "model.autoencoder.encoder_width=[8]",
         "model.autoencoder.decoder_width=[8]",
@@ -121,7 +126,13 @@ COMBINATIONS = [
     ["regularizer=feature_matching", "augmentation=diffaugment", "loss=bce", *DCGAN],
     ["regularizer=r1", "lr_schedule@regularizer.r1.schedule=cosine", "lr_schedule=step", "loss=hinge", *MLP],
     ["augmentation=input_noise", "lr_schedule@augmentation.input_noise.schedule=linear", *MLP],
+    [
+        "lr_schedule@optimizer.beta1_schedule=linear", "lr_schedule@optimizer.beta2_schedule=cosine",
+        "optimizer.betas=[0.5,0.9]", "optimizer.beta2_schedule.end=1.1", "lr_schedule@ema_half_life_schedule=cosine",
+        "ema_half_life_schedule.start=0", "ema_half_life_schedule.end=1", "steps=7", *BCE,
+    ],
     ["model.discriminator.dropout=0", "loss=lsgan", *model("dense_deconv")],
+    ["conditional=true", *model("r3gan"), "loss=relativistic", "regularizer=[r1,r2]"],
     ["ema_half_life=null", *MLP],
     ["model.discriminator.scales=2", "dataset.image_size=16", "model.discriminator.normalization=layer", *DCGAN],
     # The generator's real samples: of one of the batches read, of several of them, and of larger ones.

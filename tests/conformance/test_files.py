@@ -63,6 +63,7 @@ def own_keys(name: str, place: str, node: dict[str, Any]) -> dict[str, Any]:
     """Those that go to the target."""
     group, last = (place or name).partition(".")[0].partition("/")[0], place.rpartition(".")[2]
     runners = OF_THE_RUNNER.get(group, set()) | OF_THE_RUNNER.get(last, set()) | {"_target_", "defaults"}
+    runners = {"_target_"} if last.endswith("schedule") else runners  # which has a start of its own
     return {key: value for key, value in node.items() if key not in runners}
 
 

@@ -127,7 +127,7 @@ def test_every_network_of_features_builds(features: str) -> None:
 
 SHAPES = {  # of the images of a preset's dataset
     "mnist": (28, 28, 1), "stacked_mnist": (28, 28, 3), "cifar10": (32, 32, 3), "celeba": (64, 64, 3),
-    "npy": (64, 64, 3),
+    "npy": (64, 64, 3), "image_folder": (64, 64, 3),
 }  # fmt: skip
 
 
@@ -143,7 +143,9 @@ def small_preset(experiment: str, folder: Path) -> dict[str, Any]:
         if "conditional: true" in text:
             np.save(folder / "labels.npy", np.arange(8) % 2)
             words += [f"dataset.labels={folder}/labels.npy"]
-    if "/model: resnet" in text or "/model: dcgan" in text:
+    if "/model: r3gan" in text:
+        words += ["model.generator.blocks=1", "model.discriminator.blocks=1"]
+    if re.search(r"/model: (resnet|dcgan|r3gan)", text):
         words += ["model.generator.width=8", "model.discriminator.width=8"]
     if "generator_batch_size" in text:
         words += ["generator_batch_size=8"]

@@ -33,6 +33,17 @@ CONFIGS = {
     "iterates": ["regularizer=iterative_gradient_penalty", "loss=wasserstein"],
     "schedules": ["lr_schedule=cosine", "lr_schedule@regularizer.gradient_penalty.schedule=linear"],
     "noise": ["loss=hinge", "augmentation=input_noise", "lr_schedule@augmentation.input_noise.schedule=linear"],
+    "betas": [
+        "optimizer.betas=[0.0,0.9]",
+        "lr_schedule@optimizer.beta2_schedule=cosine",
+        "optimizer.beta2_schedule.end=1.1",
+        "lr_schedule@ema_half_life_schedule=linear",
+        "ema_half_life_schedule.start=0",
+        "ema_half_life_schedule.end=1",
+        "ema_ramp=null",
+        "ema_half_life=100",
+        "loss=hinge",
+    ],
     "clips": ["loss=wgan", "regularizer=gradient_clip", "optimizer=sgd"],
     "labels": ["conditional=true"],
     "images": ["model=dcgan", *WIDTHS, "model.generator.normalization=batch", "augmentation=diffaugment"],
@@ -56,7 +67,8 @@ def make(words):
 
 
 def rates(game):
-    return [float(group["lr"]) for player in game.players.values() for group in player.optimizer.param_groups]
+    groups = [group for player in game.players.values() for group in player.optimizer.param_groups]
+    return [float(number) for group in groups for number in (group["lr"], *group.get("betas", ()))]
 
 
 def agree(words):
@@ -75,7 +87,7 @@ def agree(words):
     return step
 
 
-@pytest.mark.parametrize("name", ["remembers", "lazy", "images"])  # the conformance suite asks every option
+@pytest.mark.parametrize("name", ["remembers", "lazy", "images", "betas"])  # the conformance suite asks every option
 def test_replayed_steps_are_those_taken_one_operator_after_another(name):
     step = agree(CONFIGS[name])
     assert len(step.recordings) == len({step.game.active_terms(number) for number in range(WARM_UP, STEPS)})
@@ -97,6 +109,7 @@ STACKED = {
     "schedules": [["lr_schedule=linear", f"lr_schedule.steps={steps}", "lr_schedule.warmup=4"] for steps in (10, 20)],
     "lazy": [[*CONFIGS["lazy"], f"seed={seed}"] for seed in (0, 1)],
     "images": [[*CONFIGS["images"], "conditional=true", f"seed={seed}"] for seed in (0, 1)],
+    "betas": [[*CONFIGS["betas"], f"optimizer.lr={rate}"] for rate in (1e-3, 1e-4)],
 }
 
 
@@ -134,7 +147,7 @@ def test_schedules_of_runs_that_come_to_differ():
     assert len({place for place, _ in found[:2]}) == len({place for place, _ in found[2:]}) == 1
 
 
-@pytest.mark.parametrize("name", ["schedules", "noise"])
+@pytest.mark.parametrize("name", ["schedules", "noise", "betas"])
 def test_a_schedule_on_the_device_is_the_schedule(name):
     plain, held = make(CONFIGS[name]), make(CONFIGS[name])
     schedules = put_schedules_on_device(held)

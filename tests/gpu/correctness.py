@@ -39,6 +39,11 @@ CONFIGS: dict[str, list[str]] = {
     "resnet": [*RESNET, "loss=hinge", "regularizer=spectral_norm"],
     "resnet relativistic": [*RESNET, "loss=relativistic", "regularizer=[r1,r2]"],
     "resnet conditional": [*RESNET, "conditional=true", "loss=hinge", "regularizer=orthogonal"],
+    "r3gan, schedules": [
+        "model=r3gan", *WIDTHS, "conditional=true", "loss=relativistic", "regularizer=[r1,r2]", "lr_schedule=cosine",
+        "lr_schedule@optimizer.beta2_schedule=cosine", "optimizer.betas=[0.0,0.9]", "optimizer.beta2_schedule.end=1.1",
+        "lr_schedule@ema_half_life_schedule=cosine", "ema_half_life_schedule.start=0", "ema_half_life_schedule.end=1",
+    ],
     "r1 and r2": [*DCGAN, "loss=relativistic", "regularizer=[r1,r2]"],
     "lazy r1, diffaugment": [
         *DCGAN, "loss=bce", "regularizer=r1", "regularizer.r1.every=4", "augmentation=diffaugment",

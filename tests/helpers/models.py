@@ -82,6 +82,15 @@ def multi_scale(shape, scales, num_classes=0, **keys):
     return MultiScale(lambda size: make("dcgan", "discriminator", size, num_classes, **node), shape, scales)
 
 
+def r3gan(player, num_classes=0, **keys):
+    """Without the keys that it does not have; blocks that are the identity at the start are not."""
+    network = make("r3gan", player, (2, 12, 8), num_classes, width=[4, 8], blocks=1, group_size=4)
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.add_(torch.randn_like(weight), alpha=0.1)
+    return network
+
+
 def reconstruct(network, x, labels=None):
     """The decoder's output at the mean plus the standard deviation: every parameter takes part."""
     mean, log_variance = network.encode(x, labels)

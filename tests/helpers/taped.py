@@ -17,11 +17,12 @@ def tensors(tree: Any) -> list[Tensor]:
 
 
 def state_tensors(game: Game) -> list[Tensor]:
-    """Those of a checkpoint but for the learning rates, which are numbers after a captured step."""
+    """Those of a checkpoint but for the learning rates and betas, which are numbers after a captured step."""
     state = game.state_dict()
     for name in game.players:
         for group in state[name]["optimizer"]["param_groups"]:
             del group["lr"]
+            group.pop("betas", None)
     return tensors(state)
 
 

@@ -21,6 +21,7 @@ from tests.helpers.models import (
     dense_deconv,
     multi_scale,
     normalizations,
+    r3gan,
     reconstruct,
     tiny,
 )
@@ -31,6 +32,8 @@ NETWORKS: dict[str, tuple[Build, tuple[int, ...], list[str]]] = {  # how it is b
     "vae reconstruction": (partial(autoencoder, (2, 9, 8)), (2, 9, 8), NORMALIZATIONS),
     "vae decoder": (partial(autoencoder, (2, 9, 8)), (LATENTS,), NORMALIZATIONS),
     "multi_scale discriminator": (partial(multi_scale, (2, 17, 16), 2), (2, 17, 16), NORMALIZATIONS),
+    "r3gan generator": (partial(r3gan, "generator"), (LATENTS,), ["none"]),
+    "r3gan discriminator": (partial(r3gan, "discriminator"), (2, 12, 8), ["none"]),
 }
 for model in MODELS:
     for player in PLAYERS:

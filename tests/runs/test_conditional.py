@@ -20,7 +20,7 @@ WORDS = [
 ]
 
 
-@pytest.mark.parametrize("model", ["mlp", "dcgan", "resnet", "dense_deconv"])
+@pytest.mark.parametrize("model", ["mlp", "dcgan", "resnet", "dense_deconv", "r3gan"])
 def test_every_image_model_is_told_the_labels(model):
     small = {"dense_deconv": [], "resnet": ["model.generator.width=8", "model.discriminator.width=8"]}.get(
         model, ["model.generator.width=8", "model.discriminator.width=8"]

@@ -1,6 +1,7 @@
 """The presets that name a paper: their networks layer by layer, and the settings that the authors' code has."""
 
 import math
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,10 @@ import pytest
 import torch
 from torch import nn
 
+from gan_runner.config.instantiate import component
+from gan_runner.runs.budgets import count_parameters
 from gan_runner.runs.build import Built, build
-from tests.helpers import compose
+from tests.helpers import compose, some
 from tests.helpers.models import outputs_of
 
 SIDES = {"dcgan_paper": 64, "wgan_paper": 64, "wgan_gp_paper": 32, "sngan_paper": 32}
@@ -18,7 +21,7 @@ SIDES = {"dcgan_paper": 64, "wgan_paper": 64, "wgan_gp_paper": 32, "sngan_paper"
 
 def built(name: str, folder: Path, *words: str) -> Built:
     """A preset as it stands, on a few images of its own format in the place of its dataset."""
-    side, path = SIDES[name], folder / "images.npy"
+    side, path = SIDES.get(name, 64), folder / "images.npy"
     np.save(path, np.random.default_rng(0).integers(0, 256, (256, side, side, 3), dtype=np.uint8))
     config = compose(f"experiment={name}", "dataset=npy", f"dataset.path={path}", "device=cpu", *words)
     return build(config | {"metric": {}}, [])  # Inception's weights are not at hand
@@ -146,3 +149,52 @@ def test_sngan() -> None:
     frechet, score = (config["metric"][name] for name in ("frechet", "inception_score"))
     assert (frechet["samples"], frechet["real_samples"]) == (5000, 10_000)
     assert (score["samples"], score["splits"]) == (50_000, 10)
+
+
+# Images, classes, parameters of both networks, batch and million images of the schedules, first weight, half-life.
+R3GAN: dict[str, Any] = {
+    "r3gan_cifar10": ((3, 32, 32), 10, (20_781_952, 21_280_512), (512, 20), 0.05, 5e6),
+    "r3gan_ffhq64": ((3, 64, 64), 0, (22_429_824, 22_381_440), (256, 20), 2, 5e5),
+    "r3gan_imagenet32": ((3, 32, 32), 1000, (82_914_304, 86_548_992), (4096, 200), 0.5, 5e7),
+}
+
+
+@pytest.mark.parametrize("name", some(R3GAN, every=3))
+def test_r3gan(name: str, tmp_path: Path) -> None:
+    """The published numbers, at the beginning, in the middle and at the end of their schedules."""
+    shape, classes, counts, (batch_size, millions), weight, half_life = R3GAN[name]
+    labels = tmp_path / "labels.npy"
+    np.save(labels, np.arange(256) % 10)
+    words = [f"dataset.labels={labels}"] if classes else []
+    words += ["model.generator.width=8", "model.discriminator.width=8", "batch_size=256"]
+    game = built(name, tmp_path, *words).game
+    config = compose(f"experiment={name}", "dataset.root=images")
+    assert config["batch_size"] == batch_size
+    assert bool(classes) == config["conditional"] == game.is_conditional
+    assert config["dataset"]["flip"]
+    horizon = config["lr_schedule"]["steps"]
+    assert horizon * batch_size == pytest.approx(millions * 1e6, rel=1e-4)
+    assert {*game.players["discriminator"].terms} == {"loss", "r1", "r2"}
+    for share, expected in ((0, (2e-4, 0.9, 1.0, 0)), (0.5, (1.25e-4, 0.945, 0.55, 0.5)), (1, (5e-5, 0.99, 0.1, 1))):
+        step = round(share * horizon)
+        rate, beta2, of_weight, of_half_life = expected
+        for player in game.players.values():
+            player.set_rates(methodcaller("__call__", step))
+            (group,) = player.optimizer.param_groups
+            assert group["lr"] == pytest.approx(rate, rel=1e-3)
+            assert group["betas"] == pytest.approx((0, beta2), abs=1e-4)
+            assert group["eps"] == 1e-8
+        for penalty in ("r1", "r2"):
+            found = game.players["discriminator"].terms[penalty].weight_at(step)
+            assert found == pytest.approx(of_weight * weight, rel=1e-3)
+        assert game.moving_average
+        decay = 0.5 ** (256 / (of_half_life * half_life)) if of_half_life else 0
+        assert 1 - game.moving_average.rate(step) == pytest.approx(decay, rel=1e-6)
+    del config["model"]["discriminator"]["scales"]
+    given: dict[str, Any] = {"latent_size": config["model"]["latent_size"], "default_output": "tanh"}
+    with torch.device("meta"):
+        networks = [
+            component(config["model"][player], f"model.{player}", [], shape=shape, num_classes=classes, **given)
+            for player in ("generator", "discriminator")
+        ]
+    assert tuple(count_parameters(network) for network in networks) == counts

@@ -100,6 +100,19 @@ def test_what_is_left_of_the_start(half_life, updates, share):
     torch.testing.assert_close(average.weights[0], share * start, rtol=1e-4, atol=1e-7)
 
 
+def test_a_half_life_on_a_schedule():
+    """From 0 on, as in R3GAN: the average begins as the network."""
+    half_life = HalfLife(1000, 100, schedule=lambda update: update / 10)
+    assert half_life(0) == 1
+    assert half_life(5) == pytest.approx(1 - 0.5 ** (100 / 500))
+    assert half_life(20) == pytest.approx(1 - 0.5 ** (100 / 2000))
+    assert [half_life.share_of_start(updates) for updates in (0, 1, 5)] == [1, 0, 0]
+    falling = HalfLife(1000, 100, schedule=lambda update: 1 / (1 + update))
+    assert falling.share_of_start(3) == pytest.approx(0.5 ** (0.1 + 0.2 + 0.3))
+    assert falling.share_of_start(10**9) == 0
+    assert HalfLife(1000, 100, ramp=0.05, schedule=lambda update: 0.01)(10**6) == pytest.approx(1 - 0.5**10)
+
+
 def test_a_rate_on_the_device_gives_the_same_bits():
     source = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
     averages = [MovingAverage.of(source, HalfLife(100, 30)) for _ in range(2)]
