@@ -13,7 +13,7 @@ from gan_runner.games.player import LOSS, Player, Values, frozen
 from gan_runner.games.term import Term
 from gan_runner.games.view import AdversarialView, full_precision, judged
 from gan_runner.torch_utils.double_backward import Layers
-from gan_runner.torch_utils.parameters import mixes_samples
+from gan_runner.torch_utils.parameters import compares_samples
 from gan_runner.torch_utils.randomness import Randomness
 
 Augmentation = Callable[[Tensor, Randomness, int], Tensor]  # (samples, randomness, step) -> samples
@@ -127,7 +127,7 @@ class Adversarial(Game):
         def objective() -> Tensor:
             fake = self.generate(latents, labels)
             with self.autocast:
-                view = self.view(self.generator, real, fake, labels, step)
+                view = self.view(self.generator, real, fake, labels, step, latents)
                 return self.generator.objective(view, step, step)
 
         opponent = self.discriminator
@@ -139,7 +139,15 @@ class Adversarial(Game):
         with self.autocast:
             return full_precision(self.generator.network(latents, labels))
 
-    def view(self, learner: Player, real: Tensor, fake: Tensor, labels: Tensor | None, step: int) -> AdversarialView:
+    def view(  # noqa: PLR0917
+        self,
+        learner: Player,
+        real: Tensor,
+        fake: Tensor,
+        labels: Tensor | None,
+        step: int,
+        latents: Tensor | None = None,
+    ) -> AdversarialView:
         """What the learner sees in this turn."""
         return AdversarialView(
             learner=learner.network,
@@ -148,6 +156,7 @@ class Adversarial(Game):
             loss=learner.terms[LOSS].fn,
             real=real,
             fake=fake,
+            latents=latents,
             labels=labels,
             batch_shape=self.generator_batch_shape if learner is self.generator else self.batch_shape,
             randomness=self.randomness,
@@ -175,11 +184,11 @@ class Adversarial(Game):
 def can_be_joined(discriminator: Player) -> bool:
     """Whether its turn may put real and generated samples through the network at once.
 
-    Not where statistics of the batch would mix them; and not where a penalty differentiates at the one or the other,
+    Not where the network would mix or compare them; and not where a penalty differentiates at the one or the other,
     which would then pay for both.
     """
     is_at_samples = any(differentiates_at_samples(term) for term in discriminator.terms.values())
-    return not is_at_samples and not mixes_samples(discriminator.network)
+    return not is_at_samples and not compares_samples(discriminator.network)
 
 
 def differentiates_at_samples(term: Term) -> bool:

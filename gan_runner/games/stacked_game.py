@@ -332,6 +332,8 @@ def why_not_stackable(game: Game) -> str | None:
     for name, player in game.players.items():
         if any(isinstance(module, nn.modules.dropout._DropoutNd) and module.p for module in player.network.modules()):
             return "the networks have dropout, whose draws would be those of another run"
+        if any(getattr(module, "draws_noise", False) for module in player.network.modules()):
+            return f"the {name} draws noise, and its draws would be those of another run"
         if type(player.optimizer) not in LINEAR_IN_RATE:
             return f"the {name}'s optimizer, {type(player.optimizer).__name__}, takes no stacked weights"
         if len(player.optimizer.param_groups) > 1:

@@ -28,6 +28,7 @@ class AdversarialView:
     labels: Tensor | None  # (..., N), of the real and of the generated samples alike
     batch_shape: tuple[int, ...]  # (..., N), the shape of the logits, known without computing them
     randomness: Randomness
+    latents: Tensor | None = None  # (..., N, Z): in the generator's turn those that `fake` is made of
     is_joined: bool = False  # whether one forward pass is for the real and the generated samples
 
     @property

@@ -20,7 +20,7 @@ def separable_kernel(taps: Sequence[float]) -> Tensor:
     """
     if len(taps) % 2 or not taps or not sum(taps):
         raise ValueError(f"taps: a filter for resampling has an even number of taps, of a sum above 0; not {[*taps]}")
-    line = torch.tensor(taps, dtype=torch.float32)
+    line = torch.tensor(taps, dtype=torch.get_default_dtype())
     line = line / line.sum()
     return torch.outer(line, line)
 
