@@ -126,7 +126,7 @@ def test_every_network_of_features_builds(features: str) -> None:
 
 SHAPES = {  # of the images of a preset's dataset
     "mnist": (28, 28, 1), "stacked_mnist": (28, 28, 3), "cifar10": (32, 32, 3), "celeba": (64, 64, 3),
-    "npy": (64, 64, 3),
+    "npy": (64, 64, 3), "image_folder": (64, 64, 3),
 }  # fmt: skip
 
 
@@ -139,8 +139,15 @@ def small_preset(experiment: str, folder: Path) -> dict[str, Any]:
         path = folder / "images.npy"
         np.save(path, np.random.default_rng(0).integers(0, 256, (8, *SHAPES[dataset]), dtype=np.uint8))
         words += ["dataset=npy", f"dataset.path={path}"]
-    if "/model: resnet" in text or "/model: dcgan" in text:
+    if dataset == "image_folder":
+        words += ["dataset.image_size=64"]
+    if "conditional: true" in text:
+        np.save(folder / "labels.npy", np.arange(8) % 2)
+        words += [f"dataset.labels={folder}/labels.npy"]
+    if any(f"/model: {name}" in text for name in ("resnet", "dcgan", "biggan", "sagan", "stylegan2")):
         words += ["model.generator.width=8", "model.discriminator.width=8"]
+    if "/model: stylegan2" in text:
+        words += ["model.generator.style_size=8"]
     if "generator_batch_size" in text:
         words += ["generator_batch_size=8"]
     return compose(*words)
