@@ -85,7 +85,8 @@ class TrainedRun:
         """Samples on the CPU, float32: images (count, C, H, W) in [0, 1], or points (count, D).
 
         `labels` are classes, in turn, of a conditional run; by default all of them. `truncation` keeps every entry of
-        normal latents within [-truncation, truncation]. The same seed gives the samples of `gan-runner sample --seed`.
+        normal latents within [-truncation, truncation], and of model=stylegan2 the styles at that share of their way
+        from the mean style. The same seed gives the samples of `gan-runner sample --seed`.
         Raises ValueError where the run has no such class, or its latents cannot be truncated.
         """
         game = copy.copy(self._trained.built.game)

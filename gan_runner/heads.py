@@ -138,8 +138,7 @@ class Contragan:
         """(..., N), over the batch."""
         own = judgement.made["proxy"].unsqueeze(-1) / self.temperature
         others = similarities(judgement) / self.temperature
-        is_itself = torch.eye(others.shape[-1], dtype=torch.bool, device=others.device)
-        is_other = ~is_itself[ranks.positions(len(is_itself))]
+        is_other = ranks.own(~torch.eye(others.shape[-1], dtype=torch.bool, device=others.device))
         return log_sum(own, others, is_other) - log_sum(own, others, same(labels) & is_other)
 
 

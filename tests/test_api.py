@@ -51,6 +51,28 @@ def test_samples_are_those_of_the_verb(small_run, run_cli):
         run.sample(2, labels=3)
 
 
+@pytest.mark.slow
+def test_the_truncation_of_a_style_based_model_is_its_own(run_cli):
+    """Towards the mean style: at 1 nothing changes, near 0 all samples are alike; reproducible with the seed."""
+    style = ["model.generator.style_size=4", "model.generator.depth=1", "model.discriminator.depth=1"]
+    words = [word for word in SMALL if word != "model=mlp"] + ["model=stylegan2", *style, "name=run", "loss=bce"]
+    assert run_cli(*words)[0] == 0
+    shutil.move("outputs/run", "run")
+    run = gan_runner.load("run")
+    samples = run.sample(7, seed=3)
+    assert torch.equal(run.sample(7, seed=3), samples)
+    assert torch.equal(run.sample(7, seed=3, truncation=1.0), samples)
+    spreads = [float(run.sample(7, seed=3, truncation=t).std(0).mean()) for t in (1e-3, 0.5)]
+    assert spreads[0] < 0.01 * spreads[1] < spreads[1] < float(samples.std(0).mean())
+    assert torch.equal(run.sample(7, seed=3), samples)  # the truncation was for one call
+    made = []
+    for _ in range(2):
+        code, _, error = run_cli(*SAMPLE, "--truncation", "0.7", "--interpolate")
+        assert code == 0, error
+        made.append(np.load("s.npz")["samples"])
+    assert np.array_equal(*made)
+
+
 def test_the_networks(small_run):
     run, raw = gan_runner.load("run"), gan_runner.load("run", raw=True)
     latents = torch.randn(5, 4)

@@ -74,7 +74,8 @@ class RunParser(VerbParser):
                 "--truncation",
                 type=positive_number,
                 metavar="T",
-                help="keep every entry of normal latents within [-T, T]",
+                help="keep every entry of normal latents within [-T, T]; of model=stylegan2 keep every style at the "
+                "share T of its way from the mean style",
             )
 
 

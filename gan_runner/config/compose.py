@@ -19,6 +19,7 @@ from gan_runner.config.check import active, load_settings, show_value
 from gan_runner.config.errors import ConfigError
 from gan_runner.config.keys import label_words
 from gan_runner.config.schema import GROUPS, LIST_GROUPS, conf_directory
+from gan_runner.config.stylegan2_auto import stylegan2_auto
 from gan_runner.storage.outputs import OUTPUTS, check_free, check_name
 
 sys.path.append(str(Path(__file__).parents[1] / "_plugins"))  # where Hydra finds those of this package
@@ -49,6 +50,7 @@ def run_directory(name: Any, time: str, overrides: list[str]) -> str:
 
 
 OmegaConf.register_new_resolver("run_directory", run_directory)
+OmegaConf.register_new_resolver("stylegan2_auto", stylegan2_auto)
 
 
 class RunConfig(NamedTuple):

@@ -51,6 +51,8 @@ ADDED: dict[str, dict[str, Any]] = {
     "gan_runner.models.dcgan.Generator": {"kernel": 4},
     "gan_runner.schedules.cosine": {"start": 1.0},
     "gan_runner.schedules.linear": {"start": 1.0},
+    "gan_runner.models.resnet.Discriminator": {"attention": None, "wide": False, "end_growth": 1},
+    "gan_runner.models.resnet.Generator": {"attention": None},
 }
 # The same for the keys that every penalty has: their defaults are those of `Term`.
 ADDED_TO_PENALTIES: dict[str, Any] = {"start": 0}

@@ -14,7 +14,7 @@ from gan_runner.games.term import Term
 from gan_runner.games.view import AdversarialView, full_precision, judged
 from gan_runner.torch_utils import ranks
 from gan_runner.torch_utils.double_backward import Layers
-from gan_runner.torch_utils.parameters import mixes_samples
+from gan_runner.torch_utils.parameters import compares_samples
 from gan_runner.torch_utils.randomness import Randomness
 
 Augmentation = Callable[[Tensor, Randomness, int], Tensor]  # (samples, randomness, step) -> samples
@@ -205,11 +205,11 @@ class Adversarial(Game):
 def can_be_joined(discriminator: Player) -> bool:
     """Whether its turn may put real and generated samples through the network at once.
 
-    Not where statistics of the batch would mix them; and not where a penalty differentiates at the one or the other,
+    Not where the network would mix or compare them; and not where a penalty differentiates at the one or the other,
     which would then pay for both.
     """
     is_at_samples = any(differentiates_at_samples(term) for term in discriminator.terms.values())
-    return not is_at_samples and not mixes_samples(discriminator.network)
+    return not is_at_samples and not compares_samples(discriminator.network)
 
 
 def differentiates_at_samples(term: Term) -> bool:

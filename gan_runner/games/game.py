@@ -40,6 +40,8 @@ class Game(ABC):
     """On so many batches the moving average's statistics of batch normalization are estimated; 0 = as in training."""
     accumulate: int = 1
     """In so many parts each process computes its share of a batch, one after another."""
+    truncation: float | None = None
+    """How far samples keep from the typical one, where the model defines that itself; None: all the way."""
     is_average_fresh: bool = False
     """Whether they belong to its present weights. Whoever changes these says so by `average_has_moved`."""
 
@@ -145,11 +147,15 @@ class Game(ABC):
     def truncate(self, bound: float) -> None:
         """Have all later samples show less variety and more of what is typical (the truncation trick).
 
-        Here every entry of a latent is kept within [-bound, bound]; a game whose model has a truncation of its own says
-        so by overriding this. It is for trained networks: training goes on with the whole distribution. Raises
-        ValueError where the latents cannot be truncated.
+        Every entry of a latent is kept within [-bound, bound], unless the model has a truncation of its own, a method
+        `truncated(bound)` that returns the truncated network: a style-based generator keeps that share of each style's
+        way from the mean. It is for trained networks: training goes on with the whole distribution. Raises ValueError
+        where the latents cannot be truncated.
         """
-        self.latents = self.latents.truncated(bound)
+        if hasattr(self.sampler, "truncated"):
+            self.truncation = bound
+        else:
+            self.latents = self.latents.truncated(bound)
 
     @torch.no_grad()
     def sample(self, latents: Tensor, labels: Tensor | None, network: nn.Module | None = None) -> Tensor:
@@ -158,6 +164,8 @@ class Game(ABC):
         It leaves every buffer as it is.
         """
         network = network or self.shown
+        if self.truncation is not None:
+            network = network.truncated(self.truncation)  # type: ignore[operator]
         with evaluating(network), self.autocast:
             return network(latents, labels if self.is_conditional else None).float()
 

@@ -333,13 +333,19 @@ def why_not_stackable(game: Game) -> str | None:
         return "the dataset streams, to one run at a time"
     if game.accumulate > 1:
         return f"accumulate={game.accumulate}: a stacked batch is in one part"
-    for name, player in game.players.items():
-        if any(isinstance(module, nn.modules.dropout._DropoutNd) and module.p for module in player.network.modules()):
-            return "the networks have dropout, whose draws would be those of another run"
-        if type(player.optimizer) not in LINEAR_IN_RATE:
-            return f"the {name}'s optimizer, {type(player.optimizer).__name__}, takes no stacked weights"
-        if len(player.optimizer.param_groups) > 1:
-            return f"the {name}'s optimizer has several groups of weights"
+    return next(filter(None, map(why_player_not_stackable, game.players.values())), None)
+
+
+def why_player_not_stackable(player: Player) -> str | None:
+    """The same of one player."""
+    if any(isinstance(module, nn.modules.dropout._DropoutNd) and module.p for module in player.network.modules()):
+        return "the networks have dropout, whose draws would be those of another run"
+    if any(getattr(module, "draws_noise", False) for module in player.network.modules()):
+        return f"the {player.name} draws noise, and its draws would be those of another run"
+    if type(player.optimizer) not in LINEAR_IN_RATE:
+        return f"the {player.name}'s optimizer, {type(player.optimizer).__name__}, takes no stacked weights"
+    if len(player.optimizer.param_groups) > 1:
+        return f"the {player.name}'s optimizer has several groups of weights"
     return None
 
 

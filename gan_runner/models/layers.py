@@ -132,6 +132,7 @@ class Head(Labelled):
     """
 
     takes_leading_axes = True
+    linear: nn.Module
 
     def __init__(self, features: int, num_classes: int) -> None:
         super().__init__()
@@ -230,6 +231,72 @@ class BatchNorm1d(GatheredStatistics, nn.BatchNorm1d):
 
 class BatchNorm2d(GatheredStatistics, nn.BatchNorm2d):
     """(N, C, H, W) -> (N, C, H, W)."""
+
+
+# --- layers that look beyond a pixel, or beyond a sample
+
+
+class SelfAttention(nn.Module):
+    """x + γ attention(x): (N, C, H, W) -> the same, every pixel looking at all of the map reduced by 2x2 max pooling.
+
+    Queries and keys have C/8 channels, values C/2, by 1x1 convolutions without biases, as has the one back to C. The
+    weights over the pooled pixels are softmax(queries · keys), without a scale. γ is learned and begins at 0, so that
+    the layer begins as the identity.
+
+    Source: Zhang et al. 2018 (SAGAN), arXiv:1805.08318, in the form of the authors' code
+    (brain-research/self-attention-gan, non_local.py) and of BigGAN's; the paper's text has values of C channels, and no
+    pooling. PyTorch's fused attention has no second derivative, which a gradient penalty wants.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.queries = nn.Conv2d(channels, max(1, channels // 8), 1, bias=False)
+        self.keys = nn.Conv2d(channels, max(1, channels // 8), 1, bias=False)
+        self.values = nn.Conv2d(channels, max(1, channels // 2), 1, bias=False)
+        self.back = nn.Conv2d(max(1, channels // 2), channels, 1, bias=False)
+        self.gain = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = F.max_pool2d(x, 2, ceil_mode=True)
+        queries, keys, values = (
+            layer(seen).flatten(-2) for layer, seen in ((self.queries, x), (self.keys, pooled), (self.values, pooled))
+        )  # (N, C', pixels) each
+        weights = torch.softmax(queries.mT @ keys, dim=-1)  # (N, pixels, pooled pixels)
+        seen = (values @ weights.mT).unflatten(-1, x.shape[-2:])
+        return x + self.gain * self.back(seen)
+
+
+class MinibatchDeviation(nn.Module):
+    """How much the samples of a group differ, as one more channel: (N, C, H, W) -> (N, C + 1, H, W).
+
+    The standard deviation over the group of each channel and pixel, and their mean: one number for the group, at every
+    pixel of its samples. So a discriminator sees a lack of variety. There are K = ⌈N / group⌉ groups, of the samples
+    i, i + K, i + 2K and so on; where N is no multiple of K, the last groups are filled up with the first samples again.
+
+    What it makes of a sample depends on the others, yet gradient penalties go with it, in its paper too: the gradient
+    is then of the sum of the logits.
+
+    Source: Karras et al. 2017, arXiv:1710.10196, section 3; in groups 2019, arXiv:1912.04958.
+    """
+
+    compares_samples = True
+    gathers_batch = True
+
+    def __init__(self, group: Positive = 4) -> None:
+        super().__init__()
+        self.group = group
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch = ranks.gathered(x)
+        samples = batch.shape[0]
+        groups = -(-samples // self.group)
+        size = -(-samples // groups)
+        filled = torch.cat([batch, batch[: groups * size - samples]]) if samples % groups else batch
+        apart = filled.to(torch.promote_types(x.dtype, torch.float32)).unflatten(0, (size, groups))
+        variance = (apart - apart.mean(0)).square().mean(0)  # (groups, C, H, W)
+        deviation = (variance + 1e-8).sqrt().mean((1, 2, 3))  # the root is kept from 0, where it has no derivative
+        channel = ranks.own(deviation.repeat(size)[:samples]).to(x.dtype).view(-1, 1, 1, 1)
+        return torch.cat([x, channel.expand(-1, -1, *x.shape[2:])], dim=1)
 
 
 # --- tables: a config's name -> how to make the thing

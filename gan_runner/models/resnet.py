@@ -24,6 +24,7 @@ from gan_runner.models.layers import (
     Normalization,
     Output,
     Positive,
+    SelfAttention,
     checked_depth,
     choose,
     generator_normalizations,
@@ -37,6 +38,7 @@ from gan_runner.models.layers import (
 
 Hidden = Callable[[int], list[nn.Module]]  # channels -> normalization, activation, dropout
 
+Halvings = Annotated[int, Ge(0)]
 ResidualInitialization = Literal[Initialization, "residual"]
 
 POOLINGS = {"sum": torch.sum, "mean": torch.mean}
@@ -63,6 +65,7 @@ class Block(Labelled):
     def __init__(self, residual: Layers, shortcut: nn.Module) -> None:
         super().__init__()
         self.residual, self.shortcut = residual, shortcut
+        self.channels = [layer.out_channels for layer in residual if isinstance(layer, nn.Conv2d)][-1]
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         return self.shortcut(x) + self.residual(x, labels)
@@ -78,10 +81,11 @@ def up_block(before: int, after: int, hidden: Hidden) -> Block:
     return Block(Layers(*first, *second), shortcut=Layers(nn.Conv2d(before, after, 1), double()))
 
 
-def down_block(before: int, after: int, hidden: Hidden) -> Block:
-    """(N, before, H, W) -> (N, after, ⌈H/2⌉, ⌈W/2⌉)."""
-    first = [*hidden(before), convolution(before, before)]
-    second = [*hidden(before), convolution(before, after), half()]
+def down_block(before: int, after: int, hidden: Hidden, *, wide: bool = False) -> Block:
+    """(N, before, H, W) -> (N, after, ⌈H/2⌉, ⌈W/2⌉); `wide`: with `after` channels between the convolutions."""
+    middle = after if wide else before
+    first = [*hidden(before), convolution(before, middle)]
+    second = [*hidden(middle), convolution(middle, after), half()]
     return Block(Layers(*first, *second), shortcut=Layers(half(), nn.Conv2d(before, after, 1)))
 
 
@@ -91,10 +95,30 @@ def image_block(before: int, after: int, hidden: Hidden) -> Block:
     return Block(Layers(*residual), shortcut=Layers(half(), nn.Conv2d(before, after, 1)))
 
 
-def plain_block(channels: int, hidden: Hidden) -> Block:
-    """(N, C, H, W) -> (N, C, H, W), around the identity."""
-    residual = [*hidden(channels), convolution(channels, channels), *hidden(channels), convolution(channels, channels)]
-    return Block(Layers(*residual), shortcut=nn.Identity())
+def plain_block(before: int, after: int, hidden: Hidden, *, wide: bool = False) -> Block:
+    """(N, before, H, W) -> (N, after, H, W), around the identity, or a 1x1 convolution where the channels change."""
+    middle = after if wide else before
+    first = [*hidden(before), convolution(before, middle)]
+    second = [*hidden(middle), convolution(middle, after)]
+    shortcut = nn.Identity() if before == after else nn.Conv2d(before, after, 1)
+    return Block(Layers(*first, *second), shortcut)
+
+
+def with_attention(blocks: list[Block], attention: int | None, stages: int, place: int) -> list[nn.Module]:
+    """The blocks, with self-attention behind so many of them (`place`) if that is wanted.
+
+    Of the feature maps that follow a block, the largest has the sides of the image halved `attention` = 0 times in a
+    generator, and once in a discriminator. `stages` are the blocks that change the size.
+    Raises ValueError where there is no such map.
+    """
+    if attention is None:
+        return [*blocks]
+    if not 0 < place <= stages:
+        raise ValueError(
+            f"attention={attention}: no block ends where the sides of the image are halved so many times, of the "
+            f"{stages} that change the size; null leaves attention out"
+        )
+    return [*blocks[:place], SelfAttention(blocks[place - 1].channels), *blocks[place:]]
 
 
 def initialize_resnet(network: nn.Module, initialization: str) -> None:
@@ -131,9 +155,11 @@ class Generator(nn.Module):
 
     `depth` is k; null: as many as keep the smallest side at 4 or more, at least 2 (8 -> 2, 28 -> 2, 32 -> 3, 64 -> 4).
     With classes, batch normalization is class-conditional; beside any other, the label is embedded with the latents.
+    With `attention` h, self-attention follows the block whose output has the image's sides halved h times.
 
     Raises:
-        ValueError: points, images below 8x8, too large a depth, an unknown name; no labels for a conditional network.
+        ValueError: points, images below 8x8, too large a depth, no place for attention, an unknown name; no labels for
+            a conditional network.
 
     Source: Gulrajani et al. 2017, arXiv:1704.00028; Miyato et al. 2018, arXiv:1802.05957.
     """
@@ -153,6 +179,7 @@ class Generator(nn.Module):
         dropout: Dropout,
         initialization: ResidualInitialization,
         output_activation: Output | None,
+        attention: Halvings | None = None,
     ) -> None:
         super().__init__()
         hidden = partial(
@@ -169,7 +196,8 @@ class Generator(nn.Module):
         start = (channels[0], -(-rows // 2**stages), -(-columns // 2**stages))
 
         layers = latents_to_map(latent_size, num_classes, start, normalization)
-        layers += [up_block(before, after, hidden) for before, after in pairwise([channels[0], *channels])]
+        blocks = [up_block(before, after, hidden) for before, after in pairwise([channels[0], *channels])]
+        layers += with_attention(blocks, attention, stages, stages - (attention or 0))
         layers += [*hidden(width), convolution(width, image_channels), Crop(rows, columns)]
         self.layers = Layers(*layers, output_activation_layer(output_activation, default_output))
         initialize_resnet(self, initialization)
@@ -192,10 +220,16 @@ class Discriminator(Judge):
     `pooling` is SNGAN's sum or WGAN-GP's mean. With classes, a projection of the label is added (see
     `layers.Head`), unless `head` makes another head.
 
-    Raises:
-        ValueError: points, images below 8x8, too large a depth, an unknown name; no labels for a conditional network.
+    What BigGAN has besides: a `wide` block has the channels of its output between its convolutions, and otherwise those
+    of its input; the first plain block multiplies the channels by `end_growth`; with `attention` h, self-attention
+    follows the block whose output has the image's sides halved h times.
 
-    Source: Gulrajani et al. 2017, arXiv:1704.00028; Miyato et al. 2018, arXiv:1802.05957.
+    Raises:
+        ValueError: points, images below 8x8, too large a depth, no place for attention, an unknown name; no labels for
+            a conditional network.
+
+    Source: Gulrajani et al. 2017, arXiv:1704.00028; Miyato et al. 2018, arXiv:1802.05957; Brock et al. 2018,
+    arXiv:1809.11096.
     """
 
     def __init__(
@@ -213,6 +247,9 @@ class Discriminator(Judge):
         normalization: Normalization,
         dropout: Dropout,
         initialization: ResidualInitialization,
+        attention: Halvings | None = None,
+        wide: bool = False,
+        end_growth: Positive = 1,
     ) -> None:
         super().__init__()
         bare = partial(
@@ -228,12 +265,14 @@ class Discriminator(Judge):
         stages = checked_depth(halvings_to_eight(side) if depth is None else depth, side, normalization)
         channels = [width * growth**stage for stage in range(stages)]
 
-        layers: list[nn.Module] = [image_block(image_channels, width, bare)]
-        layers += [down_block(before, after, hidden) for before, after in pairwise(channels)]
-        layers += [plain_block(channels[-1], hidden) for _ in range(plain_blocks)]
-        self.layers = Layers(*layers, *bare(channels[-1]))
+        at_the_end = [channels[-1], *[channels[-1] * end_growth] * plain_blocks]
+
+        blocks = [image_block(image_channels, width, bare)]
+        blocks += [down_block(before, after, hidden, wide=wide) for before, after in pairwise(channels)]
+        blocks += [plain_block(before, after, hidden, wide=wide) for before, after in pairwise(at_the_end)]
+        self.layers = Layers(*with_attention(blocks, attention, stages, attention or 0), *bare(at_the_end[-1]))
         self.pool = choose(POOLINGS, "pooling", pooling)
-        self.head = head(channels[-1], num_classes)
+        self.head = head(at_the_end[-1], num_classes)
         initialize_resnet(self, initialization)
 
     def features(self, x: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ Gradient penalties factor into *where* the slope of the discriminator is taken a
 gradient is taken at the sample as it is before augmentation; norms are over one sample, never over the batch.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Annotated, Literal, TypeVar
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from gan_runner.augmentations import Fraction, flip_and_translate
 from gan_runner.games.view import AdversarialView, AutoencoderView
-from gan_runner.torch_utils.double_backward import gradient_at
+from gan_runner.torch_utils.double_backward import Layers, gradient_at
 from gan_runner.torch_utils.parameters import as_matrix, kernels, per_run
 from gan_runner.torch_utils.precision import full_precision, full_product
 from gan_runner.torch_utils.ranks import batch_mean, batch_sd, gathered
@@ -480,3 +481,59 @@ class IterativeGradientPenalty(nn.Module):
         self.rho = torch.where(self.peak == 0, 0.0, self.distance / self.peak)
         self.alpha = self.alpha + self.rate * ((1 - self.rho) - self.alpha)
         self.updates = self.updates + 1
+
+
+class PathLength(nn.Module):
+    """(|Jᵀ y| - a)², J the Jacobian of the generator at a style, y noise in its image, a a running mean: (..., n).
+
+    It asks that a step of a fixed size in the styles changes the image by a fixed amount, whatever the style and the
+    direction. y is N(0, 1) / √(H W), drawn for every sample; |Jᵀ y|² is the sum of (∂ (G · y) / ∂w)² over the entries
+    of a style, averaged over the layers. A generator without styles is measured at its latents; where batch
+    normalization mixes its samples, the others' images count as well. The mean a begins at 0, and moves towards the
+    mean length of each batch at the rate 1 - `decay`, before the penalty uses it.
+
+    It takes every `shrink`-th sample, and costs a forward and a double backward pass of the generator for these. In the
+    authors' code it is a step of its own, for which the optimizer's rates are changed; here it joins the loss.
+
+    Karras et al. 2019, arXiv:1912.04958, section 3.2; the constants are those of StyleGAN2-ADA, arXiv:2006.06676.
+    """
+
+    only_on = ("generator",)
+    gathers_batch = True
+    mean_length: Tensor
+    ahead: Tensor | None = None  # the lengths, where the mean has moved by them but the penalty has not used them
+
+    def __init__(self, *, decay: Annotated[float, Interval(ge=0, le=1)], shrink: Annotated[int, Ge(1)]):
+        super().__init__()
+        self.decay, self.shrink = decay, shrink
+        self.register_buffer("mean_length", torch.zeros(()))
+
+    def update(self, view: View) -> None:
+        """Move the mean by the lengths of the batch."""
+        self.ahead = self.lengths(view)
+        self.mean_length = torch.lerp(self.mean_length, batch_mean(self.ahead.detach()), 1 - self.decay)
+
+    def forward(self, view: View) -> Tensor:
+        lengths = self.lengths(view) if self.ahead is None else self.ahead
+        self.ahead = None
+        return (lengths - self.mean_length.unsqueeze(-1)).square()
+
+    def lengths(self, view: View) -> Tensor:
+        """|Jᵀ y| of some of the samples, (..., n); the root is kept away from 0, where it has no derivative."""
+        assert view.latents is not None, "the generator's turn has them"
+        axis = len(view.batch_shape) - 1
+        some = (*[slice(None)] * axis, slice(None, None, self.shrink))
+        latents = view.latents[some]
+        labels = None if view.labels is None else view.labels[some]
+        generator = view.learner
+        with Layers():
+            if getattr(generator, "has_styles", False):
+                styles = generator.styles(latents, labels)  # type: ignore[operator]
+                samples = generator.synthesize(styles)  # type: ignore[operator]
+            else:
+                styles = latents.detach().requires_grad_()
+                samples = generator(styles, labels)
+        noise = view.randomness.normal(*view.fake.shape)[some] / math.sqrt(math.prod(samples.shape[axis + 2 :]))
+        (gradient,) = torch.autograd.grad((samples * noise).sum(), styles, create_graph=True)
+        squares = gradient.square().sum(-1)  # (..., n), of each layer (..., n, L)
+        return (squares.mean(-1) if squares.ndim > axis + 1 else squares).add(1e-12).sqrt()

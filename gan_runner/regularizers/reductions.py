@@ -42,6 +42,6 @@ class TopK:
         share = self.schedule(step)
         k = (share * count).round().clamp(min=1) if isinstance(share, Tensor) else max(1, round(share * count))
         order = logits.argsort(dim=-1, descending=True, stable=True)
-        rank = order.argsort(dim=-1)[..., ranks.positions(count)]
+        rank = ranks.own(order.argsort(dim=-1))
         chosen = torch.where(rank < k, values, 0.0)  # weighted by 0 or 1, as k may be a tensor of the device
         return chosen.sum(-1) * (ranks.processes() / k)

@@ -105,10 +105,12 @@ def spectral_norm(network: nn.Module, *, iterations: Annotated[int, Ge(1)]) -> n
     """Every weight matrix and convolution kernel of the network divided by its spectral norm, in place.
 
     Kernels of transposed convolutions are (inputs, outputs, ...): theirs is taken of that matrix, as torch does not.
+    A module that is not to be normalized says so by an attribute `without_spectral_norm`.
     Raises ValueError where it finds none.
     """
     kinds = (nn.Linear, nn.Embedding, nn.modules.conv._ConvNd)
-    found = [module for module in network.modules() if isinstance(module, kinds)]
+    known = [module for module in network.modules() if isinstance(module, kinds)]
+    found = [module for module in known if not getattr(module, "without_spectral_norm", False)]
     if not found:
         raise ValueError("the network has no layer to normalize: torch.nn.Linear, Embedding or a convolution")
     of_shape: dict[torch.Size, list[Any]] = defaultdict(list)

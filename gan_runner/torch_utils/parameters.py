@@ -32,6 +32,15 @@ def mixes_samples(network: nn.Module) -> bool:
     )
 
 
+def compares_samples(network: nn.Module) -> bool:
+    """Whether the network looks at several samples at once, by statistics or, as minibatch deviation, to compare them.
+
+    A module that compares says so by an attribute `compares_samples`. Other than where the samples are mixed, penalties
+    on the gradient of the summed logits go with it.
+    """
+    return mixes_samples(network) or any(getattr(module, "compares_samples", False) for module in network.modules())
+
+
 def kernels(network: nn.Module) -> Iterator[Tensor]:
     """The weight matrices and convolution kernels: no biases, no gains or shifts of a normalization."""
     axes = run_axes(network)

@@ -169,6 +169,11 @@ def gathered(x: Tensor) -> Tensor:
     return samples
 
 
+def own(x: Tensor) -> Tensor:
+    """Of what `gathered` makes the samples of this process: (processes x N, ...) -> (N, ...)."""
+    return x[positions(len(x))] if is_gathered() else x
+
+
 def total(x: Tensor) -> Tensor:
     """The sum of all processes' values of a tensor."""
     summed: Tensor = Total.apply(x)

@@ -35,6 +35,7 @@ class StackedNetwork(nn.Module):
         self.network = copy.deepcopy(networks[0], tensors)
         slots = [*tensor_slots(self.network, "_parameters"), *tensor_slots(self.network, "_buffers")]
         self.slots = [(place, name) for place, name in slots if place[name] is not None]
+        self.has_styles = getattr(networks[0], "has_styles", False)
         self.is_dense = all(is_dense(module) for module in networks[0].modules())
         if self.is_dense:
             self.network = dense(self.network)
@@ -50,6 +51,14 @@ class StackedNetwork(nn.Module):
     def judge(self, samples: Tensor, labels: Tensor | None = None) -> Any:
         """What a discriminator's head makes of samples (M, N, *sample): its own tensors, each (M, N, ...)."""
         return self.call("judge", samples, labels)
+
+    def styles(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+        """What a style-based generator makes of latents (M, N, Z): (M, N, L, S)."""
+        return self.call("styles", latents, labels)
+
+    def synthesize(self, styles: Tensor) -> Tensor:
+        """What it makes of styles: samples (M, N, *sample)."""
+        return self.call("synthesize", styles)
 
     def encode(self, samples: Tensor, labels: Tensor | None = None) -> Any:
         """What an autoencoder's encoder makes of samples (M, N, *sample): its own tensors, each (M, N, ...)."""

@@ -50,7 +50,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=100_000, help="of endurance")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--models", nargs="+", choices=MODELS, help="of speed; all by default")
+    parser.add_argument("--models", nargs="+", choices=MODELS, help="of speed; by default mlp, dcgan and resnet")
     parser.add_argument("names", nargs="*", choices=[*NAMES, []], help=f"{', '.join(NAMES)}; all but endurance")
     options = parser.parse_intermixed_args()
     names = options.names or NAMES[:-1]

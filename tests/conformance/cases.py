@@ -8,7 +8,13 @@ import yaml
 from tests.helpers import CONF, TINY, TINY_MODEL, options
 from tests.helpers.games import build_game, take_steps
 
+STYLE = [
+    *(word for word in TINY_MODEL if "width" in word), "model.generator.depth=1", "model.generator.style_size=8",
+]  # fmt: skip
 SMALL_MODELS = {
+    "biggan": [*(word.replace("depth=2", "depth=1") for word in TINY_MODEL), "model.generator.attention=0"],
+    "sagan": [*(word.replace("depth=2", "depth=1") for word in TINY_MODEL), "model.generator.attention=0"],
+    "stylegan2": [*STYLE, "model.generator.noise=false", "model.generator.style_mixing=0"],
     "resnet": [word.replace("depth=2", "depth=1") for word in TINY_MODEL],
     "dense_deconv": ["model.generator.width=4", "model.generator.dense=[8]", "model.discriminator.width=4"],
     "r3gan": [
@@ -30,6 +36,7 @@ def model(name: str) -> list[str]:
 
 MLP, VAE, DCGAN, RESNET = model("mlp"), model("vae"), model("dcgan"), model("resnet")
 NETS = (MLP, DCGAN, RESNET)
+STYLEGAN2 = ["model=stylegan2", *STYLE]  # with noise and style mixing
 BCE = ["loss=bce", "discriminator_steps=2", *MLP]
 
 
@@ -135,6 +142,19 @@ COMBINATIONS = [
     ["conditional=true", *model("r3gan"), "loss=relativistic", "regularizer=[r1,r2]"],
     ["ema_half_life=null", *MLP],
     ["model.discriminator.scales=2", "dataset.image_size=16", "model.discriminator.normalization=layer", *DCGAN],
+    [
+        "conditional=true", "regularizer=[r1,path_length]", "regularizer.r1.every=2", "regularizer.path_length.every=3",
+        "loss=bce", *STYLEGAN2,
+    ],
+    [
+        "regularizer=path_length", "regularizer.path_length.every=2", "conditional=true", "loss=bce",
+        "model.generator.architecture=residual", "model.discriminator.architecture=skip", *model("stylegan2"),
+    ],
+    [
+        "conditional=true", "regularizer=spectral_norm", "regularizer.spectral_norm.on=[generator,discriminator]",
+        "loss=hinge", *model("biggan"),
+    ],
+    ["conditional=true", "regularizer=r1", "loss=hinge", *model("sagan")],
     # The generator's real samples: of one of the batches read, of several of them, and of larger ones.
     ["generator_batch_size=5", "regularizer=feature_matching", "dataset.dequantize=true", *BCE],
     ["generator_batch_size=13", "conditional=true", "loss=relativistic", "discriminator_steps=2", *DCGAN],
@@ -145,7 +165,7 @@ COMBINATIONS = [
 
 def name_of(words: list[str]) -> str:
     """A combination's words, without those that only make its networks small."""
-    small = {word for words in (TINY_MODEL, *SMALL_MODELS.values()) for word in words} - {"loss=elbo"}
+    small = {word for words in (TINY_MODEL, STYLE, *SMALL_MODELS.values()) for word in words} - {"loss=elbo"}
     return " ".join(word for word in words if word not in small)
 
 

@@ -145,8 +145,12 @@ def small_preset(experiment: str, folder: Path) -> dict[str, Any]:
             words += [f"dataset.labels={folder}/labels.npy"]
     if "/model: r3gan" in text:
         words += ["model.generator.blocks=1", "model.discriminator.blocks=1"]
-    if re.search(r"/model: (resnet|dcgan|r3gan)", text):
+    if dataset == "image_folder":
+        words += ["dataset.image_size=64"]
+    if re.search(r"/model: (resnet|dcgan|r3gan|biggan|sagan|stylegan2)", text):
         words += ["model.generator.width=8", "model.discriminator.width=8"]
+    if "/model: stylegan2" in text:
+        words += ["model.generator.style_size=8"]
     if "generator_batch_size" in text:
         words += ["generator_batch_size=8"]
     return compose(*words)

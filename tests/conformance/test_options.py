@@ -87,6 +87,8 @@ def test_captured_steps_are_eager_ones(name: str, config: dict[str, Any]) -> Non
 FALLS_BACK = {
     "model=dense_deconv",
     "optimizer=finite_difference",
+    "conditional=true regularizer=[r1,path_length] regularizer.r1.every=2 regularizer.path_length.every=3 loss=bce "
+    "model=stylegan2",
     "model.generator.dropout=0.3 model.discriminator.dropout=0.3 optimizer=finite_difference model=mlp",
     "optimizer=finite_difference optimizer.rule=sgd optimizer.momentum=0.9 regularizer=lecam "
     "regularizer.lecam.start=0 model=mlp",

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gan_runner.config.errors import ConfigError
 from gan_runner.games.adversarial import Adversarial
+from gan_runner.games.stacked_game import why_not_stackable
 from gan_runner.games.view import AdversarialView
 from gan_runner.losses import Hinge
 from gan_runner.runs.build import build
@@ -460,3 +461,35 @@ def test_a_frozen_layer_of_a_users_network_stays_frozen() -> None:
         game.step(step)
     assert frozen.equal(before)
     assert not frozen.requires_grad
+
+
+def test_a_network_that_compares_samples_judges_real_and_generated_ones_apart() -> None:
+    """Or minibatch deviation would see both in a group; yet penalties on the gradient go with it."""
+    words = ["model=stylegan2", "loss=bce", "model.generator.style_size=4", "model.discriminator.depth=1"]
+    assert not make_game(*words, "model.generator.depth=1").is_joined
+    alone = ["model.generator.depth=1", "model.discriminator.minibatch_group=null"]
+    assert make_game(*words, *alone).is_joined
+    assert "r1" in make_game(*words, *alone[:1], "regularizer=r1").discriminator.terms
+
+
+@pytest.mark.parametrize("keys", [["noise=false"], ["style_mixing=0"]])
+def test_a_generator_that_draws_noise_is_not_stacked(keys: list[str]) -> None:
+    words = ["model=stylegan2", "loss=bce", "model.generator.style_size=4", "model.generator.depth=1"]
+    words += ["model.discriminator.depth=1"]
+    reason = why_not_stackable(make_game(*words, *(f"model.generator.{key}" for key in keys)))
+    assert reason is not None
+    assert "generator draws noise" in reason
+
+
+def test_truncation_is_the_models_own_where_it_has_one() -> None:
+    words = ["model=stylegan2", "loss=bce", "model.generator.style_size=4", "model.generator.depth=1"]
+    game = make_game(*words, "model.discriminator.depth=1")
+    game.step(0)
+    latents = game.draw_latents(game.randomness, 6)
+    whole, cut = game.sample(latents, None), copy.copy(game)
+    cut.truncate(0.5)
+    assert cut.latents is game.latents
+    halved = cut.sample(latents, None)
+    assert halved.std(0).mean() < whole.std(0).mean()
+    assert torch.equal(game.sample(latents, None), whole)  # the networks are as they were
+    assert torch.equal(cut.sample(latents, None), halved)

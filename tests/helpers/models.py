@@ -2,6 +2,7 @@
 
 import importlib
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -104,6 +105,21 @@ TINY = {"mlp": {"width": 8, "depth": 2}, "dcgan": {"width": 4}, "resnet": {"widt
 
 def tiny(model, player, shape, num_classes=0, **keys):
     return make(model, player, shape, num_classes, **(TINY[model] | keys))
+
+
+# Models beside these, whose networks have keys of their own; none of the generators draws noise here.
+OTHERS: dict[str, dict[str, Any]] = {
+    "biggan": {"width": 4, "depth": 2, "split_latents": False, "attention": 1},
+    "sagan": {"width": 4, "depth": 2, "attention": 1},
+    "stylegan2": {"width": 8, "style_size": 6, "noise": False, "style_mixing": 0.0},
+}
+
+
+def of_its_keys(model, player, shape, num_classes=0, **keys):
+    """A small network of the models above, with those of these keys that its file has."""
+    known = read(model)[player]
+    given = {key: value for key, value in (OTHERS[model] | keys).items() if key in known}
+    return make(model, player, shape, num_classes, **given)
 
 
 def inputs_of(player, shape, samples=3):

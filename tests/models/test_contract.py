@@ -16,11 +16,13 @@ from tests.helpers.models import (
     LATENTS,
     MODELS,
     NORMALIZATIONS,
+    OTHERS,
     PLAYERS,
     autoencoder,
     dense_deconv,
     multi_scale,
     normalizations,
+    of_its_keys,
     r3gan,
     reconstruct,
     tiny,
@@ -41,6 +43,11 @@ for model in MODELS:
             samples = (LATENTS,) if player == "generator" else shape
             build = partial(tiny, model, player, shape)
             NETWORKS[f"{model} {player} {shape}"] = (build, samples, normalizations(model))
+for model in OTHERS:
+    for player in PLAYERS:
+        for shape in ((1, 8, 8), (2, 17, 9)):
+            samples = (LATENTS,) if player == "generator" else shape
+            NETWORKS[f"{model} {player} {shape}"] = (partial(of_its_keys, model, player, shape), samples, ["none"])
 CASES = [(name, normalization) for name, (_, _, known) in NETWORKS.items() for normalization in known]
 each_network = pytest.mark.parametrize("name", NETWORKS)
 each_case = pytest.mark.parametrize(("name", "normalization"), CASES)

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from gan_runner.config.errors import ConfigError
+from gan_runner.config.stylegan2_auto import stylegan2_auto
 from gan_runner.runs.budgets import count_parameters
 from gan_runner.runs.build import build
 from tests.helpers import compose, naming
@@ -188,3 +190,127 @@ def test_a_multi_scale_discriminator_and_budgets_from_the_command_line():
 @pytest.mark.parametrize(("dataset", "size"), [("ring", 8), ("digits", 100)])
 def test_the_number_of_latents_fits_the_samples(dataset: str, size: int) -> None:
     assert build(compose("model=mlp", f"dataset={dataset}", "device=cpu", "metric=none"), []).game.latents.size == size
+
+
+# --- StyleGAN2-ADA, BigGAN, SNGAN with projection, SAGAN
+
+
+STYLED = {  # the side of the images that they are shown here, and what makes their networks small
+    "stylegan2_ada_cifar10": (32, ["model.generator.style_size=8", "model.latent_size=8"]),
+    "stylegan2_ada_auto": (32, ["model.generator.style_size=8", "model.latent_size=8", "dataset.image_size=32"]),
+    "biggan_cifar10": (32, ["model.generator.shared_embedding=4", "model.latent_size=8"]),
+    "sngan_projection_cifar10": (32, ["model.latent_size=8"]),
+    "sagan_imagenet64": (64, ["model.latent_size=8"]),
+}
+
+
+def small(name: str, folder: Path, steps: int) -> dict[str, float]:
+    """What is logged of the last of some steps of a preset, with narrow networks and small batches."""
+    side, keys = STYLED[name]
+    np.save(folder / "images.npy", np.random.default_rng(0).integers(0, 256, (40, side, side, 3), dtype=np.uint8))
+    np.save(folder / "labels.npy", np.arange(40) % 4)
+    words = [f"experiment={name}", "dataset=npy", f"dataset.path={folder}/images.npy", "batch_size=4", "device=cpu"]
+    words += [f"dataset.labels={folder}/labels.npy", "model.generator.width=8", "model.discriminator.width=8", *keys]
+    return take_steps(build(compose(*words) | {"metric": {}}, []).game, steps)
+
+
+@pytest.mark.parametrize("name", ["stylegan2_ada_auto", "biggan_cifar10"])
+def test_in_small(name: str, tmp_path: Path) -> None:
+    values = small(name, tmp_path, 2)
+    assert all(np.isfinite(value) for value in values.values())
+    regularizers = {tag.split("/")[1] for tag in values if tag.startswith("penalty/")}
+    assert regularizers == ({"r1", "path_length"} if name == "stylegan2_ada_auto" else set())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", STYLED)
+def test_fifty_steps(name: str, tmp_path: Path) -> None:
+    assert all(np.isfinite(value) for value in small(name, tmp_path, 50).values())
+
+
+def rates(config: dict[str, Any]) -> tuple[Any, ...]:
+    node = config["optimizer"]
+    return node["lr"], (node["discriminator"] or {}).get("lr", node["lr"]), node["betas"], node["eps"]
+
+
+def test_stylegan2_ada_of_cifar10() -> None:
+    config = compose("experiment=stylegan2_ada_cifar10")
+    generator, discriminator = config["model"]["generator"], config["model"]["discriminator"]
+    assert (config["batch_size"], config["steps"] * config["batch_size"]) == (64, 100_000_000)
+    assert (generator["mapping_layers"], generator["style_mixing"], generator["architecture"]) == (2, 0, "skip")
+    assert (discriminator["architecture"], discriminator["minibatch_group"]) == ("plain", 32)
+    assert (config["ema_half_life"], config["ema_ramp"]) == (500_000, 0.05)
+    assert list(config["regularizer"]) == ["r1"]
+    assert (config["regularizer"]["r1"]["weight"], config["regularizer"]["r1"]["every"]) == (0.01, 16)
+    assert rates(config) == (0.0025, 0.0025, [0, 0.99], 1e-8)
+    assert config["conditional"]
+    assert config["loss"]["_target_"].endswith("BinaryCrossEntropy")
+
+
+@pytest.mark.parametrize(
+    ("size", "batch", "gamma", "half_life"),
+    [(32, 32, 0.0064, 10_000), (64, 32, 0.0256, 10_000), (256, 16, 0.8192, 5_000), (1024, 4, 52.4288, 1_250)],
+)
+def test_the_heuristics_of_stylegan2_ada(size: int, batch: int, gamma: float, half_life: float) -> None:
+    assert stylegan2_auto("batch_size", size) == batch
+    assert stylegan2_auto("gamma", size, batch) == pytest.approx(gamma)
+    assert stylegan2_auto("ema_half_life", size, batch) == half_life
+    assert stylegan2_auto("minibatch_group", size, batch) == 4
+    assert stylegan2_auto("full_width_to", size) == (64 if size >= 512 else 32)
+    assert stylegan2_auto("lr", size) == (0.002 if size >= 1024 else 0.0025)
+
+
+def test_the_heuristics_take_the_batch_of_several_gpus() -> None:
+    """Eight of them, as the authors' code has it: 64 at 256 pixels, 32 at 1024."""
+    assert stylegan2_auto("gamma", 256, 64) == pytest.approx(0.2048)
+    assert stylegan2_auto("ema_half_life", 256, 64) == 20_000
+    assert stylegan2_auto("gamma", 1024, 32) == pytest.approx(6.5536)
+    assert stylegan2_auto("gamma", [128, 256], 64) == pytest.approx(0.2048)  # of the longer side
+
+
+def test_the_heuristics_reach_the_keys_of_the_preset() -> None:
+    config = compose("experiment=stylegan2_ada_auto", "dataset.root=x", "dataset.image_size=64", "batch_size=8")
+    assert config["regularizer"]["r1"]["weight"] == pytest.approx(0.0002 * 64**2 / 8)
+    assert (config["steps"], config["ema_half_life"]) == (25_000_000 // 8, 2500)
+    assert config["model"]["generator"]["full_width_to"] == config["model"]["discriminator"]["full_width_to"] == 32
+    assert rates(config)[:2] == (0.0025, 0.0025)
+    length = config["regularizer"]["path_length"]
+    assert (length["weight"], length["every"], length["shrink"], length["decay"]) == (2, 4, 2, 0.99)
+    with pytest.raises(ConfigError, match=naming("dataset.image_size")):
+        compose("experiment=stylegan2_ada_auto", "dataset.root=x", "dataset.image_size=null")
+
+
+def test_biggan_sngan_and_sagan() -> None:
+    biggan, sngan = compose("experiment=biggan_cifar10"), compose("experiment=sngan_projection_cifar10")
+    for config in (biggan, sngan):
+        assert rates(config) == (2e-4, 2e-4, [0.5, 0.999], 1e-6)
+        assert (config["batch_size"], config["discriminator_steps"], config["steps"]) == (64, 5, 100_000)
+        assert config["conditional"]
+    assert biggan["regularizer"]["spectral_norm"]["on"] == ["generator", "discriminator"]
+    assert sngan["regularizer"]["spectral_norm"]["on"] == ["discriminator"]
+    assert 0.5 ** (64 / biggan["ema_half_life"]) == pytest.approx(0.9999, abs=1e-9)
+    assert (biggan["ema_start"], biggan["ema_ramp"], sngan["ema_half_life"]) == (1000, None, None)
+    sagan = compose("experiment=sagan_imagenet64", "dataset.root=x")
+    assert rates(sagan) == (1e-4, 4e-4, [0, 0.9], 1e-8)
+    assert (sagan["batch_size"], sagan["discriminator_steps"], sagan["steps"]) == (256, 1, 1_000_000)
+    assert sagan["regularizer"]["spectral_norm"]["on"] == ["generator", "discriminator"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "classes", "expected"),
+    [
+        ("stylegan2_ada_cifar10", 10, (20_215_315, 23_089_664)), ("biggan_cifar10", 10, (9_416_196, 2_415_170)),
+        ("sngan_projection_cifar10", 10, (4_304_387, 1_055_105)), ("sagan_imagenet64", 100, (12_811_396, 19_650_242)),
+    ],
+)  # fmt: skip
+def test_their_networks_have_the_published_sizes(
+    name: str, classes: int, expected: tuple[int, int], tmp_path: Path
+) -> None:
+    side = STYLED[name][0]
+    np.save(tmp_path / "images.npy", np.zeros((256, side, side, 3), dtype=np.uint8))
+    np.save(tmp_path / "labels.npy", np.arange(256) % classes)
+    words = [f"experiment={name}", "dataset=npy", f"dataset.path={tmp_path}/images.npy", "device=cpu"]
+    words += [f"dataset.labels={tmp_path}/labels.npy"]
+    game = build(compose(*words) | {"metric": {}}, []).game  # Inception's weights are not at hand
+    assert tuple(parameters(game).values()) == expected
