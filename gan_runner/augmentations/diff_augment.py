@@ -1,28 +1,9 @@
-"""Augmentations: what the discriminator sees of a sample, real or generated.
-
-An augmentation is `f(samples, randomness, **keys) -> samples` or, where it changes during training, a class whose
-objects are called with `(samples, randomness, step)`. Every random number comes from `randomness`, so that a step is a
-function of its seed; every sample has its own draws.
-
-Shapes: N samples, C channels, H height, W width; `...` are leading axes, the runs of a sweep, or none.
-"""
-
-from collections.abc import Callable
-from typing import Annotated, Protocol
+"""DiffAugment: color, translation and cutout, of all that the discriminator sees; and a consistency penalty's own."""
 
 import torch
-from annotated_types import Ge, Le
 from torch import Tensor
 
-Fraction = Annotated[float, Ge(0), Le(1)]
-
-
-class Randomness(Protocol):
-    """Where the random numbers come from: tensors of the given shape on the device of the images."""
-
-    def uniform(self, *shape: int) -> Tensor: ...
-
-    def normal(self, *shape: int) -> Tensor: ...
+from gan_runner.augmentations.draws import Fraction, Randomness
 
 
 def diffaugment(
@@ -53,29 +34,6 @@ def diffaugment(
     if cutout:
         images = _cut_out(images, randomness, cutout)
     return images
-
-
-class InputNoise:
-    """x + sd schedule(step) n, n ~ N(0, I): Gaussian noise on all that the discriminator sees.
-
-    Real and generated samples then overlap, which keeps the discriminator from telling them apart at a glance; a
-    schedule that falls to 0 takes the noise away as they meet. `sd` is in the units of the data.
-
-    Shapes: samples and result (..., N, *sample), images or points.
-    Source: Sønderby et al. 2016, arXiv:1610.04490 (instance noise); Arjovsky and Bottou 2017, arXiv:1701.04862.
-    """
-
-    capturable = True  # in a CUDA graph: the step's number goes to the schedule alone
-
-    def __init__(self, *, sd: Annotated[float, Ge(0)], schedule: Callable[[int], float] | None = None):
-        self.sd, self.schedule = sd, schedule
-
-    def __call__(self, samples: Tensor, randomness: Randomness, step: int) -> Tensor:
-        """What the discriminator sees of samples at a training step."""
-        sd = self.sd * (self.schedule(step) if self.schedule else 1.0)
-        if isinstance(sd, Tensor):  # one for each run of a sweep
-            sd = sd.reshape(*sd.shape, *[1] * (samples.ndim - sd.ndim))
-        return samples + sd * randomness.normal(*samples.shape).to(samples.dtype)
 
 
 def flip_and_translate(images: Tensor, randomness: Randomness, *, flip: bool, translation: Fraction) -> Tensor:
