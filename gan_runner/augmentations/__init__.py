@@ -9,7 +9,9 @@ Shapes: N samples, C channels, H height, W width; `...` are leading axes, the ru
 Configs name them as they stand here, `gan_runner.augmentations.diffaugment`; each has a module of its own.
 """
 
+from gan_runner.augmentations.ada import Ada
+from gan_runner.augmentations.apa import Apa
 from gan_runner.augmentations.diff_augment import diffaugment
 from gan_runner.augmentations.input_noise import InputNoise
 
-__all__ = ["InputNoise", "diffaugment"]
+__all__ = ["Ada", "Apa", "InputNoise", "diffaugment"]

@@ -7,7 +7,13 @@ from gan_runner.augmentations.draws import Fraction, Randomness
 
 
 def diffaugment(
-    images: Tensor, randomness: Randomness, *, color: bool, translation: Fraction, cutout: Fraction
+    images: Tensor,
+    randomness: Randomness,
+    *,
+    color: bool,
+    translation: Fraction,
+    cutout: Fraction,
+    p: Fraction = 1.0,  # or a tensor, with as many axes as the images or none
 ) -> Tensor:
     """Differentiable augmentation (DiffAugment): color, then translation, then cutout.
 
@@ -18,6 +24,8 @@ def diffaugment(
     - cutout: zeros in a rectangle of the fraction `cutout` of H and of W. Its centre is uniform over the image, so that
       part of it may lie outside.
 
+    Each sample is augmented with probability p, and stays as it is otherwise; the paper has p = 1.
+
     Fractions of H and W are rounded to whole pixels; at 0 an operation is off. Zero is mid-grey for images in [-1, 1];
     colors may leave that range, as in the paper's code.
 
@@ -27,13 +35,16 @@ def diffaugment(
     """
     if images.ndim < 4:
         raise ValueError(f"augmentation=diffaugment needs images (N, C, H, W), not points {tuple(images.shape)}")
+    original = images
     if color:
         images = _color(images, randomness)
     if translation:
         images = _translate(images, randomness, translation)
     if cutout:
         images = _cut_out(images, randomness, cutout)
-    return images
+    if not isinstance(p, Tensor) and p == 1:
+        return images
+    return torch.where(randomness.uniform(*images.shape[:-3], 1, 1, 1) < p, images, original)
 
 
 def flip_and_translate(images: Tensor, randomness: Randomness, *, flip: bool, translation: Fraction) -> Tensor:

@@ -4,10 +4,13 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from gan_runner.augmentations.adaptation import adaptations
+from gan_runner.augmentations.apa import Apa
 from gan_runner.games.game import Batch, Game, evaluating
 from gan_runner.games.player import LOSS, Player, Values, frozen
 from gan_runner.games.term import Term
@@ -104,15 +107,33 @@ class Adversarial(Game):
         """The discriminator learns to tell `real` from fakes, which carry no graph."""
         with torch.no_grad():
             fake = self.generate(self.draw_latents(self.randomness, *self.batch_shape), labels)
+            real = self.with_pseudo_samples(real, labels)
         # Leaves that require grad: a penalty differentiates at them through the forward pass that the loss makes.
         real, fake = real.detach().requires_grad_(), fake.requires_grad_()
+
+        adaptive = adaptations(self.augmentations).values()
+        judged_real: list[Tensor] = []  # the logits of the turn's own evaluation of the objective, which comes first
 
         def objective() -> Tensor:
             with self.autocast, self.layers(update):
                 view = self.view(self.discriminator, real, fake, labels, step)
-                return self.discriminator.objective(view, update, step)
+                value = self.discriminator.objective(view, update, step)
+                if adaptive and not judged_real:
+                    judged_real.append(view.real_logits.detach())
+                return value
 
-        return self.discriminator.learn(objective, step, is_logged=is_logged)
+        values = self.discriminator.learn(objective, step, is_logged=is_logged)
+        for adaptation in adaptive:
+            adaptation.update(judged_real[0])
+        return values
+
+    def with_pseudo_samples(self, real: Tensor, labels: Tensor | None) -> Tensor:
+        """Real samples, some replaced by generated ones where that is an augmentation: (..., N, *sample)."""
+        for augmentation in self.augmentations:
+            if isinstance(augmentation, Apa):
+                fake = self.generate(self.draw_latents(self.randomness, *self.batch_shape), labels)
+                real = augmentation.replace(real, fake, self.batch_shape, self.randomness)
+        return real
 
     def layers(self, update: int) -> AbstractContextManager[object]:
         """The layers of `double_backward`, in a turn whose penalties differentiate at the samples of the loss."""
@@ -159,6 +180,25 @@ class Adversarial(Game):
         for augmentation in self.augmentations:
             samples = augmentation(samples, self.randomness, step)
         return samples
+
+    def logged_terms(self, step: int) -> Values:
+        """Beside the terms, the probabilities of augmentations that adapt."""
+        return super().logged_terms(step) | {
+            f"state/{name}/{key}": value
+            for name, adaptation in adaptations(self.augmentations).items()
+            for key, value in adaptation.logged().items()
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        state = super().state_dict()
+        if adaptive := adaptations(self.augmentations):
+            state["augmentations"] = {name: adaptation.state_dict() for name, adaptation in adaptive.items()}
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        for name, adaptation in adaptations(self.augmentations).items():
+            adaptation.load_state_dict(state["augmentations"][name])
 
     @torch.no_grad()
     def judge_held_out(self) -> Values:

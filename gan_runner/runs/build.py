@@ -12,6 +12,7 @@ import torch
 from annotated_types import Ge, MinLen
 from torch import nn
 
+from gan_runner.augmentations.adaptation import Adaptive, adaptations
 from gan_runner.config.check import active, check_arguments, load_settings, show_value, signature
 from gan_runner.config.errors import ConfigError, suggest
 from gan_runner.config.instantiate import component, resolve
@@ -107,6 +108,8 @@ class Builder:
             Regularizer(name, node, trust, self.horizon, self.names) for name, node in regularizers.items()
         ]
         self.augmentations = [augmentation(name, node, trust, self.horizon) for name, node in augmentations.items()]
+        for adaptation in adaptations(self.augmentations).values():
+            adaptation.to(self.device)
 
     def build(self) -> Built:
         """The game, its checks passed."""
@@ -513,6 +516,8 @@ def augmentation(name: str, node: dict[str, Any], trust: list[str], steps: int) 
     if node.get("schedule") is not None:
         node = {**node, "schedule": schedule(node["schedule"], f"{key}.schedule", trust, steps)}
     made = component(node, key, trust, per_call=2)
+    if isinstance(made, Adaptive):
+        made.name = name
     if isinstance(made, functools.partial):
         return lambda samples, randomness, step: made(samples, randomness)
     return made
