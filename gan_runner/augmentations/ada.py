@@ -185,6 +185,11 @@ class Draws:
         for numbers in (self.uniform, self.normal):
             numbers |= {name: value.to(dtype) for name, value in numbers.items()}
 
+    def either(self, name: str) -> Tensor:
+        """-1 or 1, each in half of the images: (B,)."""
+        uniform = self.uniform[name]
+        return torch.where(uniform < 0.5, -torch.ones_like(uniform), 1.0)
+
     def fired(self, transformation: str, value: Tensor, neutral: float) -> Tensor:
         """The value where the transformation fires, and what changes nothing elsewhere: (B,)."""
         return torch.where(self.fires[transformation], value, neutral)
@@ -212,7 +217,7 @@ def inverse_map(draws: Draws, height: int, width: int) -> tuple[Tensor, Tensor]:
             -1,
         )
 
-    flip = draws.fired("x_flip", torch.where(uniform["x_flip"] < 0.5, -1.0, 1.0), 1.0)
+    flip = draws.fired("x_flip", draws.either("x_flip"), 1.0)
     turn = draws.fired("rotate90", (4 * uniform["rotate90"]).floor() * (math.pi / 2), 0.0)
     blit = full_product(diagonal(flip, torch.ones_like(flip)), rotation(-turn))
     scale = draws.fired("scale", 2 ** (-0.2 * normal["scale"]), 1.0)
@@ -251,7 +256,7 @@ def recolored(images: Tensor, draws: Draws) -> Tensor:
     uniform, normal = draws.uniform, draws.normal
     brightness = draws.fired("brightness", 0.2 * normal["brightness"], 0.0)
     contrast = draws.fired("contrast", 2 ** (0.5 * normal["contrast"]), 1.0)
-    flip = draws.fired("luma_flip", torch.where(uniform["luma_flip"] < 0.5, -1.0, 1.0), 1.0)
+    flip = draws.fired("luma_flip", draws.either("luma_flip"), 1.0)
     hue = draws.fired("hue", (2 * uniform["hue"] - 1) * math.pi, 0.0)
     saturation = draws.fired("saturation", 2 ** normal["saturation"], 1.0)
     brightness, luma, along, across = (
