@@ -4,10 +4,14 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from gan_runner.augmentations.adaptation import adaptations
+from gan_runner.augmentations.apa import Apa
+from gan_runner.augmentations.scheduled import Scheduled
 from gan_runner.games.game import Batch, Game, evaluating
 from gan_runner.games.player import LOSS, Player, Values, each_part, frozen
 from gan_runner.games.term import Term
@@ -120,18 +124,37 @@ class Adversarial(Game):
             parts = each_part(self.accumulate, [self.generator.network], self.randomness.device)
             fakes = [self.generate(ranks.of_part(latents), ranks.of_part(labels)) for _ in parts]
             fake = torch.cat(fakes) if len(fakes) > 1 else fakes[0]
+            real = self.with_pseudo_samples(real, labels, step)
         # They require grad: a penalty differentiates at them through the forward pass that the loss makes.
         real, fake = real.detach().requires_grad_(), fake.requires_grad_()
+
+        adaptive = adaptations(self.augmentations).values()
+        judged_real: list[Tensor] = []  # the logits of the turn's own evaluation of the objective, which comes first
 
         def objective() -> Tensor:
             with self.autocast, self.layers(update):
                 own_real, own_fake, own_labels = ranks.of_part(real), ranks.of_part(fake), ranks.of_part(labels)
                 own_latents = ranks.of_part(latents)
                 view = self.view(self.discriminator, own_real, own_fake, own_labels, latents=own_latents, step=step)
-                return self.discriminator.objective(view, update, step)
+                value = self.discriminator.objective(view, update, step)
+                if adaptive and not judged_real:
+                    judged_real.append(view.real_logits.detach())
+                return value
 
         others = [self.generator.network]
-        return self.discriminator.learn(objective, step, is_logged=is_logged, others=others, parts=self.accumulate)
+        values = self.discriminator.learn(objective, step, is_logged=is_logged, others=others, parts=self.accumulate)
+        for adaptation in adaptive:
+            adaptation.update(judged_real[0])
+        return values
+
+    def with_pseudo_samples(self, real: Tensor, labels: Tensor | None, step: int) -> Tensor:
+        """Real samples, some replaced by generated ones where that is an augmentation: (..., N, *sample)."""
+        for augmentation in self.augmentations:
+            own = augmentation.at(real, step) if isinstance(augmentation, Scheduled) else augmentation
+            if isinstance(own, Apa):
+                fake = self.generate(self.draw_latents(self.randomness, *self.batch_shape), labels)
+                real = own.replace(real, fake, self.batch_shape, self.randomness)
+        return real
 
     def layers(self, update: int) -> AbstractContextManager[object]:
         """The layers of `double_backward`, in a turn whose penalties differentiate at the samples of the loss."""
@@ -186,6 +209,25 @@ class Adversarial(Game):
         for augmentation in self.augmentations:
             samples = augmentation(samples, self.randomness, step)
         return samples
+
+    def logged_terms(self, step: int) -> Values:
+        """Beside the terms, the probabilities of augmentations that adapt."""
+        return super().logged_terms(step) | {
+            f"state/{name}/{key}": value
+            for name, adaptation in adaptations(self.augmentations).items()
+            for key, value in adaptation.logged().items()
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        state = super().state_dict()
+        if adaptive := adaptations(self.augmentations):
+            state["augmentations"] = {name: adaptation.state_dict() for name, adaptation in adaptive.items()}
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        for name, adaptation in adaptations(self.augmentations).items():
+            adaptation.load_state_dict(state["augmentations"][name])
 
     @torch.no_grad()
     def judge_held_out(self) -> Values:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn, optim
 
+from gan_runner.augmentations.adaptation import adaptations
 from gan_runner.datasets.data import WHOLE, Data, Labelled
 from gan_runner.datasets.streamed import Streamed
 from gan_runner.games.adversarial import Adversarial
@@ -84,8 +85,12 @@ class StackedGame:
 
     def hand_out(self, step: int) -> None:
         """Give the single games the state that lies elsewhere than in their networks, before one of them is saved."""
-        for game in self.games:
+        for run, game in enumerate(self.games):
             game.average_has_moved()
+            if isinstance(game, Adversarial) and isinstance(self.game, Adversarial):
+                stacked = adaptations(self.game.augmentations)
+                for name, adaptation in adaptations(game.augmentations).items():
+                    hand_out_buffers(stacked[name], adaptation, run)
         for name, player in self.game.players.items():
             singles = [game.players[name] for game in self.games]
             for run, single in enumerate(singles):
@@ -164,15 +169,24 @@ def stacked_term(terms: Sequence[Term], like: Tensor) -> Term:
     made._buffers = dict(made._buffers)  # which a shallow copy shares
     made.weight = numbers([float(term.weight) for term in terms], like)
     made.schedule = stacked_schedule([term.schedule for term in terms], like)
-    for module, *its in zip(made.modules(), *(term.modules() for term in terms), strict=True):
-        for name, buffer in module._buffers.items():
-            module._buffers[name] = None if buffer is None else stack([each._buffers[name] for each in its])
+    stack_buffers(made, terms)
     return made
 
 
+def stack_buffers(made: nn.Module, singles: Sequence[nn.Module]) -> None:
+    """Give a module, made like those of the single runs, the buffers of all of them."""
+    for module, *its in zip(made.modules(), *(single.modules() for single in singles), strict=True):
+        for name, buffer in module._buffers.items():
+            module._buffers[name] = None if buffer is None else stack([each._buffers[name] for each in its])
+
+
 def stacked_augmentation(augmentations: Sequence[Any], like: Tensor) -> Any:
-    """An augmentation of all runs, which may differ in the numbers of its schedule."""
+    """An augmentation of all runs, which may differ in the numbers of its schedule, and in what it remembers."""
     made = augmentations[0]
+    if adaptation := getattr(made, "adaptation", None):
+        made = copy.copy(made)
+        made.adaptation = copy.deepcopy(adaptation)
+        stack_buffers(made.adaptation, [augmentation.adaptation for augmentation in augmentations])
     if getattr(made, "schedule", None):
         made = copy.copy(made)
         made.schedule = stacked_schedule([augmentation.schedule for augmentation in augmentations], like)

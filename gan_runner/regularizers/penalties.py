@@ -17,7 +17,8 @@ import torch
 from annotated_types import Ge, Gt, Interval
 from torch import Tensor, nn
 
-from gan_runner.augmentations import Fraction, flip_and_translate
+from gan_runner.augmentations.diff_augment import flip_and_translate
+from gan_runner.augmentations.draws import Fraction
 from gan_runner.games.view import AdversarialView, AutoencoderView
 from gan_runner.torch_utils.double_backward import Layers, gradient_at
 from gan_runner.torch_utils.parameters import as_matrix, kernels, per_run

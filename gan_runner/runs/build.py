@@ -13,7 +13,8 @@ import torch
 from annotated_types import Ge, MinLen
 from torch import nn
 
-from gan_runner.augmentations import Scheduled
+from gan_runner.augmentations.adaptation import Adaptive, adaptations
+from gan_runner.augmentations.scheduled import Scheduled
 from gan_runner.config.check import active, check_arguments, load_settings, show_value, signature
 from gan_runner.config.errors import ConfigError, suggest
 from gan_runner.config.instantiate import component, resolve
@@ -120,12 +121,16 @@ class Builder:
             Regularizer(name, node, trust, self.horizon, self.names) for name, node in regularizers.items()
         ]
         self.augmentations = [augmentation(name, node, trust, self.horizon) for name, node in augmentations.items()]
+        for adaptation in adaptations(self.augmentations).values():
+            adaptation.to(self.device)
 
     def build(self) -> Built:
         """The game, its checks passed."""
         settings = self.settings
         players = {name: self.player(name) for name in self.names}
         terms = [("loss", self.loss), *((own.key, own.function) for own in self.regularizers)]
+        adaptive: list[Any] = [augment for augment in self.augmentations if isinstance(augment, Adaptive)]
+        terms += [(f"augmentation.{augment.name}", augment) for augment in adaptive]
         check_divided(settings, self.place.count, players, terms + self.head.sides(self.names))
         autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=settings.precision == "bf16")
         make: Callable[..., Game]
@@ -658,6 +663,8 @@ def augmentation(name: str, node: dict[str, Any], trust: list[str], steps: int) 
         node = {**node, "schedule": schedule(node["schedule"], f"{key}.schedule", trust, steps)}
     slots = [slot for slot in node if slot.endswith("_schedule") and slot.removesuffix("_schedule") in node]
     made = component({slot: value for slot, value in node.items() if slot not in slots}, key, trust, per_call=2)
+    if isinstance(made, Adaptive):
+        made.name = name
     numbers = [slot.removesuffix("_schedule") for slot in slots if node[slot] is not None]
     if len(numbers) > 1:
         raise ConfigError(f"{key}: only one of its numbers can have a schedule, not {' and '.join(numbers)}")

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from gan_runner.augmentations.adaptation import adaptations
 from gan_runner.games.cuda_graph import CapturedStep
 from gan_runner.games.game import Game
 
@@ -89,6 +90,7 @@ class TapedGraph:
         players = game.players.values()
         modules = [module for player in players for module in (player.network, *player.terms.values())]
         modules += [game.moving_average.network] if game.moving_average else []
+        modules += adaptations(getattr(game, "augmentations", [])).values()
         networks = [[*module.parameters(), *module.buffers()] for module in modules]
         return tensors(aliases([networks, [list(player.optimizer.state.values()) for player in players]]))
 

@@ -10,7 +10,9 @@ import yaml
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from gan_runner.augmentations import InputNoise, Randomness, Scheduled, diffaugment
+from gan_runner.augmentations import InputNoise, diffaugment
+from gan_runner.augmentations.draws import Randomness
+from gan_runner.augmentations.scheduled import Scheduled
 from gan_runner.config.errors import ConfigError
 from gan_runner.games.adversarial import Adversarial
 from gan_runner.runs.build import build
@@ -198,6 +200,20 @@ def test_no_host_sync():
     with FakeTensorMode():
         images = torch.empty(4, 3, 8, 8, requires_grad=True)
         diffaugment(images, randomness=Fake(0), **ALL).sum().backward()
+
+
+def test_p_is_the_share_of_samples_that_are_augmented():
+    images, randomness = some_images(2000, 3, 4, 4), Seeded(0)
+    result = diffaugment(images, randomness, **ALL, p=0.3)
+    is_changed = (result != images).flatten(1).any(1)
+    assert is_changed.double().mean().item() == pytest.approx(0.3, abs=0.04)
+    expected = diffaugment(images, Given(*randomness.drawn[:-1]), **ALL)
+    assert result[is_changed].equal(expected[is_changed])
+    assert diffaugment(images, Seeded(0), **ALL, p=0.0).equal(images)
+    assert diffaugment(images, Seeded(0), **ALL, p=1).equal(expected)
+    p: Any = torch.tensor([0.0, 1.0])[:, None, None, None, None]
+    of_runs = diffaugment(images.expand(2, -1, -1, -1, -1), Seeded(0), **ALL, p=p)
+    assert [bool((its == images).all()) for its in of_runs] == [True, False]
 
 
 def test_keeps_the_type_of_the_images():

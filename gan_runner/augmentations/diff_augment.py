@@ -1,33 +1,19 @@
-"""Augmentations: what the discriminator sees of a sample, real or generated.
-
-An augmentation is `f(samples, randomness, **keys) -> samples` or, where it changes during training, a class whose
-objects are called with `(samples, randomness, step)`; `Scheduled` lets a number of either change. Every random number
-comes from `randomness`, so that a step is a function of its seed; every sample has its own draws.
-
-Shapes: N samples, C channels, H height, W width; `...` are leading axes, the runs of a sweep, or none.
-"""
-
-from collections.abc import Callable
-from functools import partial
-from typing import Annotated, Any, Protocol
+"""DiffAugment: color, translation and cutout, of all that the discriminator sees; and a consistency penalty's own."""
 
 import torch
-from annotated_types import Ge, Le
 from torch import Tensor
 
-Fraction = Annotated[float, Ge(0), Le(1)]
-
-
-class Randomness(Protocol):
-    """Where the random numbers come from: tensors of the given shape on the device of the images."""
-
-    def uniform(self, *shape: int) -> Tensor: ...
-
-    def normal(self, *shape: int) -> Tensor: ...
+from gan_runner.augmentations.draws import Fraction, Randomness
 
 
 def diffaugment(
-    images: Tensor, randomness: Randomness, *, color: bool, translation: Fraction, cutout: Fraction
+    images: Tensor,
+    randomness: Randomness,
+    *,
+    color: bool,
+    translation: Fraction,
+    cutout: Fraction,
+    p: Fraction = 1.0,  # or a tensor, with as many axes as the images or none
 ) -> Tensor:
     """Differentiable augmentation (DiffAugment): color, then translation, then cutout.
 
@@ -38,6 +24,8 @@ def diffaugment(
     - cutout: zeros in a rectangle of the fraction `cutout` of H and of W. Its centre is uniform over the image, so that
       part of it may lie outside.
 
+    Each sample is augmented with probability p, and stays as it is otherwise; the paper has p = 1.
+
     Fractions of H and W are rounded to whole pixels; at 0 an operation is off. Zero is mid-grey for images in [-1, 1];
     colors may leave that range, as in the paper's code.
 
@@ -47,65 +35,16 @@ def diffaugment(
     """
     if images.ndim < 4:
         raise ValueError(f"augmentation=diffaugment needs images (N, C, H, W), not points {tuple(images.shape)}")
+    original = images
     if color:
         images = _color(images, randomness)
     if translation:
         images = _translate(images, randomness, translation)
     if cutout:
         images = _cut_out(images, randomness, cutout)
-    return images
-
-
-class InputNoise:
-    """x + sd schedule(step) n, n ~ N(0, I): Gaussian noise on all that the discriminator sees.
-
-    Real and generated samples then overlap, which keeps the discriminator from telling them apart at a glance; a
-    schedule that falls to 0 takes the noise away as they meet. `sd` is in the units of the data.
-
-    Shapes: samples and result (..., N, *sample), images or points.
-    Source: Sønderby et al. 2016, arXiv:1610.04490 (instance noise); Arjovsky and Bottou 2017, arXiv:1701.04862.
-    """
-
-    capturable = True  # in a CUDA graph: the step's number goes to the schedule alone
-
-    def __init__(self, *, sd: Annotated[float, Ge(0)], schedule: Callable[[int], float] | None = None):
-        self.sd, self.schedule = sd, schedule
-
-    def __call__(self, samples: Tensor, randomness: Randomness, step: int) -> Tensor:
-        """What the discriminator sees of samples at a training step."""
-        sd = for_each_run(self.sd * (self.schedule(step) if self.schedule else 1.0), samples)
-        return samples + sd * randomness.normal(*samples.shape).to(samples.dtype)
-
-
-class Scheduled:
-    """An augmentation, one of whose numbers is `value` times a schedule of the training step.
-
-    A function is given the number by the keyword `key`, an object by the attribute of that name, which it reads at
-    each call. In a CUDA graph the number is a tensor (), and where the runs of a sweep have different ones a tensor
-    (M, 1, ..., 1), with as many axes as the samples. An augmentation that needs it on the host, to count pixels, is not
-    recorded.
-    """
-
-    def __init__(self, augment: Callable[..., Tensor], key: str, value: float, schedule: Callable[[int], float]):
-        self.augment, self.key, self.value = augment, key, value
-        self.schedule: Callable[[int], float | Tensor] = schedule
-        self.is_function = isinstance(augment, partial)
-        self.capturable = self.is_function or getattr(augment, "capturable", False)
-
-    def __call__(self, samples: Tensor, randomness: Randomness, step: int) -> Tensor:
-        """What the discriminator sees of samples at a training step."""
-        number = for_each_run(self.value * self.schedule(step), samples)
-        if self.is_function:
-            return self.augment(samples, randomness, **{self.key: number})
-        setattr(self.augment, self.key, number)
-        return self.augment(samples, randomness, step)
-
-
-def for_each_run(number: Any, samples: Tensor) -> Any:
-    """A number, or one for each run of a sweep, (M,), as what goes with samples (M, N, ...): (M, 1, ..., 1)."""
-    if isinstance(number, Tensor) and number.ndim:
-        return number.reshape(*number.shape, *[1] * (samples.ndim - number.ndim))
-    return number
+    if not isinstance(p, Tensor) and p == 1:
+        return images
+    return torch.where(randomness.uniform(*images.shape[:-3], 1, 1, 1) < p, images, original)
 
 
 def flip_and_translate(images: Tensor, randomness: Randomness, *, flip: bool, translation: Fraction) -> Tensor:
