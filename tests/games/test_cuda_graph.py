@@ -84,6 +84,8 @@ def agree(words):
         assert floats(eager.judge_held_out()) == floats(step.game.judge_held_out()), number
     for one, other in zip(state_tensors(eager), state_tensors(step.game), strict=True):
         assert torch.equal(one, other)
+    groups = [group for player in step.game.players.values() for group in player.optimizer.param_groups]
+    assert all(isinstance(number, float) for group in groups for number in (group["lr"], *group.get("betas", ())))
     return step
 
 
