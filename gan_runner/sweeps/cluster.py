@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gan_runner.config.errors import ConfigError, Stopped
+from gan_runner.config.place import place_of
 from gan_runner.sweeps.launchers import Launch, cores, data_cache, terminated_by_exit
 from gan_runner.sweeps.sweep import DONE, FAILED, Job, JobRow, Sweep, execute, make_row
 
@@ -333,7 +334,7 @@ def run_locally(sweep: Sweep, jobs: list[Job], trust: list[str], *, parameters: 
 class Task:
     """A job, as submitit takes it to another machine: called there, and called again when SLURM starts it again.
 
-    Of N tasks (hydra.launcher.nodes x tasks_per_node) each calls it: the first runs the job, the others `follow` it.
+    Of N tasks (hydra.launcher.nodes x tasks_per_node) each calls it: they are the processes of one run.
     """
 
     def __init__(self, job: Job, directory: Path, trust: list[str], hydra_files: dict[str, str], folder: str):
@@ -344,9 +345,11 @@ class Task:
         """Run it, or go on with it. A warning of its end saves it, before submitit puts it into the queue again."""
         os.chdir(self.folder)
         use_granted_cores()
-        if int(os.environ.get("SLURM_PROCID", "0")) > 0:
-            with contextlib.suppress(SystemExit):  # by the signal that ends the first: srun would take it for a failure
-                follow()
+        if (place := place_of(os.environ)) and place.rank > 0:
+            from gan_runner.runs import processes
+
+            with contextlib.suppress(SystemExit):  # as the first ends: srun would take that for a failure
+                processes.follow()
             return
         number = getattr(signal, f"SIG{os.environ.get('SUBMITIT_PREEMPT_SIGNAL', 'USR2')}")
         requeue = signal.getsignal(number)
@@ -378,13 +381,3 @@ def use_granted_cores() -> None:
     granted = os.environ.get("SLURM_CPUS_PER_TASK")
     if granted and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(int(granted))
-
-
-def follow() -> None:
-    """What a task does that is not the first of its job: it takes part in the run that the first one trains.
-
-    SLURM_PROCID, SLURM_NTASKS and SLURM_LOCALID say which it is. It writes nothing into the run's directory. As long as
-    a run is one process, it has nothing to do.
-    """
-    names = ("SLURM_PROCID", "SLURM_NTASKS", "SLURMD_NODENAME")
-    print("task {} of {} on {}: the first one trains".format(*map(os.environ.get, names)), flush=True)

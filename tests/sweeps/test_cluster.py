@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from gan_runner.config.errors import ConfigError, Stopped
+from gan_runner.runs import processes
 from gan_runner.storage.run_directory import RunDirectory
 from gan_runner.sweeps import cluster
 from gan_runner.sweeps.cluster import Task, launch_on_cluster, run_on_slurm
@@ -290,16 +291,16 @@ def test_squeue_is_read(monkeypatch):
 
 def test_the_first_task_of_several_runs_the_job_and_the_others_follow(monkeypatch):
     seen: list[Any] = []
-    monkeypatch.setattr(cluster, "follow", lambda: seen.append("follows"))
+    monkeypatch.setattr(processes, "follow", lambda: seen.append("follows"))
     monkeypatch.setattr(cluster, "execute", lambda job, *_: seen.append(("runs", job.name)))
     monkeypatch.setattr(cluster, "data_cache", lambda trust: None)
     task = Task(job("a"), ROOT, [], {}, ".")
     monkeypatch.setenv("SLURM_NTASKS", "2")
     for rank in "01":
         monkeypatch.setenv("SLURM_PROCID", rank)
+        monkeypatch.setenv("SLURM_LOCALID", rank)
         task()
-    monkeypatch.delenv("SLURM_PROCID")
-    monkeypatch.delenv("SLURM_NTASKS")
+    monkeypatch.setenv("SLURM_NTASKS", "1")
     task()
     assert seen == [("runs", "a"), "follows", ("runs", "a")]
 
