@@ -205,11 +205,11 @@ def test_generated_classes_come_to_be_the_ones_asked_for() -> None:
 
 
 @pytest.mark.parametrize("name", TRAINED)
-def test_losses_that_mix_the_batch_say_so(name: str) -> None:
+def test_losses_that_look_at_the_whole_batch_say_so(name: str) -> None:
     made = build(compose(*WORDS, "model=mlp", *TINY_MODEL, f"head={name}"), []).game
     sides = [term.fn for player in made.players.values() for key, term in player.terms.items() if key == "head"]
     sides = sides or [player.terms["loss"].fn for player in made.players.values()]
-    marks = [getattr(side, "mixes_samples", False) for side in sides]
+    marks = [getattr(side, "gathers_batch", False) for side in sides]
     assert marks == {"acgan": [False] * 2, "multi_hinge": [True, False]}.get(name, [True] * 2)
 
 

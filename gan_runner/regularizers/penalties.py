@@ -534,7 +534,8 @@ class PathLength(nn.Module):
             else:
                 styles = latents.detach().requires_grad_()
                 samples = generator(styles, labels)
-        noise = view.randomness.normal(*view.fake.shape)[some] / math.sqrt(math.prod(samples.shape[axis + 2 :]))
+        noise = view.randomness.normal(*view.batch_shape, *samples.shape[axis + 1 :])[some]
+        noise = noise / math.sqrt(math.prod(samples.shape[axis + 2 :]))
         (gradient,) = torch.autograd.grad((samples * noise).sum(), styles, create_graph=True)
         squares = gradient.square().sum(-1)  # (..., n), of each layer (..., n, L)
         return (squares.mean(-1) if squares.ndim > axis + 1 else squares).add(1e-12).sqrt()

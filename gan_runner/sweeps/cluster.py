@@ -114,11 +114,16 @@ def run_on_slurm(sweep: Sweep, jobs: list[Job], trust: list[str], *, parameters:
 @contextlib.contextmanager
 def signals_held() -> Iterator[None]:
     """Have SIGINT and SIGTERM wait until this is done: what SLURM has taken is noted."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    came: list[int] = []  # a mask would hold them from this thread alone, and another one would take them
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda caught, frame: came.append(caught)) for number in numbers]
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+    for signal_number in came:
+        signal.raise_signal(signal_number)
 
 
 def find_submitted(sweep: Sweep, jobs: list[Job]) -> tuple[list[Watched], list[Job]]:

@@ -71,7 +71,7 @@ def test_the_stages_of_128_pixels_and_where_attention_stands():
     discriminator = make("biggan", "discriminator", (3, 64, 64), width=8, **AT_64)
     assert outputs_of(discriminator, SelfAttention, torch.zeros(2, 3, 64, 64)) == [(8, 32, 32)]
     made = [type(layer).__name__ for layer in discriminator.layers]
-    assert made == ["Block", "SelfAttention", "Block", "Block", "Block", "Block", "Identity", "ReLU", "Dropout"]
+    assert made == ["Block", "SelfAttention", "Block", "Block", "Block", "Block", "Identity", "ReLU", "SharedDropout"]
 
 
 def test_a_chunk_reaches_its_own_block_alone():

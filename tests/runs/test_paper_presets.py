@@ -190,7 +190,7 @@ def test_r3gan(name: str, tmp_path: Path) -> None:
         assert game.moving_average
         decay = 0.5 ** (256 / (of_half_life * half_life)) if of_half_life else 0
         assert 1 - game.moving_average.rate(step) == pytest.approx(decay, rel=1e-6)
-    del config["model"]["discriminator"]["scales"]
+    del config["model"]["discriminator"]["scales"], config["model"]["discriminator"]["pack"]
     given: dict[str, Any] = {"latent_size": config["model"]["latent_size"], "default_output": "tanh"}
     with torch.device("meta"):
         networks = [
