@@ -20,12 +20,13 @@ from tests.helpers.runs import differences
 from tests.helpers.stacked import default_dtype, largest_difference, variants
 from tests.helpers.taped import state_tensors, taped
 
-# By default every option, and every third where a test is dear; combinations take as long again.
+# By default every option, and every fourth where a test is dear; combinations take as long again.
 ALIKE = ("head=projection", "head=contragan", "regularizer=improved_consistency")  # as far as a step goes, to others
-BY_DEFAULT = [name for name in every_option() if name not in ALIKE]
+LARGE = ("model=sagan", "model=r3gan", "model=biggan")
+BY_DEFAULT = [name for name in every_option() if name not in (*ALIKE, *LARGE)]
 PARAMS = [pytest.param(name, marks=[pytest.mark.slow] * (name not in BY_DEFAULT)) for name in CASES]
-DEAR = [pytest.param(name, marks=[pytest.mark.slow] * (name not in BY_DEFAULT[::3])) for name in CASES]
-every_third = pytest.mark.parametrize("name", DEAR, ids=list(CASES), indirect=True, scope="module")
+DEAR = [pytest.param(name, marks=[pytest.mark.slow] * (name not in BY_DEFAULT[::4])) for name in CASES]
+every_fourth = pytest.mark.parametrize("name", DEAR, ids=list(CASES), indirect=True, scope="module")
 
 
 @pytest.fixture(scope="module", params=PARAMS, ids=list(CASES))
@@ -59,7 +60,7 @@ def test_it_needs_nothing_of_the_host(config: dict[str, Any]) -> None:
 NOT_CAPTURED = ("RMSprop", "Subgradient", "FiniteDifference")
 
 
-@every_third
+@every_fourth
 def test_captured_steps_are_eager_ones(name: str, config: dict[str, Any]) -> None:
     """Recorded on a tape and replayed, with NaN in whatever memory a graph may not count on."""
     eager, step = build_game(config), taped(build_game(config))
@@ -109,7 +110,7 @@ def stackable(name: str, config: dict[str, Any]) -> list[dict[str, Any]]:
     return variants(config)
 
 
-@every_third
+@every_fourth
 def test_stacked_runs_are_those_alone(name: str, config: dict[str, Any]) -> None:
     configs = stackable(name, config)
     with default_dtype(torch.float64):
