@@ -203,6 +203,7 @@ def test_a_capture_that_is_refused_is_seen() -> None:
     assert len(record.failures) == 2  # the note, and too few graphs
 
 
+@pytest.mark.slow
 def test_failed_captures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(correctness, "DCGAN", LAZY)
     monkeypatch.setattr(correctness, "STEPS", 12)

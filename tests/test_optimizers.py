@@ -169,6 +169,7 @@ def test_every_penalty(regularizer: str) -> None:
     ],
     ids=lambda words: words[0],
 )
+@pytest.mark.slow
 def test_every_evaluation_sees_the_noise_of_the_first(words: list[str]) -> None:
     agrees(*IMAGES, "loss=bce", "batch_size=4", *words)
 

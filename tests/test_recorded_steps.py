@@ -88,7 +88,7 @@ def margin(words: list[str]) -> dict[str, Any] | None:
 # One of each kind of game, model and optimizer; the conformance suite trains with every option.
 BY_DEFAULT = (
     "default", "bf16", "metrics", "streamed", "dcgan_conditional", "resnet_conditional", "mlp_conditional", "vae",
-    "wgan_gp", "hinge", "finite_difference_directions", "iterative", "stacked_wgan_gp",
+    "wgan_gp", "hinge", "iterative", "stacked_wgan_gp",
 )  # fmt: skip
 
 

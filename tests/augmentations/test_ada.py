@@ -337,6 +337,7 @@ def test_a_fixed_p_remembers_nothing():
     assert not any(tag.startswith("state/") for tag in take_steps(game, 2))
 
 
+@pytest.mark.slow
 def test_stacked_runs_have_each_its_own_p():
     words = [*QUICK, "loss=hinge", "optimizer.lr=0.02"]
     games = [make_game(*words, f"seed={seed}") for seed in (0, 1)]
@@ -346,6 +347,7 @@ def test_stacked_runs_have_each_its_own_p():
     assert [float(game.augmentations[0].p) for game in games] == pytest.approx(alone)  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_it_waits_for_nothing_with_all_groups_on():
     on = [f"augmentation.ada.{group}=1" for group in GROUPS]
     step_on_meta(compose("model=mlp", "loss=bce", "regularizer=r1", "batch_size=4", *QUICK, *on))

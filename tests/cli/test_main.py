@@ -321,6 +321,7 @@ def test_a_run_with_a_name(run_cli):
     refusal(run_cli("name=x", "hydra.run.dir=y", *FAST), "name=x", "hydra.run.dir")
 
 
+@pytest.mark.slow
 def test_a_run_without_a_name_is_called_by_what_differs(run_cli):
     code, _, error = run_cli("dataset=ring", "optimizer.lr=0.10", *FAST)
     assert code == 0, error

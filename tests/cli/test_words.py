@@ -133,6 +133,7 @@ def test_a_whole_number_may_be_written_as_a_float(run_cli):
     refusal(run_cli("steps=2.5"), "steps=2.5", "whole number")
 
 
+@pytest.mark.slow
 def test_a_resumed_run_may_be_told_either_limit(run_cli, small_run):
     code, out, error = run_cli("resume", "run", "steps=5")
     assert code == 0, error

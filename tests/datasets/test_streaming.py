@@ -338,6 +338,7 @@ def test_samples_of_a_streamed_run(run_cli):
     assert code == 0, error
 
 
+@pytest.mark.slow
 def test_a_file_streams_in_a_run_and_the_log_says_so(run_cli, tmp_path, monkeypatch):
     np.save(tmp_path / "images.npy", np.random.default_rng(0).integers(0, 256, (50, 8, 8), dtype=np.uint8))
     words = [*SMALL, "dataset=npy", "dataset.path=images.npy"]

@@ -250,6 +250,7 @@ def test_a_logarithmic_scale_says_so(weights):
     assert found["ticks"] == ["0.1", "1", "10"]
 
 
+@pytest.mark.slow
 def test_the_table_sorts_by_number_and_filters_the_plots_with_it(browser, tmp_path):
     settings = [{"loss": loss, "lr": lr} for loss in ("bce", "hinge") for lr in (9, 80, 0.5)]
     page = open_page(browser, write_settings(tmp_path / "filtered", settings, seeds=1))

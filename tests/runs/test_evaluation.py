@@ -91,6 +91,7 @@ def test_image_metrics_record_their_network(run_cli):
 
 
 @pytest.mark.parametrize("words", some([RING, DIGITS], every=2), ids=["points", "images"])
+@pytest.mark.slow
 def test_evaluating_disturbs_nothing(run_cli, words):
     """Neither the weights nor any loss that comes after: bit for bit."""
     words = [*words, "log_every=1", "steps=4"]

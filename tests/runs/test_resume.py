@@ -467,6 +467,7 @@ def sha256(path):
 # --- overrides --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_longer_run_keeps_its_horizon(start, resume):
     start("lr_schedule=linear", "lr_schedule.end=0.5")
     assert logged()[-1]["learning_rate/generator"] == pytest.approx(5e-4 * (1 - 0.5 * 11 / 12))

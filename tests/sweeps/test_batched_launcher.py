@@ -261,6 +261,7 @@ def test_a_dataset_that_is_too_large_streams_or_is_refused(run_cli, monkeypatch)
 
 
 @pytest.mark.parametrize("during_evaluation", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.slow
 def test_an_interrupted_group_goes_on(run_cli, monkeypatch, during_evaluation):
     from gan_runner.runs.evaluation import Evaluator
 
@@ -451,6 +452,7 @@ def test_what_fails_together_is_done_one_by_one(run_cli, monkeypatch):
     assert "stacked" not in summary(ROOT / "seed-0")  # its time is its own
 
 
+@pytest.mark.slow
 def test_groups_are_bounded(run_cli):
     code, out, error = run_cli(*SWEEP, "seed=range(5)", "hydra.launcher.max_group=2", "steps=1", "deterministic=true")
     assert code == 0, error

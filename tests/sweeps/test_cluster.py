@@ -86,7 +86,9 @@ class Slurm:
 
 @pytest.fixture
 def slurm(monkeypatch):
-    return Slurm(monkeypatch)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts with `&` ignores it
+    yield Slurm(monkeypatch)
+    signal.signal(signal.SIGINT, before)
 
 
 def test_a_preempted_job_is_waited_for(slurm, capsys):

@@ -196,6 +196,7 @@ def test_a_search_and_going_on_with_it(run_cli):
     refusal(outcome, "another search", "optimizer.lr", "tag(log,interval(1e-4,1))", "interval(0,1)")
 
 
+@pytest.mark.slow
 def test_an_interrupted_trial_comes_first(run_cli, monkeypatch):
     whole = Stub(monkeypatch, bowl)
     assert run_cli(*line(LEARNING_RATE, trials=3, name="whole"))[0] == 0
@@ -244,6 +245,7 @@ def test_the_same_values_are_one_run_and_some_run_at_once(run_cli, monkeypatch):
     assert [len(batch) for batch in stub.batches] == [3, 2]
 
 
+@pytest.mark.slow
 def test_options_that_do_not_go_together_fail_alone(run_cli, monkeypatch):
     class Strict(Composer):
         def compose(self, words):
