@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -127,7 +127,7 @@ class Adversarial(Game):
         def objective() -> Tensor:
             fake = self.generate(latents, labels)
             with self.autocast:
-                view = self.view(self.generator, real, fake, labels, step, latents)
+                view = replace(self.view(self.generator, real, fake, labels, step), latents=latents)
                 return self.generator.objective(view, step, step)
 
         opponent = self.discriminator
@@ -139,15 +139,7 @@ class Adversarial(Game):
         with self.autocast:
             return full_precision(self.generator.network(latents, labels))
 
-    def view(  # noqa: PLR0917
-        self,
-        learner: Player,
-        real: Tensor,
-        fake: Tensor,
-        labels: Tensor | None,
-        step: int,
-        latents: Tensor | None = None,
-    ) -> AdversarialView:
+    def view(self, learner: Player, real: Tensor, fake: Tensor, labels: Tensor | None, step: int) -> AdversarialView:
         """What the learner sees in this turn."""
         return AdversarialView(
             learner=learner.network,
@@ -156,7 +148,6 @@ class Adversarial(Game):
             loss=learner.terms[LOSS].fn,
             real=real,
             fake=fake,
-            latents=latents,
             labels=labels,
             batch_shape=self.generator_batch_shape if learner is self.generator else self.batch_shape,
             randomness=self.randomness,
