@@ -214,7 +214,7 @@ def small(name: str, folder: Path, steps: int) -> dict[str, float]:
     return take_steps(build(compose(*words) | {"metric": {}}, []).game, steps)
 
 
-@pytest.mark.parametrize("name", ["stylegan2_ada_auto", "biggan_cifar10"])
+@pytest.mark.parametrize("name", [pytest.param("biggan_cifar10", marks=pytest.mark.slow), "stylegan2_ada_auto"])
 def test_in_small(name: str, tmp_path: Path) -> None:
     values = small(name, tmp_path, 2)
     assert all(np.isfinite(value) for value in values.values())
