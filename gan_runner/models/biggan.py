@@ -128,7 +128,7 @@ class Generator(nn.Module):
             activation=activation,
             dropout=0.0,
         )
-        plain = partial(hidden, normalizations={"batch": nn.BatchNorm2d})
+        plain = partial(hidden, normalizations={"batch": BatchNorm2d})
         self.start = nn.Sequential(nn.Linear(self.chunk, start[0] * start[1] * start[2]), nn.Unflatten(-1, start))
         blocks = [up_block(before, after, hidden) for before, after in pairwise([start[0], *channels])]
         self.blocks = nn.ModuleList(with_attention(blocks, attention, stages, stages - (attention or 0)))

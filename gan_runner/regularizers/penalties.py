@@ -23,7 +23,7 @@ from gan_runner.games.view import AdversarialView, AutoencoderView
 from gan_runner.torch_utils.double_backward import Layers, gradient_at
 from gan_runner.torch_utils.parameters import as_matrix, kernels, per_run
 from gan_runner.torch_utils.precision import full_precision, full_product
-from gan_runner.torch_utils.ranks import batch_mean, batch_sd, gathered
+from gan_runner.torch_utils.ranks import batch_mean, batch_sd, every, gathered
 
 View = AdversarialView
 Positive = Annotated[float, Gt(0)]
@@ -527,7 +527,7 @@ class PathLength(nn.Module):
         latents = view.latents[some]
         labels = None if view.labels is None else view.labels[some]
         generator = view.learner
-        with Layers():
+        with Layers(), every(self.shrink):
             if getattr(generator, "has_styles", False):
                 styles = generator.styles(latents, labels)  # type: ignore[operator]
                 samples = generator.synthesize(styles)  # type: ignore[operator]

@@ -92,6 +92,17 @@ def part(index: int, count: int) -> Iterator[None]:
         present.share = whole
 
 
+@contextmanager
+def every(step: int) -> Iterator[None]:
+    """What is drawn here is for every `step`-th sample of the batch; a share is a multiple of that."""
+    share = present.share
+    present.share = share and Share(share.index, share.count, share.size // step)
+    try:
+        yield
+    finally:
+        present.share = share
+
+
 def share_of(size: int) -> int:
     """How many samples of a batch of `size` are computed at present."""
     return size // present.share.count if present.share else size

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from tests.conformance.cases import DCGAN, LOSSES, MLP, RESNET, VAE, model
+from tests.conformance.cases import DCGAN, LOSSES, MLP, RESNET, STYLEGAN2, VAE, model
 from tests.helpers import TINY, options, some
 from tests.helpers.ranks import Outcome, Processes, gradgradcheck, train
 
@@ -79,6 +79,8 @@ EVERY |= {
     f"optimizer={name}": [*MLP, f"optimizer={name}"] for name in options("optimizer") if name != "finite_difference"
 }
 EVERY |= {
+    "conditional biggan": [*model("biggan"), "conditional=true", "loss=hinge", "regularizer=spectral_norm"],
+    "stylegan2 with noise": [*STYLEGAN2, "conditional=true", "loss=bce", "regularizer=[r1,path_length]"],
     "packs": [*MLP, "model.discriminator.pack=2", "loss=bce", "regularizer=r1"],
     "conditional resnet": [*RESNET, "conditional=true", "loss=hinge", *BATCH_NORM, *DROPOUT],
     "conditional mlp": [*MLP, "conditional=true", "loss=hinge", *DROPOUT],
