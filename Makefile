@@ -29,7 +29,7 @@ train: $(INSTALLED) ## train the default GAN; ARGS='loss=hinge steps=500' change
 	$(BIN)/gan-runner $(ARGS)
 
 test: lint types ## lint, types and tests
-	$(BIN)/python -m pytest -n 2 -m 'not slow'
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow'
 
 test-all: lint types $(EXTRAS) ## the same, with the tests that take long, and those of optional packages
 	$(BIN)/python -m pytest -n 2
