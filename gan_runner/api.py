@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from gan_runner.config.compose import compose_run, trusted_packages
 from gan_runner.config.errors import ConfigError, Stopped, TrainingFailed
 from gan_runner.config.explain import explain
+from gan_runner.config.place import place_of
 from gan_runner.config.stored import stored_config
 from gan_runner.reporting.run_table import log_table
 from gan_runner.runs.build import arithmetic_of
@@ -123,6 +125,11 @@ def train(overrides: Sequence[str]) -> TrainedRun:
     diverges, or ends for another reason that one line explains; KeyboardInterrupt after Ctrl-C, the run being saved.
     """
     words = list(overrides)
+    if place := place_of(os.environ):
+        raise ConfigError(
+            f"train: {place.count} processes have been started, each of which would train a run of its own; "
+            "torchrun -m gan_runner KEY=VALUE ... trains one, as does train([..., 'devices=N']) in one process"
+        )
     for word in words:
         if word.startswith("-"):
             raise ConfigError(f"{word}: train takes key=value; flags and sweeps (-m) are for the shell")

@@ -7,6 +7,7 @@ They read what the module made of the samples, `view.real_judgement` and `view.f
 Shape axes: N samples, F features, K classes, E entries of an embedding.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Protocol, TypeVar
@@ -109,7 +110,23 @@ def of_label(values: Tensor, labels: Tensor | None) -> Tensor:
 # --- contrasting ------------------------------------------------------------------------------------------------------
 
 
-class Contragan:
+class Contrast(ABC):
+    """A loss that compares the samples of a batch, real ones for the discriminator and generated for the generator."""
+
+    @of_batch
+    def discriminator(self, view: Judged) -> Tensor:
+        return self.contrast(view.real_judgement, view.labels)
+
+    @of_batch
+    def generator(self, view: Judged) -> Tensor:
+        return self.contrast(view.fake_judgement, view.labels)
+
+    @abstractmethod
+    def contrast(self, judgement: Judgement, labels: Tensor | None) -> Tensor:
+        """The loss of each sample (..., N), which sees the whole batch."""
+
+
+class Contragan(Contrast):
     """The conditional contrastive loss 2C, of embeddings e and of a proxy p for each class, all of length 1:
 
         -log (exp(e_i·p_y / t) + Σ_{j≠i, y_j=y_i} exp(e_i·e_j / t)) / (exp(e_i·p_y / t) + Σ_{j≠i} exp(e_i·e_j / t))
@@ -126,23 +143,14 @@ class Contragan:
     def __init__(self, *, temperature: Positive, dimension: Annotated[int, Ge(1)]):
         self.temperature, self.make = temperature, partial(Embedding, dimension=dimension)
 
-    @of_batch
-    def discriminator(self, view: Judged) -> Tensor:
-        return self.contrast(view.real_judgement, view.labels)
-
-    @of_batch
-    def generator(self, view: Judged) -> Tensor:
-        return self.contrast(view.fake_judgement, view.labels)
-
     def contrast(self, judgement: Judgement, labels: Tensor | None) -> Tensor:
-        """(..., N), over the batch."""
         own = judgement.made["proxy"].unsqueeze(-1) / self.temperature
         others = similarities(judgement) / self.temperature
         is_other = ranks.own(~torch.eye(others.shape[-1], dtype=torch.bool, device=others.device))
         return log_sum(own, others, is_other) - log_sum(own, others, same(labels) & is_other)
 
 
-class Reacgan:
+class Reacgan(Contrast):
     """Data-to-data cross-entropy, D2D-CE, of embeddings e and of a proxy p for each class, all of length 1:
 
         -log exp([e_i·p_y - m_p]₋ / t) / (exp([e_i·p_y - m_p]₋ / t) + Σ_{y_j≠y_i} exp([e_i·e_j - m_n]₊ / t))
@@ -159,16 +167,7 @@ class Reacgan:
         self.temperature, self.margin = temperature, margin
         self.make = partial(Embedding, dimension=dimension)
 
-    @of_batch
-    def discriminator(self, view: Judged) -> Tensor:
-        return self.contrast(view.real_judgement, view.labels)
-
-    @of_batch
-    def generator(self, view: Judged) -> Tensor:
-        return self.contrast(view.fake_judgement, view.labels)
-
     def contrast(self, judgement: Judgement, labels: Tensor | None) -> Tensor:
-        """(..., N), over the batch."""
         own = (judgement.made["proxy"] - self.margin).clamp(max=0).unsqueeze(-1) / self.temperature
         others = (similarities(judgement) - (1 - self.margin)).clamp(min=0) / self.temperature
         return log_sum(own, others, ~same(labels)) - own.squeeze(-1)

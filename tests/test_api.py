@@ -144,6 +144,14 @@ def test_what_the_shell_refuses_python_refuses(run_cli):
     assert not Path("outputs").exists()
 
 
+def test_no_process_of_several_trains_a_run_of_its_own(monkeypatch):
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match="2 processes"):
+        gan_runner.train([*SMALL, "name=mine"])
+    assert not Path("outputs").exists()
+
+
 def test_a_run_that_diverges(capsys):
     with pytest.raises(Stopped, match="diverged"):
         gan_runner.train([*SMALL, "optimizer=sgd", "optimizer.lr=1e30", "steps=50"])

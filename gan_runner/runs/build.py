@@ -4,6 +4,7 @@ import copy
 import functools
 import inspect
 import json
+import math
 import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -328,11 +329,12 @@ def check_divided(settings: Settings, processes: int, players: dict[str, Player]
     shares = processes * settings.accumulate
     said = [f"{processes} processes"] * (processes > 1) + [f"accumulate={settings.accumulate}"] * (shares > processes)
     who = " and ".join(said)
+    packs = [getattr(player.network, "pack", 1) for player in players.values()]
+    unit = shares * math.lcm(*packs, *(getattr(term, "shrink", 1) for _, term in terms))
     for key in ("batch_size", "generator_batch_size"):
         size = getattr(settings, key)
-        pack = max(getattr(player.network, "pack", 1) for player in players.values())
-        if size is not None and size % (shares * pack):
-            raise ConfigError(f"{key}={size}: {who} share it equally; a multiple of {shares * pack} would do")
+        if size is not None and size % unit:
+            raise ConfigError(f"{key}={size}: {who} share it equally; a multiple of {unit} would do")
     for key, term in terms:
         refuse_undivided(key, term, settings.accumulate, who)
     for name, player in players.items():

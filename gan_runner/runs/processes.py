@@ -240,9 +240,8 @@ def connect(opened: ExitStack, place: Place, store: Any, patience: datetime.time
     a step for another one that does not come.
     """
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    attempt = os.environ.get(
-        "TORCHELASTIC_RESTART_COUNT", "0"
-    )  # torchrun keeps its store, with what an earlier one said
+    # torchrun keeps its store when it starts them again, with what was said before.
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     own = PrefixStore(f"attempt {attempt}", store)
     dist.init_process_group(backend, store=own, rank=place.rank, world_size=place.count, timeout=patience)
     opened.callback(dist.destroy_process_group)

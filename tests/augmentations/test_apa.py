@@ -66,3 +66,12 @@ def test_p_is_adaptive_for_points_too_and_goes_on():
 def test_an_autoencoder_has_no_use_for_it():
     with pytest.raises(ConfigError, match=r"augmentation: .* an autoencoder has none"):
         build(compose(*TINY, "model=vae", "loss=elbo", "augmentation=apa"), [])
+
+
+def test_its_p_on_a_schedule():
+    """The share of the step that is taken, and not of the one before."""
+    words = ["augmentation.apa.target=null", "augmentation.apa.p=1", "lr_schedule@augmentation.apa.p_schedule=linear"]
+    game = make_game("augmentation=apa", *words, "augmentation.apa.p_schedule.steps=2")
+    real, labels = game.batch(0)
+    assert not torch.isclose(game.with_pseudo_samples(real, labels, 0), real).flatten(1).all(1).any()
+    assert game.with_pseudo_samples(real, labels, 2).equal(real)

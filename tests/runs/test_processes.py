@@ -153,6 +153,10 @@ class WithDropout(OfBatch):
         (["accumulate=2", *MLP, "loss=relativistic_average"], ["loss", "accumulate=2"]),
         (["accumulate=2", *MLP, "loss=bce", "regularizer=feature_matching"], ["regularizer.feature_matching"]),
         (["devices=2", *MLP, "device=mps"], ["device=mps"]),
+        (["accumulate=2", *MLP, "augmentation=apa"], ["augmentation.apa", "accumulate=2"]),
+        (["devices=2", *MLP, "model.discriminator.pack=3", "batch_size=6", "generator_batch_size=9"],
+         ["generator_batch_size=9", "a multiple of 6"]),
+        (["devices=2", *MLP, "regularizer=path_length", "batch_size=6"], ["batch_size=6", "a multiple of 4"]),
     ],
 )  # fmt: skip
 def test_what_a_shared_batch_does_not_go_with_is_refused(words, named):

@@ -81,6 +81,10 @@ EVERY |= {
 EVERY |= {
     "conditional biggan": [*model("biggan"), "conditional=true", "loss=hinge", "regularizer=spectral_norm"],
     "stylegan2 with noise": [*STYLEGAN2, "conditional=true", "loss=bce", "regularizer=[r1,path_length]"],
+    "p that adapts": [  # it falls and rises, and the processes see other signs
+        *MLP, "loss=bce", "optimizer.lr=0.02", "augmentation=apa", "augmentation.apa.interval=1",
+        "augmentation.apa.images=20", "augmentation.apa.p=0.5", "augmentation.apa.target=0", "discriminator_steps=1",
+    ],
     "packs": [*MLP, "model.discriminator.pack=2", "loss=bce", "regularizer=r1"],
     "conditional resnet": [*RESNET, "conditional=true", "loss=hinge", *BATCH_NORM, *DROPOUT],
     "conditional mlp": [*MLP, "conditional=true", "loss=hinge", *DROPOUT],
