@@ -11,9 +11,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # two workers share two cores
 
 import pytest
 import torch
+import yaml
 from hydra.core.global_hydra import GlobalHydra
 
 from tests.helpers import SMALL
+
+PYTHON_LOADER = yaml.SafeLoader
+yaml.SafeLoader = yaml.CSafeLoader  # type: ignore[assignment,misc]  # conf/ is read thousands of times
 
 
 @pytest.fixture(autouse=True)
@@ -29,6 +33,12 @@ def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     root = logging.getLogger()
     for handler in [handler for handler in root.handlers if type(handler) is logging.StreamHandler]:
         root.removeHandler(handler)  # Hydra's, which writes to what this test captured
+
+
+@pytest.fixture
+def python_yaml(monkeypatch: pytest.MonkeyPatch) -> None:
+    """YAML as a run reads it, for files that somebody damaged: OmegaConf does not use libyaml."""
+    monkeypatch.setattr(yaml, "SafeLoader", PYTHON_LOADER)
 
 
 @pytest.fixture

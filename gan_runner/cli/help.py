@@ -139,7 +139,7 @@ def entries(path: Path, group: str) -> Iterator[Entry]:
     text = path.read_text(encoding="utf-8")
     package = re.search(r"^# @package (\S+)", text, re.MULTILINE)
     prefix = group if package is None else "" if package[1] == "_global_" else package[1]
-    root = yaml.compose(text)
+    root = yaml.compose(text, yaml.CSafeLoader)
     if not isinstance(root, yaml.MappingNode):
         return
     lines = text.splitlines()
@@ -172,7 +172,7 @@ def entries(path: Path, group: str) -> Iterator[Entry]:
 
 def read(path: Path) -> dict[str, Any]:
     """The content of a file of conf/."""
-    found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    found = yaml.load(path.read_text(encoding="utf-8"), yaml.CSafeLoader)
     return found if isinstance(found, dict) else {}
 
 

@@ -21,6 +21,8 @@ from gan_runner.runs import run as runner
 from gan_runner.runs.build import build
 from tests.helpers import METRIC, SMALL, compose
 
+pytestmark = pytest.mark.usefixtures("python_yaml")
+
 DEEP = 3000  # brackets
 HOSTILE = [
     "", " ", "\t", "\n", "a\nb", "null", "true", "false", "nan", "inf", "-inf", "1e400", "-1", "0", "1", "2", "1.5", "9" * 30,

@@ -18,6 +18,8 @@ import yaml
 
 from tests.helpers import METRIC, SMALL, refusal
 
+pytestmark = pytest.mark.usefixtures("python_yaml")
+
 EVIL = """
 from pathlib import Path
 Path("ran").touch()

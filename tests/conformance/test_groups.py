@@ -48,7 +48,7 @@ ON_ANY_NETWORK = {
 
 
 @pytest.mark.parametrize(
-    "regularizer", some([name for name in options("regularizer") if node_of("regularizer", name)], every=3)
+    "regularizer", some([name for name in options("regularizer") if node_of("regularizer", name)], every=6)
 )
 def test_an_autoencoder_with_every_regularizer(regularizer: str) -> None:
     """It trains with those that may be on any player, and refuses the others."""

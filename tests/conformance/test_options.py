@@ -20,14 +20,12 @@ from tests.helpers.runs import differences
 from tests.helpers.stacked import default_dtype, largest_difference, variants
 from tests.helpers.taped import state_tensors, taped
 
-# By default every option, and every second or fourth where a test is dear; combinations take as long again.
+# By default every option, and every fourth where a test is dear; combinations take as long again.
 ALIKE = ("head=projection", "head=contragan", "regularizer=improved_consistency")  # as far as a step goes, to others
 LARGE = ("model=sagan", "model=r3gan", "model=biggan")
 BY_DEFAULT = [name for name in every_option() if name not in (*ALIKE, *LARGE)]
 PARAMS = [pytest.param(name, marks=[pytest.mark.slow] * (name not in BY_DEFAULT)) for name in CASES]
 DEAR = [pytest.param(name, marks=[pytest.mark.slow] * (name not in BY_DEFAULT[::4])) for name in CASES]
-HALF = [pytest.param(name, marks=[pytest.mark.slow] * (name not in BY_DEFAULT[::2])) for name in CASES]
-every_second = pytest.mark.parametrize("name", HALF, ids=list(CASES), indirect=True, scope="module")
 every_fourth = pytest.mark.parametrize("name", DEAR, ids=list(CASES), indirect=True, scope="module")
 
 
@@ -41,6 +39,7 @@ def config(name: str) -> dict[str, Any]:
     return compose(*words_of(CASES[name]))
 
 
+@every_fourth
 def test_it_goes_on_from_its_state(config: dict[str, Any]) -> None:
     """To the last bit: weights, optimizers, memories, moving average, and what is logged, which are finite numbers."""
     game, fresh = assert_trains(config), build_game(config)
@@ -51,7 +50,6 @@ def test_it_goes_on_from_its_state(config: dict[str, Any]) -> None:
     assert not list(differences(game.state_dict(), fresh.state_dict()))
 
 
-@every_second
 def test_it_needs_nothing_of_the_host(config: dict[str, Any]) -> None:
     """No step waits for the device, and no tensor is left on the host."""
     if config["optimizer"]["_target_"].endswith("FiniteDifference"):  # once for each weight would take seconds

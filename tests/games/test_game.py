@@ -240,6 +240,7 @@ def test_looking_changes_nothing() -> None:
     assert all(value.equal(found[key]) for key, value in expected.items())
 
 
+@pytest.mark.slow  # every option by itself stands in the conformance suite
 @pytest.mark.parametrize("model", ["mlp", "dcgan", "resnet"])
 @pytest.mark.parametrize(
     "overrides",

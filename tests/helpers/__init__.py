@@ -1,5 +1,7 @@
 """What the tests share: the config, its options, words that make a run small."""
 
+import copy
+import functools
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -34,6 +36,11 @@ def options(group: str) -> list[str]:
 
 def compose(*overrides: str) -> dict[str, Any]:
     """The plain config of some words of the command line."""
+    return copy.deepcopy(composed(overrides))
+
+
+@functools.cache
+def composed(overrides: tuple[str, ...]) -> dict[str, Any]:
     return to_plain(compose_packaged(list(overrides)))
 
 

@@ -114,6 +114,7 @@ def test_vmap_over_stacked_networks(name, normalization, num_classes):
     torch.testing.assert_close(together, torch.stack([network(x, LABELS) for network in networks]))
 
 
+@pytest.mark.slow  # with the default normalization in the conformance suite
 @each_case
 def test_no_reads_from_the_device(name, normalization):
     with FakeTensorMode():

@@ -19,7 +19,7 @@ from gan_runner.reporting.writer import write_report
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs Playwright")
 
 CHROMIUM = shutil.which("chromium")
-pytestmark = [pytest.mark.browser, pytest.mark.skipif(not CHROMIUM, reason="needs Chromium")]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.skipif(not CHROMIUM, reason="needs Chromium")]
 
 WORDS = [
     "experiment=ring", "device=cpu", "batch_size=16", "steps=4", "evaluate_every=2", "sample_every=2", "log_every=1",

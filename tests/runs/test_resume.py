@@ -161,7 +161,7 @@ AFTER = {
     "the best checkpoint": (checkpoint, "save", 3),
     "the last checkpoint": (checkpoint, "save_last", 4),
 }
-MOMENTS = some([(*moment, False) for moment in BEFORE.values()], every=2)
+MOMENTS = some([(*moment, False) for moment in BEFORE.values()], every=4)
 MOMENTS += [pytest.param((*moment, True), marks=pytest.mark.slow) for moment in AFTER.values()]
 
 

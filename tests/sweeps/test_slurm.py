@@ -3,7 +3,6 @@
 A job that goes back into the queue waits there for two minutes, which is SLURM's own.
 """
 
-import shutil
 import signal
 import subprocess
 import time
@@ -16,12 +15,7 @@ from gan_runner.sweeps.cluster import queue
 from tests.helpers.processes import cli, wait_for
 from tests.helpers.runs import checkpoint, differences, metrics, rows, summary
 
-pytestmark = [
-    pytest.mark.slurm,
-    pytest.mark.slow,
-    pytest.mark.timeout(1500),
-    pytest.mark.skipif(not shutil.which("sbatch") or queue() is None, reason="needs a SLURM that answers"),
-]
+pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(1500)]
 
 WORDS = [
     "-m", "dataset=ring", "model=mlp", "metric=none", "sample_every=null", "batch_size=16", "device=cpu",
@@ -31,6 +25,12 @@ SLURM = ["hydra/launcher=slurm", *(f"hydra.launcher.{key}" for key in ("gpus_per
 SLURM += ["hydra.launcher.mem_gb=2"]
 LONG = ["steps=1000000"]
 ROOT = Path("outputs/sweeps/s")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _slurm():
+    if queue() is None:
+        pytest.skip("needs a SLURM that answers")
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,7 @@ from gan_runner.torch_utils.double_backward import gradient_at
 from gan_runner.torch_utils.parameters import gradients
 from gan_runner.torch_utils.stacked_network import StackedNetwork
 from tests.benchmarks.roofline import count_flops
-from tests.helpers import compose
+from tests.helpers import compose, some
 
 CONVOLUTIONS = {
     "stride": {"kernel_size": 4, "stride": 2, "padding": 1},
@@ -139,7 +139,7 @@ def test_is_pytorchs_in_a_step(words: list[str], monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("penalty", ["r1", "r2", "adversarial_perturbation"])
+@pytest.mark.parametrize("penalty", some(["r1", "r2", "adversarial_perturbation"], every=3))
 def test_a_turn_at_the_samples_of_the_loss(penalty: str, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its gradient is PyTorch's in float32, which in bfloat16 on a CPU may be wrong by 100 %."""
     words = ["model=resnet", "model.discriminator.depth=1", "model.generator.depth=1", "batch_size=8", "device=cpu"]
