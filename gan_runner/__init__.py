@@ -20,8 +20,8 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 def __getattr__(name: str) -> Any:
-    if name == "runs":  # the package of this name, which can be called
-        return importlib.import_module("gan_runner.runs")
+    if name == "runs":
+        return importlib.import_module("gan_runner.reporting.run_table").run_table
     if name in __all__:
         return getattr(importlib.import_module("gan_runner.api"), name)
     raise AttributeError(f"module 'gan_runner' has no attribute '{name}'")

@@ -16,11 +16,11 @@ from gan_runner.config.explain import explain
 from gan_runner.config.place import place_of
 from gan_runner.config.stored import stored_config
 from gan_runner.reporting.run_table import log_table
-from gan_runner.runs.build import arithmetic_of
-from gan_runner.runs.load import Trained, load_trained
-from gan_runner.runs.run import start
-from gan_runner.runs.sampling import choose_labels, draw_latents, draw_samples
 from gan_runner.storage.outputs import LATEST, checkpoint_file, newest
+from gan_runner.training.build import arithmetic_of
+from gan_runner.training.load import Trained, load_trained
+from gan_runner.training.run import start
+from gan_runner.training.sampling import choose_labels, draw_latents, draw_samples
 
 if TYPE_CHECKING:
     import pandas as pd

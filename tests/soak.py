@@ -78,12 +78,12 @@ class Process:
     def watch(self, run: Path, fatal_operation: int | None) -> None:
         """Note the phases; die at the n-th file operation on the run's directory."""
         from gan_runner.games.game import Game
-        from gan_runner.runs import run as runner
-        from gan_runner.runs.evaluation import Evaluator
-        from gan_runner.runs.log import RunLog
-        from gan_runner.runs.preview import Preview
         from gan_runner.storage import checkpoint
         from gan_runner.storage.run_directory import RunDirectory
+        from gan_runner.training import run as runner
+        from gan_runner.training.evaluation import Evaluator
+        from gan_runner.training.log import RunLog
+        from gan_runner.training.preview import Preview
 
         owners: list[tuple[Any, str, str]] = [
             (runner, "build", "preparing"), (Game, "step", "training"), (RunLog, "scalars", "logging"),
@@ -166,7 +166,7 @@ def import_everything() -> None:
     for name in (
         "matplotlib.pyplot", "scipy.optimize", "sklearn.datasets", "tensorboard.compat.proto.event_pb2",
         "tensorboard.summary.writer.record_writer", "torch._dynamo", "torch.utils.tensorboard.summary",
-        "torch_fidelity", "gan_runner.cli.main", "gan_runner.cli.resume", "gan_runner.runs.run",
+        "torch_fidelity", "gan_runner.cli.main", "gan_runner.cli.resume", "gan_runner.training.run",
     ):  # fmt: skip
         importlib.import_module(name)
     torch.set_num_threads(1)

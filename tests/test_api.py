@@ -26,8 +26,6 @@ def test_an_import_imports_nothing_else():
         "found = {'torch', 'numpy', 'pandas', 'hydra', 'omegaconf', 'rich', 'pydantic', 'yaml'} & set(sys.modules); "
         "assert not found, found; "
         "assert callable(gan_runner.runs); "
-        "import gan_runner.runs.signals; "
-        "assert callable(gan_runner.runs) and gan_runner.runs.signals; "
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

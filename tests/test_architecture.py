@@ -10,12 +10,12 @@ PACKAGE = Path(gan_runner.__file__).parent
 
 # The folders and modules of the package, from the top: each imports only from those below it.
 LAYERS = [
-    "__main__", "cli", "api", "_plugins", "sweeps", "runs", "reporting", "regularizers", "metrics", "features", "games",
-    "datasets", "heads", "models", "loggers", "losses", "augmentations", "schedules", "optimizers", "config", "storage",
-    "torch_utils",
+    "__main__", "cli", "api", "_plugins", "sweeps", "training", "reporting", "regularizers", "metrics", "features",
+    "games", "datasets", "heads", "models", "loggers", "losses", "augmentations", "schedules", "optimizers", "config",
+    "storage", "torch_utils",
 ]  # fmt: skip
 # They may import hydra and omegaconf.
-CONFIGURES = ("cli.", "sweeps.", "runs.build", "config.", "_plugins.")
+CONFIGURES = ("cli.", "sweeps.", "training.build", "config.", "_plugins.")
 # They import nothing of the house but torch_utils.
 FORMULAS = ("losses", "schedules", "augmentations", "models")
 # Nothing in them waits for a value.

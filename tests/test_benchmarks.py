@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from gan_runner.games.cuda_graph import WARM_UP
-from gan_runner.runs.build import build
+from gan_runner.training.build import build
 from tests.benchmarks import batched, processes, speed
 from tests.benchmarks.bare import BareLoop
 from tests.benchmarks.naive import NaiveLoop

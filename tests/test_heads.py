@@ -15,7 +15,7 @@ from gan_runner.config.errors import ConfigError
 from gan_runner.config.keys import identity
 from gan_runner.config.stored import translate_stored
 from gan_runner.models.layers import Head, Judgement
-from gan_runner.runs.build import build, refuse_ignored
+from gan_runner.training.build import build, refuse_ignored
 from tests.helpers import TINY, TINY_MODEL, compose, naming, options
 from tests.helpers.games import build_game, take_steps
 

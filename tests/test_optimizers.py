@@ -14,8 +14,8 @@ from gan_runner.games.adversarial import Adversarial
 from gan_runner.games.game import Batch
 from gan_runner.games.player import Closure
 from gan_runner.optimizers import FiniteDifference, Subgradient, wants_closure
-from gan_runner.runs.build import build
 from gan_runner.torch_utils.parameters import kernels
+from gan_runner.training.build import build
 from tests.helpers import CONF, TINY, compose, naming, options, some
 
 DIFFERENCES = ["optimizer=finite_difference", "optimizer.directions=null"]

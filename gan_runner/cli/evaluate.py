@@ -17,11 +17,11 @@ from gan_runner.config.errors import ConfigError
 from gan_runner.config.stored import stored_config
 from gan_runner.games.game import Game
 from gan_runner.reporting.formats import ARROWS, new_table
-from gan_runner.runs import image_grid
-from gan_runner.runs.build import arithmetic_of
-from gan_runner.runs.evaluation import Evaluator, floors, generate
-from gan_runner.runs.load import load_trained
 from gan_runner.storage.atomic_files import json_safe, write_bytes
+from gan_runner.training import image_grid
+from gan_runner.training.build import arithmetic_of
+from gan_runner.training.evaluation import Evaluator, floors, generate
+from gan_runner.training.load import load_trained
 
 NEAREST = 7  # training samples beside each generated one
 

@@ -12,12 +12,12 @@ from gan_runner.cli.parser import export_parser as parser
 from gan_runner.config.errors import ConfigError
 from gan_runner.config.stored import stored_config
 from gan_runner.games.game import Game
-from gan_runner.runs import image_grid
-from gan_runner.runs.exporters import export, missing_packages
-from gan_runner.runs.load import load_trained
-from gan_runner.runs.model_card import Exported, model_card
-from gan_runner.runs.sampling import choose_labels, draw_latents, draw_samples
 from gan_runner.storage.atomic_files import write_bytes
+from gan_runner.training import image_grid
+from gan_runner.training.exporters import export, missing_packages
+from gan_runner.training.load import load_trained
+from gan_runner.training.model_card import Exported, model_card
+from gan_runner.training.sampling import choose_labels, draw_latents, draw_samples
 
 SHOWN = 64  # samples in the card's picture
 

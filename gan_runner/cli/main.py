@@ -104,7 +104,7 @@ def follow_if_trained(arguments: list[str]) -> None:
     flags = {word for word in arguments if word.startswith("-")} - {"--config-dir", "-cd", "--any-version"}
     verb = arguments[0] if arguments and arguments[0] in VERBS else "resume"
     if verb == "resume" and not flags:
-        from gan_runner.runs.processes import follow
+        from gan_runner.training.processes import follow
 
         follow()
 
@@ -191,7 +191,7 @@ def run(config: DictConfig) -> float | None:
         of_both = [*hydra_config.overrides.task, *hydra_config.overrides.hydra]
         refuse_words_of_sweeps(OverridesParser.create().parse_overrides(of_both))
         composed = settle_run(config, hydra_config, path)
-        from gan_runner.runs.run import start
+        from gan_runner.training.run import start
 
         return start(composed, trusted_packages(sys.argv[1:]), path)
     except (TrainingFailed, BrokenPipeError):

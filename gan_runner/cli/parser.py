@@ -15,7 +15,7 @@ COUNT = 64  # samples, if `sample --count` says nothing
 WALK = 8  # samples on the way from one latent to another
 NEIGHBORS = 12  # generated samples, if `evaluate --neighbors` says nothing
 SPLITS = ("training", "held_out")  # as in gan_runner.datasets.splits
-FORMATS = ("onnx", "pt2", "safetensors")  # as in gan_runner.runs.exporters
+FORMATS = ("onnx", "pt2", "safetensors")  # as in gan_runner.training.exporters
 
 
 class VerbParser(argparse.ArgumentParser):

@@ -10,11 +10,11 @@ from gan_runner.config.compose import to_yaml
 from gan_runner.config.errors import ConfigError
 from gan_runner.config.keys import describe_changes, find_key
 from gan_runner.config.stored import stored_config
-from gan_runner.runs.run import resume
 from gan_runner.storage.run_directory import take_over
 from gan_runner.sweeps.cluster import refuse_queued
 from gan_runner.sweeps.launchers import Launch, run_in_processes, run_jobs, run_sequentially
 from gan_runner.sweeps.sweep import PLAN, Sweep
+from gan_runner.training.run import resume
 
 
 def main(arguments: list[str]) -> None:

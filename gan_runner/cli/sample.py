@@ -12,11 +12,11 @@ from gan_runner.cli.parser import sample_parser as parser
 from gan_runner.config.errors import ConfigError
 from gan_runner.config.stored import stored_config
 from gan_runner.games.game import Game
-from gan_runner.runs import image_grid
-from gan_runner.runs.build import arithmetic_of, load_data
-from gan_runner.runs.load import load_trained
-from gan_runner.runs.sampling import choose_labels, draw_latents, draw_samples
 from gan_runner.storage.atomic_files import write_atomically, write_bytes
+from gan_runner.training import image_grid
+from gan_runner.training.build import arithmetic_of, load_data
+from gan_runner.training.load import load_trained
+from gan_runner.training.sampling import choose_labels, draw_latents, draw_samples
 
 POINTS = 1000  # real points in a scatter plot
 LONGEST = 40  # characters of the labels in a file's name

@@ -26,11 +26,6 @@ from gan_runner.games.adversarial import Adversarial
 from gan_runner.games.cuda_graph import WARM_UP
 from gan_runner.games.game import Game
 from gan_runner.games.stacked_game import StackedGame, why_different, why_not_stackable
-from gan_runner.runs.build import arithmetic_of, build, choose_device, load_data, place_data
-from gan_runner.runs.loop import TrainingLoop, Wanted, WantedNumbers, WantedStep, is_looked_at
-from gan_runner.runs.recorder import read_at_once
-from gan_runner.runs.run import PreparedRun, stepper, supervised_loop
-from gan_runner.runs.signals import Interrupted, StopRequest
 from gan_runner.storage.atomic_files import write_bytes
 from gan_runner.sweeps.launchers import run_sequentially, terminated_by_exit
 from gan_runner.sweeps.sweep import (
@@ -46,6 +41,11 @@ from gan_runner.sweeps.sweep import (
     why_failed,
 )
 from gan_runner.torch_utils.precision import tensor_cores
+from gan_runner.training.build import arithmetic_of, build, choose_device, load_data, place_data
+from gan_runner.training.loop import TrainingLoop, Wanted, WantedNumbers, WantedStep, is_looked_at
+from gan_runner.training.recorder import read_at_once
+from gan_runner.training.run import PreparedRun, stepper, supervised_loop
+from gan_runner.training.signals import Interrupted, StopRequest
 
 Stack = Literal["auto", "always"]
 

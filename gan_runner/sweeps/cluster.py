@@ -351,7 +351,7 @@ class Task:
         os.chdir(self.folder)
         use_granted_cores()
         if (place := place_of(os.environ)) and place.rank > 0:
-            from gan_runner.runs import processes
+            from gan_runner.training import processes
 
             with contextlib.suppress(SystemExit):  # as the first ends: srun would take that for a failure
                 processes.follow()

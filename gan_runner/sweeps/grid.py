@@ -103,7 +103,7 @@ def check_jobs(jobs: list[Job], trust: list[str], *, is_here: bool) -> list[str]
     Where they are to run on another machine, or on a GPU, their networks are built on the CPU all the same. Raises
     ConfigError.
     """
-    from gan_runner.runs.build import build, choose_device, load_data, refuse_giants, refuse_ignored
+    from gan_runner.training.build import build, choose_device, load_data, refuse_giants, refuse_ignored
 
     data = DataCache(lambda node: load_data(node, trust))
     seen: set[str] = set()

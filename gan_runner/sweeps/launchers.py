@@ -67,7 +67,7 @@ def run_sequentially(sweep: Sweep, jobs: list[Job], trust: list[str], data: Data
 
 def data_cache(trust: list[str]) -> DataCache:
     """A cache of the datasets that the configs of jobs name."""
-    from gan_runner.runs.build import load_data
+    from gan_runner.training.build import load_data
 
     return DataCache(lambda node: load_data(node, trust))
 
@@ -109,7 +109,7 @@ def run_in_processes(
     count = min(processes or len(gpus) or max(1, cores() // 2), len(jobs))
     threads = threads or max(1, cores() // count)
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["__main__", "gan_runner.cli.main", "gan_runner.runs.run"])
+    context.set_forkserver_preload(["__main__", "gan_runner.cli.main", "gan_runner.training.run"])
     hydra_files = sweep.hydra_files()
     waiting = list(reversed(list(enumerate(jobs, start=1))))
     slots = list(reversed(range(count)))

@@ -33,7 +33,6 @@ from gan_runner.config.compose import trusted_packages
 from gan_runner.config.errors import ConfigError, Stopped
 from gan_runner.config.explain import explain, one_line
 from gan_runner.config.keys import LONGEST_NAME, find_key, identity, shorten_keys, tidy
-from gan_runner.runs.evaluation import Objective, tags
 from gan_runner.sweeps.batched_launcher import run_batched
 from gan_runner.sweeps.cluster import run_on_slurm
 from gan_runner.sweeps.grid import launch_of, sweep_directory
@@ -41,6 +40,7 @@ from gan_runner.sweeps.jobs import Composer
 from gan_runner.sweeps.launchers import Launch, cores, run_in_processes, run_sequentially, visible_gpus
 from gan_runner.sweeps.sweep import DONE, FAILED, DataCache, Job, Sweep, make_row, print_sweep_report
 from gan_runner.torch_utils.randomness import derive
+from gan_runner.training.evaluation import Objective, tags
 
 STUDY = "search.db"
 TRIALS_AT_ONCE = 8  # batched or on a cluster: more would be drawn before any is known, fewer would leave it idle
@@ -197,7 +197,7 @@ def check_space(space: Space, composer: Composer, trust: list[str]) -> Objective
 
     Raises ConfigError.
     """
-    from gan_runner.runs.build import build, load_data
+    from gan_runner.training.build import build, load_data
 
     data = DataCache(lambda node: load_data(node, trust))
     drawn = space.draw(optuna.create_study()).params

@@ -18,13 +18,13 @@ from gan_runner.config.compose import to_yaml
 from gan_runner.config.errors import ConfigError, Stopped, TrainingFailed
 from gan_runner.config.keys import hyperparameters, identity
 from gan_runner.config.stored import translate_stored
-from gan_runner.runs.log import write_experiment
 from gan_runner.storage import outputs
 from gan_runner.storage.atomic_files import json_safe, write_bytes
 from gan_runner.storage.status import run_status
+from gan_runner.training.log import write_experiment
 
 if TYPE_CHECKING:
-    from gan_runner.runs.run import PreparedRun
+    from gan_runner.training.run import PreparedRun
 
 PLAN, ROWS, HYDRA_FILE = outputs.PLAN, "sweep.jsonl", "multirun.yaml"
 SUBMITTED = "slurm.jsonl"
@@ -228,7 +228,7 @@ def execute(job: Job, directory: Path, trust: list[str], hydra_files: dict[str, 
 
 def attempt(job: Job, path: Path, trust: list[str], hydra_files: dict[str, str], data: "DataCache") -> str | None:
     """Run a job, or go on with it, and return why it failed. The error itself would keep the networks alive."""
-    from gan_runner.runs.run import train
+    from gan_runner.training.run import train
 
     try:
         if prepared := prepare_job(job, path, trust, hydra_files, data):
@@ -245,8 +245,8 @@ def prepare_job(
 
     A job whose checkpoints are all damaged starts anew. Raises ConfigError.
     """
-    from gan_runner.runs.run import build_run, create_run, restore_run
     from gan_runner.storage.checkpoint import DamagedError
+    from gan_runner.training.run import build_run, create_run, restore_run
 
     status = run_status(path)
     if status in (*DONE, "running"):  # another process was faster
@@ -269,7 +269,7 @@ def prepare_job(
 
 def why_failed(error: Exception, path: Path, hydra_files: dict[str, str]) -> str:
     """Why a job ended by an error. Where the run has no directory yet, one is made that says it too."""
-    from gan_runner.runs.run import fail, outside_cause
+    from gan_runner.training.run import fail, outside_cause
 
     cause = error.__cause__ if isinstance(error, TrainingFailed) else error
     known = str(cause) if isinstance(cause, ConfigError | Stopped) else outside_cause(cause)  # type: ignore[arg-type]

@@ -12,8 +12,8 @@ from torch import Tensor
 from gan_runner.augmentations import Ada
 from gan_runner.augmentations.ada import GATES, GROUPS, POWER, Draws, band_gains, bands, inverse_map, recolored
 from gan_runner.config.errors import ConfigError
-from gan_runner.runs.build import build
 from gan_runner.torch_utils.randomness import Randomness, fixed_randomness
+from gan_runner.training.build import build
 from tests.augmentations.test_diff_augment import some_images
 from tests.helpers import CONF, compose
 from tests.helpers.games import make_game, restore, save, take_steps, take_steps_together

@@ -7,8 +7,8 @@ import torch
 
 from gan_runner.augmentations import Apa
 from gan_runner.config.errors import ConfigError
-from gan_runner.runs.build import build
 from gan_runner.torch_utils.randomness import fixed_randomness
+from gan_runner.training.build import build
 from tests.helpers import TINY, compose
 from tests.helpers.games import POINTS, make_game, restore, save, take_steps
 from tests.helpers.games import build_game as game_of

@@ -15,9 +15,9 @@ from gan_runner.augmentations.draws import Randomness
 from gan_runner.augmentations.scheduled import Scheduled
 from gan_runner.config.errors import ConfigError
 from gan_runner.games.adversarial import Adversarial
-from gan_runner.runs.build import build
 from gan_runner.schedules import linear
 from gan_runner.torch_utils.randomness import fixed_randomness
+from gan_runner.training.build import build
 from tests.helpers import CONF, TINY, TINY_MODEL, compose, naming
 from tests.helpers.games import POINTS, make_game
 from tests.helpers.penalties import some

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from gan_runner.runs.build import build
+from gan_runner.training.build import build
 from tests.benchmarks.speed import MODELS
 from tests.helpers import compose
 

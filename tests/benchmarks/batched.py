@@ -10,8 +10,8 @@ import torch
 
 from gan_runner.games.game import Game
 from gan_runner.games.stacked_game import StackedGame
-from gan_runner.runs.build import arithmetic_of, build
 from gan_runner.sweeps.launchers import cores
+from gan_runner.training.build import arithmetic_of, build
 from tests.benchmarks.roofline import synchronize
 from tests.benchmarks.speed import waited
 from tests.benchmarks.timing import medians

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from gan_runner.runs.build import build
+from gan_runner.training.build import build
 from tests.helpers import compose
 
 REGULARIZERS = ("gradient_penalty", "iterative_gradient_penalty")

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from gan_runner.runs.build import arithmetic_of, choose_device
+from gan_runner.training.build import arithmetic_of, choose_device
 from tests.benchmarks.bare import BareLoop, Problem
 from tests.benchmarks.naive import NaiveLoop
 from tests.benchmarks.roofline import synchronize

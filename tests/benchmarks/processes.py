@@ -8,7 +8,7 @@ from unittest.mock import patch
 import torch
 import torch.distributed as dist
 
-from gan_runner.runs.build import build
+from gan_runner.training.build import build
 from tests.helpers import compose
 from tests.helpers.ranks import Processes
 

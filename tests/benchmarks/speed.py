@@ -12,7 +12,7 @@ import torch
 from gan_runner.config.errors import ConfigError
 from gan_runner.config.schema import known_keys
 from gan_runner.games.cuda_graph import WARM_UP, CapturedStep
-from gan_runner.runs.build import Built, arithmetic_of, build, choose_device
+from gan_runner.training.build import Built, arithmetic_of, build, choose_device
 from tests.benchmarks.bare import BareLoop, Loss, Problem, leanest
 from tests.benchmarks.naive import NaiveLoop
 from tests.benchmarks.roofline import count_flops, matrix_rate, synchronize

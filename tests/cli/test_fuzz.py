@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from gan_runner.config.explain import dotted_keys
 from gan_runner.config.schema import GROUPS
-from gan_runner.runs import run as runner
-from gan_runner.runs.build import build
+from gan_runner.training import run as runner
+from gan_runner.training.build import build
 from tests.helpers import METRIC, SMALL, compose
 
 pytestmark = pytest.mark.usefixtures("python_yaml")

@@ -14,7 +14,7 @@ from gan_runner.cli.main import VERBS
 from gan_runner.config.explain import dotted_keys
 from gan_runner.config.schema import GROUPS
 from gan_runner.datasets.splits import Split
-from gan_runner.runs.exporters import FORMATS
+from gan_runner.training.exporters import FORMATS
 from tests.helpers import CONF, compose, options, refusal
 
 

@@ -244,7 +244,7 @@ def test_from_another_directory_into_a_pipe(tmp_path):
         }  # fmt: skip
 
 
-@pytest.mark.slow  # within a process it stands in tests/runs/test_resume.py
+@pytest.mark.slow  # within a process it stands in tests/training/test_resume.py
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_saves_and_marks_the_run(number, code, tmp_path):
     import json

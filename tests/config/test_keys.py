@@ -22,7 +22,7 @@ from gan_runner.config.keys import (
 )
 from gan_runner.config.schema import COMPONENT_KEYS, GROUPS, LIST_GROUPS, Settings
 from gan_runner.games.term import Term
-from gan_runner.runs import build
+from gan_runner.training import build
 from tests.helpers import CONF, compose, options
 
 # identity: another value is another job of a sweep. change: it may be another when a run is resumed. differ: it may be

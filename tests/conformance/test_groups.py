@@ -10,7 +10,7 @@ from PIL import Image
 
 from gan_runner.config.errors import ConfigError
 from gan_runner.config.instantiate import component
-from gan_runner.runs.build import build
+from gan_runner.training.build import build
 from tests.conformance.cases import FROM_FILES, LOSSES, MLP, POINTS, VAE, assert_trains, node_of, words_of
 from tests.helpers import CONF, compose, options, some
 from tests.helpers.meta import step_on_meta

@@ -15,8 +15,8 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from gan_runner.datasets.data import Data, Normalization, Recorded, Samples
 from gan_runner.datasets.images import resize
 from gan_runner.datasets.stacked_mnist import Stacked, stacked_mnist
-from gan_runner.runs.build import build
 from gan_runner.torch_utils.randomness import fixed_randomness
+from gan_runner.training.build import build
 from tests.helpers import CONF, compose
 from tests.helpers.games import take_steps
 

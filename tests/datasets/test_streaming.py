@@ -17,7 +17,7 @@ from gan_runner.datasets import array, memory, streamed
 from gan_runner.datasets.data import Endless, Recorded, Samples
 from gan_runner.datasets.on_disk import Mapped
 from gan_runner.datasets.streamed import Streamed, place
-from gan_runner.runs.build import build
+from gan_runner.training.build import build
 from tests.helpers import SMALL, compose
 from tests.helpers.batches import assert_same
 from tests.helpers.runs import metrics, summary

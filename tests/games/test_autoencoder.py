@@ -14,7 +14,7 @@ from torch.distributions import Bernoulli, Normal, kl_divergence
 
 from gan_runner.losses import Elbo
 from gan_runner.regularizers.penalties import kl
-from gan_runner.runs.build import build
+from gan_runner.training.build import build
 from tests.helpers import compose
 from tests.helpers.games import take_steps
 

@@ -17,7 +17,7 @@ from gan_runner.games.cuda_graph import (
     why_not_capturable,
 )
 from gan_runner.games.stacked_game import StackedGame, StackedSchedule
-from gan_runner.runs.build import build
+from gan_runner.training.build import build
 from tests.helpers import compose, some
 from tests.helpers.games import floats
 from tests.helpers.taped import TapedGraph, state_tensors, taped

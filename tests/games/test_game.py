@@ -13,7 +13,7 @@ from gan_runner.games.adversarial import Adversarial
 from gan_runner.games.stacked_game import why_not_stackable
 from gan_runner.games.view import AdversarialView
 from gan_runner.losses import Hinge
-from gan_runner.runs.build import build
+from gan_runner.training.build import build
 from tests.helpers import TINY, TINY_MODEL, compose
 from tests.helpers.games import POINTS, build_game, counted, floats, make_game, take_steps
 from tests.helpers.meta import meta_device, step_without_host

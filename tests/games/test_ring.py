@@ -6,8 +6,8 @@ import os
 import pytest
 import torch
 
-from gan_runner.runs.build import build
 from gan_runner.torch_utils.randomness import fixed_randomness
+from gan_runner.training.build import build
 from tests.helpers import compose
 
 

@@ -17,8 +17,8 @@ from rich.console import Console
 from rich.table import Table
 
 from gan_runner.config.errors import ConfigError
-from gan_runner.runs.build import choose_device
 from gan_runner.storage.atomic_files import json_safe, write_bytes
+from gan_runner.training.build import choose_device
 from tests.gpu.child import PARTS
 from tests.gpu.jobs import REPOSITORY, Job, Outcome, Running
 from tests.gpu.timings import KERNELS

@@ -17,7 +17,7 @@ from gan_runner.games.cuda_graph import WARM_UP, CapturedStep, put_schedules_on_
 from gan_runner.games.game import Game
 from gan_runner.games.player import Values
 from gan_runner.games.term import Term
-from gan_runner.runs.build import arithmetic_of, build
+from gan_runner.training.build import arithmetic_of, build
 from tests.gpu.jobs import REPOSITORY
 from tests.gpu.record import Check, Record
 from tests.helpers import compose

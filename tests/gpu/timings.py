@@ -18,7 +18,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from gan_runner.games.cuda_graph import WARM_UP, CapturedStep, why_not_capturable
 from gan_runner.games.stacked_game import StackedGame
-from gan_runner.runs.build import Built, arithmetic_of, build
+from gan_runner.training.build import Built, arithmetic_of, build
 from tests.benchmarks.bare import BareLoop, Loss, Problem
 from tests.benchmarks.naive import NaiveLoop
 from tests.benchmarks.roofline import synchronize

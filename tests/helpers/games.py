@@ -10,7 +10,7 @@ import torch
 from gan_runner.games.adversarial import Adversarial
 from gan_runner.games.player import Values
 from gan_runner.games.stacked_game import StackedGame
-from gan_runner.runs.build import build
+from gan_runner.training.build import build
 from tests.helpers import TINY, TINY_MODEL, compose
 
 POINTS = ["dataset=ring", "batch_size=8", "device=cpu", "model.latent_size=4", "model=mlp", *TINY_MODEL, "loss=hinge"]

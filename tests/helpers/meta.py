@@ -25,7 +25,7 @@ from torch.utils._pytree import tree_leaves
 from gan_runner.datasets.data import Samples
 from gan_runner.games.game import Game
 from gan_runner.optimizers import Subgradient
-from gan_runner.runs.build import build
+from gan_runner.training.build import build
 
 META = torch.device("meta")
 # On a GPU these read whether a decomposition failed, and whether what they are given is a probability or a deviation;
@@ -111,7 +111,7 @@ def meta_device() -> Iterator[None]:
             return order(data, seed, epoch)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("gan_runner.runs.build.choose_device", lambda name, place: META)
+        patch.setattr("gan_runner.training.build.choose_device", lambda name, place: META)
         patch.setattr(torch, "Generator", Generator)
         patch.setattr(torch, "autocast", Autocast)
         patch.setattr(torch.amp, "is_autocast_available", lambda kind: kind == "meta" or is_available(kind))

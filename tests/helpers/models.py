@@ -10,7 +10,7 @@ import yaml
 from gan_runner.models import layers
 from gan_runner.models.multi_scale import MultiScale
 from gan_runner.models.vae import Autoencoder
-from gan_runner.runs.build import KEYS_OF_DISCRIMINATORS
+from gan_runner.training.build import KEYS_OF_DISCRIMINATORS
 
 CONF = Path(__file__).parents[2] / "conf" / "model"
 LATENTS = 5

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from gan_runner.config.place import meeting_place, place_of
-from gan_runner.runs.processes import connect, meeting_at
 from gan_runner.torch_utils import ranks
+from gan_runner.training.processes import connect, meeting_at
 from tests.helpers import compose
 from tests.helpers.games import build_game, floats
 

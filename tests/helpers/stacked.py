@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from gan_runner.runs.build import build, load_data
 from gan_runner.sweeps.batched_launcher import structure
 from gan_runner.sweeps.sweep import DataCache
 from gan_runner.torch_utils.parameters import gradient_norm
+from gan_runner.training.build import build, load_data
 from tests.helpers.games import take_steps, take_steps_together
 
 

@@ -14,7 +14,7 @@ from gan_runner.metrics.feature_space import frechet, moments
 from gan_runner.metrics.floor import Floors
 from gan_runner.metrics.metric import EvaluationView
 from gan_runner.metrics.real_features import RealFeatures, real_side
-from gan_runner.runs import build as builder
+from gan_runner.training import build as builder
 from tests.helpers import TINY, TINY_MODEL, compose, naming, refusal
 from tests.helpers.runs import rows
 from tests.metrics.test_metrics import build, halves, random_images, random_network, view_of

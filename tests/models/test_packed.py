@@ -11,7 +11,7 @@ from gan_runner.config.errors import ConfigError
 from gan_runner.games.view import AdversarialView
 from gan_runner.models.packed import Packed
 from gan_runner.regularizers import penalties
-from gan_runner.runs.build import build
+from gan_runner.training.build import build
 from tests.helpers import TINY, TINY_MODEL, compose, naming
 from tests.helpers.games import build_game, take_steps
 from tests.helpers.penalties import Given, Linear, Quadratic, Seeded, Unlabelled, a_view, some

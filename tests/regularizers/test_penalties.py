@@ -13,7 +13,7 @@ from torch.func import functional_call
 from gan_runner.config.errors import ConfigError
 from gan_runner.losses import BinaryCrossEntropy
 from gan_runner.regularizers import penalties
-from gan_runner.runs.build import build
+from gan_runner.training.build import build
 from tests.helpers import CONF, compose, options
 from tests.helpers.games import POINTS, make_game, take_steps
 from tests.helpers.meta import meta_device, step_without_host

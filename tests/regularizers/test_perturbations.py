@@ -15,7 +15,7 @@ from torch.func import functional_call
 
 from gan_runner import losses
 from gan_runner.regularizers import penalties
-from gan_runner.runs.build import build
+from gan_runner.training.build import build
 from tests.helpers import compose
 from tests.helpers.games import POINTS, counted, make_game
 from tests.helpers.penalties import (

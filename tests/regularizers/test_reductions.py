@@ -9,7 +9,7 @@ import torch
 from gan_runner.config.errors import ConfigError
 from gan_runner.games.term import Term
 from gan_runner.regularizers.reductions import TopK
-from gan_runner.runs.build import build
+from gan_runner.training.build import build
 from tests.helpers import TINY, TINY_MODEL, compose, naming
 from tests.helpers.games import build_game, take_steps
 

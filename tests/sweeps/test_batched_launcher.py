@@ -15,12 +15,12 @@ import yaml
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gan_runner.games.stacked_game import StackedGame, why_different
-from gan_runner.runs.build import load_data
-from gan_runner.runs.recorder import Recorder, read_at_once
 from gan_runner.storage.checkpoint import load
 from gan_runner.storage.status import run_status
 from gan_runner.sweeps.batched_launcher import BatchedSweep, Group, Timing, chunks, larger, own_bytes, structure
 from gan_runner.sweeps.sweep import DataCache, Job
+from gan_runner.training.build import load_data
+from gan_runner.training.recorder import Recorder, read_at_once
 from tests.helpers import TINY, TINY_MODEL, compose, refusal
 from tests.helpers.games import take_steps, take_steps_together
 from tests.helpers.precision import Products, factors
@@ -263,7 +263,7 @@ def test_a_dataset_that_is_too_large_streams_or_is_refused(run_cli, monkeypatch)
 @pytest.mark.parametrize("during_evaluation", [pytest.param(False, marks=pytest.mark.slow), True])
 @pytest.mark.slow
 def test_an_interrupted_group_goes_on(run_cli, monkeypatch, during_evaluation):
-    from gan_runner.runs.evaluation import Evaluator
+    from gan_runner.training.evaluation import Evaluator
 
     step, evaluate, seen = StackedGame.step, Evaluator.evaluate, []
     words = [f"{WEIGHT}=1,2,3", "metric=wasserstein", "metric.wasserstein.samples=20", "evaluate_every=4", "steps=7"]

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from gan_runner.config.errors import ConfigError, Stopped
-from gan_runner.runs import processes
 from gan_runner.storage.run_directory import RunDirectory
 from gan_runner.sweeps import cluster
 from gan_runner.sweeps.cluster import Task, launch_on_cluster, run_on_slurm
 from gan_runner.sweeps.launchers import Launch, run_jobs
 from gan_runner.sweeps.sweep import Job, Sweep
+from gan_runner.training import processes
 from tests.helpers import SMALL, compose, naming, refusal
 from tests.helpers.runs import rows, summary
 
@@ -314,7 +314,7 @@ def test_the_same_slurm_job_on_another_node_goes_on(monkeypatch):
     with RunDirectory.create(ROOT / "a", {}, {}):
         say("a", "running", number="7_0", host="node-7")
     calls = []
-    monkeypatch.setattr("gan_runner.runs.run.restore_run", lambda *_, **__: calls.append("restored"))
+    monkeypatch.setattr("gan_runner.training.run.restore_run", lambda *_, **__: calls.append("restored"))
     task = Task(real, ROOT.absolute(), [], {}, ".")
     monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "8")
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "0")

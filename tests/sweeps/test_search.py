@@ -15,12 +15,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 optuna = pytest.importorskip("optuna")
 
 from gan_runner.config.errors import ConfigError  # noqa: E402
-from gan_runner.runs.evaluation import Objective  # noqa: E402
 from gan_runner.storage.status import run_status  # noqa: E402
 from gan_runner.sweeps import search  # noqa: E402
 from gan_runner.sweeps.jobs import Composer  # noqa: E402
 from gan_runner.sweeps.launchers import Launch  # noqa: E402
 from gan_runner.sweeps.search import SearchSettings, Space, all_values, distribution  # noqa: E402
+from gan_runner.training.evaluation import Objective  # noqa: E402
 from tests.helpers import refusal  # noqa: E402
 from tests.helpers.runs import summary  # noqa: E402
 

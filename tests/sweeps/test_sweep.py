@@ -163,7 +163,7 @@ def test_a_directory_that_is_no_sweep_is_left_alone(run_cli):
 @pytest.mark.parametrize("launcher", some([["hydra/launcher=batched"], []], every=2), ids=["batched", "one_by_one"])
 def test_no_network_outlives_its_job(run_cli, monkeypatch, launcher):
     """Even without the collector of garbage: on a GPU the next job has the memory at once."""
-    from gan_runner.runs.build import Builder
+    from gan_runner.training.build import Builder
 
     made: list[weakref.ref] = []
     alive: list[int] = []
@@ -238,7 +238,7 @@ def test_a_job_that_cannot_be_built(run_cli):
 
 
 def test_an_interrupted_sweep_goes_on(run_cli, monkeypatch):
-    from gan_runner.runs.log import RunLog
+    from gan_runner.training.log import RunLog
 
     advance, seen = RunLog.advance, []
 
@@ -296,7 +296,7 @@ def test_a_job_whose_checkpoints_are_damaged_starts_anew(run_cli):
 
 
 def test_an_edit_of_conf_changes_nothing(run_cli, monkeypatch):
-    from gan_runner.runs.log import RunLog
+    from gan_runner.training.log import RunLog
 
     Path("conf/experiment").mkdir(parents=True)
     preset = Path("conf/experiment/mine.yaml")

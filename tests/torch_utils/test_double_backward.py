@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from gan_runner.games import adversarial
 from gan_runner.regularizers import penalties
-from gan_runner.runs.build import build
 from gan_runner.torch_utils.double_backward import gradient_at
 from gan_runner.torch_utils.parameters import gradients
 from gan_runner.torch_utils.stacked_network import StackedNetwork
+from gan_runner.training.build import build
 from tests.benchmarks.roofline import count_flops
 from tests.helpers import compose, some
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from gan_runner.config.errors import ConfigError
-from gan_runner.runs import build as module
+from gan_runner.training import build as module
 from tests.helpers import compose
 from tests.helpers.games import make_game, take_steps
 

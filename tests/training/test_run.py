@@ -15,8 +15,8 @@ from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from gan_runner.runs.image_grid import REAL
-from gan_runner.runs.log import RunLog
+from gan_runner.training.image_grid import REAL
+from gan_runner.training.log import RunLog
 from tests.helpers import refusal, runs
 
 WORDS = [
@@ -346,7 +346,7 @@ def test_a_signal_between_the_step_and_its_end_waits_for_the_next_step(run_cli, 
     import os
     import signal
 
-    from gan_runner.runs.log import RunLog
+    from gan_runner.training.log import RunLog
 
     original = RunLog.scalars
 

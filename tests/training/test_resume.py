@@ -18,17 +18,17 @@ from omegaconf import OmegaConf
 from gan_runner.config.compose import to_yaml
 from gan_runner.config.errors import Stopped
 from gan_runner.games.adversarial import Adversarial
-from gan_runner.runs import evaluation
-from gan_runner.runs import run as runner
-from gan_runner.runs.evaluation import Evaluator
-from gan_runner.runs.health import Guard
-from gan_runner.runs.log import EventFile, RunLog, event_files, records
-from gan_runner.runs.preview import Preview
-from gan_runner.runs.run import prepare
 from gan_runner.storage import atomic_files as files
 from gan_runner.storage import checkpoint, run_directory
 from gan_runner.storage.run_directory import RunDirectory
 from gan_runner.storage.status import run_status
+from gan_runner.training import evaluation
+from gan_runner.training import run as runner
+from gan_runner.training.evaluation import Evaluator
+from gan_runner.training.health import Guard
+from gan_runner.training.log import EventFile, RunLog, event_files, records
+from gan_runner.training.preview import Preview
+from gan_runner.training.run import prepare
 from tests.helpers import CONF, METRIC, TINY, TINY_MODEL, compose, naming, refusal, some
 from tests.helpers.runs import contents, differences, rows, summary
 

@@ -10,7 +10,7 @@ from torch.nn.utils import parametrize
 
 from gan_runner.models.layers import ConditionalBatchNorm2d
 from gan_runner.regularizers.spectral_norm import spectral_norm
-from gan_runner.runs.budgets import count_layers, count_parameters, within_budget
+from gan_runner.training.budgets import count_layers, count_parameters, within_budget
 from tests.helpers import naming
 from tests.helpers.models import make, read
 

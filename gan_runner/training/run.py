@@ -22,16 +22,16 @@ from gan_runner.datasets.on_disk import UnreadableError
 from gan_runner.games.cuda_graph import CapturedStep, why_not_capturable
 from gan_runner.games.game import Game
 from gan_runner.games.player import Values
-from gan_runner.runs.budgets import count_parameters
-from gan_runner.runs.build import Built, arithmetic_of, build, refuse_giants, refuse_ignored
-from gan_runner.runs.log import RunLog, Terminal
-from gan_runner.runs.loop import TrainingLoop, run_loop, training_loop
-from gan_runner.runs.processes import Group, last_good, threads_of_each
-from gan_runner.runs.recorder import Diverged, Pruned
-from gan_runner.runs.signals import Interrupted, StopRequest, interruptible
 from gan_runner.storage import checkpoint
 from gan_runner.storage.outputs import check_free
 from gan_runner.storage.run_directory import RunDirectory, versions
+from gan_runner.training.budgets import count_parameters
+from gan_runner.training.build import Built, arithmetic_of, build, refuse_giants, refuse_ignored
+from gan_runner.training.log import RunLog, Terminal
+from gan_runner.training.loop import TrainingLoop, run_loop, training_loop
+from gan_runner.training.processes import Group, last_good, threads_of_each
+from gan_runner.training.recorder import Diverged, Pruned
+from gan_runner.training.signals import Interrupted, StopRequest, interruptible
 
 
 class PreparedRun(NamedTuple):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from gan_runner.runs.build import build
+from gan_runner.training.build import build
 from tests.helpers import compose, refusal
 
 WORDS = [

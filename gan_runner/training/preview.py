@@ -7,12 +7,12 @@ from torch import Tensor
 
 from gan_runner.config.schema import Settings
 from gan_runner.games.game import Game
-from gan_runner.runs import image_grid
-from gan_runner.runs.health import mean_distance
-from gan_runner.runs.log import RunLog
 from gan_runner.storage.atomic_files import write_bytes
 from gan_runner.storage.run_directory import RunDirectory
 from gan_runner.torch_utils.randomness import fixed_randomness
+from gan_runner.training import image_grid
+from gan_runner.training.health import mean_distance
+from gan_runner.training.log import RunLog
 
 MOST_ROWS = 16  # classes that a grid has a row for
 POINTS = 1000  # a cloud of points takes more samples than a grid

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gan_runner.config.schema import Monitor
-from gan_runner.runs.health import Monitors, mean_distance
+from gan_runner.training.health import Monitors, mean_distance
 from tests.helpers import SMALL
 
 LIMITS = Monitor(vanishing_gradient=1e-6, exploding_gradient=1e4, saturation=0.99, diversity=0.2, warm_up=100)

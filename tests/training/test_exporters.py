@@ -9,8 +9,8 @@ import torch
 
 import gan_runner
 from gan_runner.games.latents import Normal, TruncatedNormal, Uniform
-from gan_runner.runs import exporters
-from gan_runner.runs.model_card import LATENTS
+from gan_runner.training import exporters
+from gan_runner.training.model_card import LATENTS
 from tests.helpers import METRIC, SMALL, refusal
 from tests.helpers.processes import cli
 

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 from gan_runner.config.errors import ConfigError
 from gan_runner.datasets.data import Recorded
-from gan_runner.runs.build import Built, build
 from gan_runner.storage import checkpoint
+from gan_runner.training.build import Built, build
 
 
 class Trained(NamedTuple):

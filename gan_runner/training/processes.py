@@ -27,10 +27,10 @@ from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined
 
 from gan_runner.config.place import Place, meeting_place, place_of
 from gan_runner.games.player import Values
-from gan_runner.runs.build import Built, arithmetic_of, build
-from gan_runner.runs.signals import StopRequest
 from gan_runner.storage import checkpoint
 from gan_runner.torch_utils.ranks import as_rank
+from gan_runner.training.build import Built, arithmetic_of, build
+from gan_runner.training.signals import StopRequest
 
 END = -1  # in the place of a step's number
 LONG = datetime.timedelta(days=7)  # between two steps process 0 may evaluate for hours
@@ -79,7 +79,7 @@ class Group:
         }
         for rank in range(1, self.place.count):
             own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-            command = [sys.executable, "-c", "from gan_runner.runs.processes import follow; follow()"]
+            command = [sys.executable, "-c", "from gan_runner.training.processes import follow; follow()"]
             # Ctrl-C is for process 0, which tells the others; the pipe ends when process 0 is gone.
             child = subprocess.Popen(
                 command, env={**os.environ, **shared, **own}, stdin=subprocess.PIPE, process_group=0

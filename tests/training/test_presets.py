@@ -10,8 +10,8 @@ import torch
 
 from gan_runner.config.errors import ConfigError
 from gan_runner.config.stylegan2_auto import stylegan2_auto
-from gan_runner.runs.budgets import count_parameters
-from gan_runner.runs.build import build
+from gan_runner.training.budgets import count_parameters
+from gan_runner.training.build import build
 from tests.helpers import compose, naming
 from tests.helpers.games import take_steps
 

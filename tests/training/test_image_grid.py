@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image, ImageColor
 
-from gan_runner.runs.image_grid import FAKE, REAL, png, scatter, tile, tile_classes, with_caption
+from gan_runner.training.image_grid import FAKE, REAL, png, scatter, tile, tile_classes, with_caption
 
 
 def array(image):
@@ -185,7 +185,7 @@ def test_png_is_deterministic_and_lossless():
 def test_no_global_state_and_no_slow_imports():
     code = """
 import sys, torch
-from gan_runner.runs.image_grid import tile, scatter
+from gan_runner.training.image_grid import tile, scatter
 assert "matplotlib" not in sys.modules
 scatter(torch.zeros(2, 2), torch.zeros(2, 2), (-1, 1))
 assert not {"matplotlib.pyplot", "torchvision"} & set(sys.modules)

@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 from gan_runner.config.schema import Settings
 from gan_runner.games.game import Game
 from gan_runner.games.player import Values
-from gan_runner.runs.evaluation import Evaluator
-from gan_runner.runs.log import RunLog
-from gan_runner.runs.recorder import Pruned, Recorder, read_at_once
-from gan_runner.runs.signals import Interrupted, StopRequest
 from gan_runner.storage.run_directory import RunDirectory
+from gan_runner.training.evaluation import Evaluator
+from gan_runner.training.log import RunLog
+from gan_runner.training.recorder import Pruned, Recorder, read_at_once
+from gan_runner.training.signals import Interrupted, StopRequest
 
 
 class WantedStep(NamedTuple):

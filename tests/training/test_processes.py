@@ -12,7 +12,7 @@ import torch
 
 from gan_runner.config.place import Place, meeting_place, place_in_run, place_of
 from gan_runner.models.layers import SharedDropout
-from gan_runner.runs.build import build
+from gan_runner.training.build import build
 from tests.conformance.cases import DCGAN, MLP
 from tests.helpers import SMALL, TINY, compose, naming, refusal
 from tests.helpers.processes import cli, wait_for

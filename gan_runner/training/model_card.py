@@ -11,8 +11,8 @@ import yaml
 from gan_runner.games.game import Game
 from gan_runner.games.latents import Latents, Normal, TruncatedNormal, Uniform
 from gan_runner.reporting.tables import markdown_table
-from gan_runner.runs.evaluation import floors
 from gan_runner.storage.outputs import is_run
+from gan_runner.training.evaluation import floors
 
 USE = {
     "onnx": """import numpy as np

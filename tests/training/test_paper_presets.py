@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from gan_runner.config.instantiate import component
-from gan_runner.runs.budgets import count_parameters
-from gan_runner.runs.build import Built, build
+from gan_runner.training.budgets import count_parameters
+from gan_runner.training.build import Built, build
 from tests.helpers import compose, some
 from tests.helpers.models import outputs_of
 

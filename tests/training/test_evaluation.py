@@ -8,9 +8,9 @@ from PIL import Image
 
 from gan_runner.config.errors import ConfigError
 from gan_runner.features import network
-from gan_runner.runs import evaluation
-from gan_runner.runs.build import build
-from gan_runner.runs.evaluation import Objective
+from gan_runner.training import evaluation
+from gan_runner.training.build import build
+from gan_runner.training.evaluation import Objective
 from tests.helpers import TINY, TINY_MODEL, compose, refusal, some
 from tests.helpers.precision import Products, factors
 from tests.helpers.runs import metrics, rows, summary
@@ -154,7 +154,7 @@ def test_the_best_checkpoint_is_that_of_the_best_value(run_cli):
 
 
 def test_a_run_returns_its_best_value(monkeypatch):
-    from gan_runner.runs.run import prepare
+    from gan_runner.training.run import prepare
 
     train = prepare(compose(*RING, *EVERY_TWO), [])
     best = train(RUN.absolute(), hydra_files={}, title="", notes=[])
@@ -334,7 +334,7 @@ def test_nearest():
 
 
 def test_conditional_samples_are_asked_for_as_the_data_has_the_classes():
-    from gan_runner.runs.evaluation import generate
+    from gan_runner.training.evaluation import generate
 
     game = build(compose(*TINY, *TINY_MODEL, "conditional=true", "metric=none"), []).game
     _, labels = generate(game, 400, seed=0)

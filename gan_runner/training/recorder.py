@@ -11,13 +11,13 @@ from torch import Tensor
 from gan_runner.config.schema import Settings
 from gan_runner.games.game import Game
 from gan_runner.games.player import Values
-from gan_runner.runs.evaluation import BrokenOff, Evaluator, Objective, floors, tags
-from gan_runner.runs.health import Guard, Monitors, largest_weight
-from gan_runner.runs.log import RunLog
-from gan_runner.runs.preview import Preview
-from gan_runner.runs.signals import StopRequest
 from gan_runner.storage import checkpoint
 from gan_runner.storage.run_directory import RunDirectory, versions
+from gan_runner.training.evaluation import BrokenOff, Evaluator, Objective, floors, tags
+from gan_runner.training.health import Guard, Monitors, largest_weight
+from gan_runner.training.log import RunLog
+from gan_runner.training.preview import Preview
+from gan_runner.training.signals import StopRequest
 
 WEIGHTS = "weights/"  # how the tags of what is checked and not logged begin
 

@@ -41,13 +41,13 @@ from gan_runner.models.layers import Head, Judge
 from gan_runner.models.multi_scale import MultiScale
 from gan_runner.models.packed import Packed
 from gan_runner.optimizers import FiniteDifference, wants_closure
-from gan_runner.runs.budgets import least_memory, within_budget
-from gan_runner.runs.evaluation import Evaluator, choose_objective
 from gan_runner.torch_utils.ema import HalfLife, MovingAverage
 from gan_runner.torch_utils.parameters import kernels, mixes_samples
 from gan_runner.torch_utils.precision import arithmetic
 from gan_runner.torch_utils.randomness import Randomness, derive, fixed_randomness
 from gan_runner.torch_utils.scheduled_adam import ScheduledAdam
+from gan_runner.training.budgets import least_memory, within_budget
+from gan_runner.training.evaluation import Evaluator, choose_objective
 
 PLAYERS = ("generator", "discriminator", "autoencoder")
 LARGE = 256  # pixels of a side, beyond which memory is asked for before images are resized and networks built

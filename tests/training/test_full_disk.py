@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from gan_runner.games.adversarial import Adversarial
-from gan_runner.runs.log import RunLog
-from gan_runner.runs.recorder import Best
 from gan_runner.storage import checkpoint
+from gan_runner.training.log import RunLog
+from gan_runner.training.recorder import Best
 from tests.helpers import METRIC, SMALL, refusal
 from tests.helpers.runs import metrics, summary
 

@@ -1,0 +1,1 @@
+"""One run: built, trained, recorded, evaluated, sampled from, exported."""
