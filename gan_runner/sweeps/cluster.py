@@ -27,6 +27,7 @@ ENDED = {  # states of a job that has left SLURM's queue; in any other it runs, 
     "TIMEOUT",
 }  # fmt: skip
 GONE = "not in the queue"
+PASSING = {"None", "Resources", "Priority", "BeginTime", "JobArrayTaskLimit", "Cleaning"}  # why most jobs wait
 SHORTEST_PAUSE, LONGEST_PAUSE = 2.0, 20.0  # seconds between two looks at the queue
 MOST_LOSSES = 3  # of a job that one shell submits again
 SECONDS_TO_SAVE = 60  # for jobs that are cancelled; SLURM kills them after its KillWait, 30 seconds by default
@@ -169,6 +170,7 @@ def watch(sweep: Sweep, watched: list[Watched], submit_some: Callable[[list[Job]
     """Wait until jobs have ended, and record each as it does. One that is in the queue again is waited for."""
     waiting = {each.number: each for each in watched}
     before: dict[str, str] = {}
+    told: set[str] = set()  # SLURM's reasons for which jobs wait
     losses: Counter[str] = Counter()
     pause, answers, ended = SHORTEST_PAUSE, True, 0
     while waiting:
@@ -195,6 +197,11 @@ def watch(sweep: Sweep, watched: list[Watched], submit_some: Callable[[list[Job]
                 print(f"[{ended}/{len(watched)}] {each.job.name}: {row['status']}{why}", flush=True)
             elif now[number] == "PENDING" and before.get(number) in ("RUNNING", "COMPLETING"):
                 print(f"{each.job.name}: in the queue again, and will go on from its checkpoint", flush=True)
+        if any(now[number] == before.get(number) == "PENDING" for number in waiting):
+            found = {reason: number for number, reason in why_pending().items() if number in waiting}
+            for reason in sorted(found.keys() - PASSING - told):
+                told.add(reason)
+                print(f"SLURM has jobs wait: {reason} (scontrol show job {found[reason]} says more)", flush=True)
         pause = SHORTEST_PAUSE if now != before else min(1.5 * pause, LONGEST_PAUSE)
         before = now
         if lost:
@@ -255,12 +262,22 @@ def queue() -> dict[str, str] | None:
 
     None if SLURM does not answer.
     """
-    command = ["squeue", "--me", "--array", "--noheader", "--states=all", "--format=%i %T"]
+    return squeue("--states=all", "--format=%i %T")
+
+
+def why_pending() -> dict[str, str]:
+    """SLURM's reasons for which the user's jobs wait, by number; none if SLURM does not answer."""
+    return squeue("--states=pending", "--format=%i %r") or {}
+
+
+def squeue(*arguments: str) -> dict[str, str] | None:
+    """What SLURM says of each of the user's jobs, by number. None if it does not answer."""
+    command = ["squeue", "--me", "--array", "--noheader", *arguments]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     except (OSError, subprocess.SubprocessError):
         return None
-    lines = [line.split() for line in answer.stdout.splitlines()]
+    lines = [line.split(maxsplit=1) for line in answer.stdout.splitlines()]
     return {words[0]: words[1] for words in lines if len(words) == 2}
 
 

@@ -8,7 +8,7 @@ import subprocess
 import time
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -46,12 +46,14 @@ class Slurm:
         self.parameters: list[dict[str, Any]] = []
         self.cancelled: list[str] = []
         monkeypatch.setattr(cluster, "queue", self.queue)
+        monkeypatch.setattr(cluster, "why_pending", lambda: self.reasons)
         monkeypatch.setattr(cluster, "executor_of", self.executor_of)
         monkeypatch.setattr(time, "sleep", self.sleep)
         monkeypatch.setattr(time, "monotonic", lambda: self.now)
         monkeypatch.setattr(subprocess, "run", lambda words, **options: self.cancelled.extend(words[1:]))
 
     now = 0.0
+    reasons: ClassVar[dict[str, str]] = {}
 
     def sleep(self, seconds):
         self.now += seconds
@@ -279,16 +281,34 @@ def test_where_there_is_no_slurm(slurm):
         launch_on_cluster("local", {"nodes": 2})
 
 
+def test_a_job_that_cannot_start_is_told_once(slurm, capsys):
+    slurm.reasons = {"7_0": "Priority", "7_1": "PartitionConfig", "8": "BadConstraints"}
+    waits = {"7_0": "PENDING", "7_1": "PENDING"}
+
+    def done():
+        say("a", "completed")
+        say("b", "completed")
+
+    slurm.answers = [{}, {}, waits, waits, waits, (done, {})]
+    slurm.run("a", "b")
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "SLURM has jobs wait" in line]
+    assert "PartitionConfig" in line
+    assert "7_1" in line
+
+
 def test_squeue_is_read(monkeypatch):
     answer = SimpleNamespace(stdout="12_0 RUNNING\n12_1 PENDING\n13 COMPLETING\n\n")
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: answer)
     assert cluster.queue() == {"12_0": "RUNNING", "12_1": "PENDING", "13": "COMPLETING"}
+    answer.stdout = "12_1 Nodes required for job are DOWN, DRAINED\n"
+    assert cluster.why_pending() == {"12_1": "Nodes required for job are DOWN, DRAINED"}
 
     def no_such_file(*_, **__):
         raise FileNotFoundError("squeue")
 
     monkeypatch.setattr(subprocess, "run", no_such_file)
     assert cluster.queue() is None
+    assert cluster.why_pending() == {}
 
 
 def test_the_first_task_of_several_runs_the_job_and_the_others_follow(monkeypatch):
