@@ -56,6 +56,16 @@ def only_on(*players: str) -> Callable[[Penalty], Penalty]:
     return mark
 
 
+def fitting_weight(*, images: float, points: float) -> Callable[[Penalty], Penalty]:
+    """Marks a penalty whose weight, where it is null, depends on what the samples are."""
+
+    def mark(penalty: Penalty) -> Penalty:
+        penalty.fitting_weight = {"images": images, "points": points}  # type: ignore[attr-defined]
+        return penalty
+
+    return mark
+
+
 def of_kernels(penalty: Penalty) -> Penalty:
     """Marks a penalty on weight matrices and kernels: a network without any has nothing for it."""
     penalty.of_kernels = True  # type: ignore[attr-defined]
@@ -133,8 +143,12 @@ def like_samples(values: Tensor, samples: Tensor) -> Tensor:
 
 
 @of_each_sample
+@fitting_weight(images=10.0, points=0.1)
 def gradient_penalty(view: View, *, target: Annotated[float, Gt(0)]) -> Tensor:
-    """(|∇D| - target)² between real and generated samples. Gulrajani et al. 2017, arXiv:1704.00028."""
+    """(|∇D| - target)² between real and generated samples. Gulrajani et al. 2017, arXiv:1704.00028.
+
+    Its weight is 10 in the paper, and 0.1 for points in the authors' code (improved_wgan_training, gan_toy.py).
+    """
     return (slope(view, between(view)) - target).square()
 
 

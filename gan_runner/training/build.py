@@ -51,7 +51,7 @@ from gan_runner.training.evaluation import Evaluator, choose_objective
 
 PLAYERS = ("generator", "discriminator", "autoencoder")
 LARGE = 256  # pixels of a side, beyond which memory is asked for before images are resized and networks built
-LATENTS_OF_IMAGES, LATENTS_OF_POINTS = 100, 8  # where `model.latent_size` is null
+LATENTS_OF_IMAGES = 100  # where `model.latent_size` is null
 
 
 class Built(NamedTuple):
@@ -118,9 +118,11 @@ class Builder:
         self.head = ConditioningHead(config["head"], trust, self.horizon)
         self.head.check(self.loss, self.names, self.num_classes)
         self.latents = latent_distribution(config["model"], self.data.shape)
+        kind = "points" if len(self.data.shape) == 1 else "images"
         self.regularizers = [
-            Regularizer(name, node, trust, self.horizon, self.names) for name, node in regularizers.items()
+            Regularizer(name, node, trust, self.horizon, self.names, kind) for name, node in regularizers.items()
         ]
+        self.notes.extend(note for regularizer in self.regularizers for note in regularizer.notes)
         self.augmentations = [augmentation(name, node, trust, self.horizon) for name, node in augmentations.items()]
         for adaptation in adaptations(self.augmentations).values():
             adaptation.to(self.device)
@@ -562,17 +564,18 @@ def count_steps(settings: Settings, data: Data) -> int:
 
 
 def latent_distribution(model: dict[str, Any], shape: tuple[int, ...]) -> Latents:
-    """The distribution that the keys of a model say, of so many latents as suit samples of this shape if they do not.
+    """The distribution that the keys of a model say; where they say nothing, what suits samples of this shape.
 
-    A network that has to fold 100 latents into the plane leaves out modes under losses that find all of them from 8.
+    Of images that is a normal one of 100 latents. Of points it is a uniform one of as many as they have coordinates: a
+    network that has to fold more, or the tails of a normal one, into the plane leaves out modes.
     """
     strangers = [key for key in model if key not in (*PLAYERS, *signature(latent)[0])]
     if strangers:
         raise ConfigError(f"unknown key 'model.{strangers[0]}'{suggest(strangers[0], model)}")
     keys = {"latent_distribution": "normal"} | {key: model[key] for key in model if key.startswith("latent_")}
-    fitting = LATENTS_OF_POINTS if len(shape) == 1 else LATENTS_OF_IMAGES
-    size = check_arguments("model", latent, keys)["latent_size"] or fitting
-    name = keys["latent_distribution"]
+    is_points = len(shape) == 1
+    size = check_arguments("model", latent, keys)["latent_size"] or (shape[0] if is_points else LATENTS_OF_IMAGES)
+    name = keys["latent_distribution"] or ("uniform" if is_points else "normal")
     if name not in DISTRIBUTIONS:
         raise ConfigError(
             f"model.latent_distribution={name}: must be {' or '.join(DISTRIBUTIONS)}"
@@ -581,7 +584,7 @@ def latent_distribution(model: dict[str, Any], shape: tuple[int, ...]) -> Latent
     return DISTRIBUTIONS[name](size)
 
 
-def latent(latent_size: Annotated[int, Ge(1)] | None, latent_distribution: str) -> None:
+def latent(latent_size: Annotated[int, Ge(1)] | None, latent_distribution: str | None) -> None:
     """The keys of a model that are not a network's."""
 
 
@@ -737,8 +740,11 @@ class ConditioningHead:
 class Regularizer:
     """One node of the group: what it makes (`made`), the role it plays, and the players it acts on."""
 
-    def __init__(self, name: str, node: dict[str, Any], trust: list[str], steps: int, players: list[str]):
+    def __init__(  # noqa: PLR0917
+        self, name: str, node: dict[str, Any], trust: list[str], steps: int, players: list[str], kind: str
+    ):
         self.name, self.key = name, f"regularizer.{name}"
+        self.notes: list[str] = []
         if name in (LOSS, HEAD):
             raise ConfigError(f"{self.key}: the name {name} is taken, by the {name}; choose another")
         own = {key: node.get(key, default) for key, default in (("role", "penalty"), ("on", ["discriminator"]))}
@@ -752,11 +758,14 @@ class Regularizer:
         self.term_arguments = {key: node[key] for key in term_keys if key in node}
         if self.term_arguments.get("schedule") is not None:
             self.term_arguments["schedule"] = schedule(node["schedule"], f"{self.key}.schedule", trust, steps)
-        check_arguments(self.key, Term, self.term_arguments, provided={"fn"})
         self.siblings = (*own, *term_keys)
         self.rest = {key: value for key, value in node.items() if key not in self.siblings}
         self.trust = trust
         self.made = self.make()
+        if "weight" in self.term_arguments and self.term_arguments["weight"] is None and self.mark("fitting_weight"):
+            weight = self.term_arguments["weight"] = self.mark("fitting_weight")[kind]
+            self.notes.append(f"{self.key}.weight is {weight:g}, as suits {kind}")
+        check_arguments(self.key, Term, self.term_arguments, provided={"fn"})
         allowed = self.mark("only_on", players)
         if self.mark("of_each_sample"):
             allowed = ("discriminator",)

@@ -63,7 +63,7 @@ TOPICS = {  # a word -> what the answer names
     "gradient_penalty": [
         "regularizer=gradient_penalty",
         "arXiv:1704.00028",
-        "regularizer.gradient_penalty.weight=10.0",
+        "regularizer.gradient_penalty.weight=null",
     ],
     "regularizer=r1": ["regularizer.r1.weight=10.0", "gamma"],
     "mnist_sngan": ["experiment=mnist_sngan", "steps=20000"],

@@ -238,7 +238,7 @@ def test_under_autocast_values_are_float32(name):
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("gradient_penalty", {"weight": 10.0, "target": 1.0}),  # arXiv:1704.00028, algorithm 1
+        ("gradient_penalty", {"weight": None, "target": 1.0}),  # see tests/training/test_build.py
         ("gradient_penalty_one_sided", {"weight": 10.0, "target": 1.0}),
         ("r1", {"weight": 10.0}),  # arXiv:1801.04406: gamma
         ("r2", {"weight": 10.0}),

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from gan_runner.config.errors import ConfigError
+from gan_runner.games.latents import Latents, Normal, Uniform
 from gan_runner.training import build as module
 from tests.helpers import compose
 from tests.helpers.games import make_game, take_steps
@@ -32,6 +33,30 @@ def test_a_loss_that_brings_a_penalty_keeps_it_beside_others() -> None:
     }  # fmt: skip
     assert values["weight/gradient_penalty"] == 3
     assert compose("loss=wgan_gp", "regularizer=l1")["discriminator_steps"] == 5
+
+
+@pytest.mark.parametrize(
+    ("words", "weight", "latents"),
+    [
+        (["model=mlp"], 10, Normal(100)),
+        (["model=mlp", "dataset=ring"], 0.1, Uniform(2)),
+        (["model=mlp", "dataset=ring", "regularizer.gradient_penalty.weight=3", "model.latent_size=5"], 3, Uniform(5)),
+        (["model=mlp", "dataset=ring", "model.latent_distribution=normal"], 0.1, Normal(2)),
+    ],
+)
+def test_what_suits_images_and_points(words: list[str], weight: float, latents: Latents) -> None:
+    """Where a config leaves it open; a log says which weight it is."""
+    config = compose("loss=wgan_gp", *words)
+    built = module.build(config, [])
+    assert (type(built.game.latents), built.game.latents.size) == (type(latents), latents.size)
+    assert built.game.players["discriminator"].terms["gradient_penalty"].weight == weight
+    is_open = config["regularizer"]["gradient_penalty"]["weight"] is None
+    assert any(f"gradient_penalty.weight is {weight:g}" in note for note in built.notes) == is_open
+
+
+def test_a_penalty_that_suits_all_data_alike_wants_a_weight() -> None:
+    with pytest.raises(ConfigError, match=r"regularizer\.r1\.weight"):
+        make_game("loss=bce", "regularizer=r1", "regularizer.r1.weight=null")
 
 
 @pytest.mark.parametrize(("name", "index"), [("cuda:1", 1), ("cuda", 0), ("auto", 0), ("cpu", None)])

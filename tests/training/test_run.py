@@ -66,7 +66,8 @@ def test_the_log(run):
     text = (RUN / "gan_runner.log").read_text()
     assert text == run
     assert text.startswith("gan-runner ")
-    assert "wgan_gp + gradient_penalty 10 + r1 10 + lecam 0.3" in text
+    assert "wgan_gp + gradient_penalty + r1 10 + lecam 0.3" in text
+    assert "regularizer.gradient_penalty.weight is 10, as suits images" in text
 
 
 def test_tensorboard_shows_the_same(run):
