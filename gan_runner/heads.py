@@ -225,7 +225,8 @@ class MultiHinge:
         generator       `generator_weight` h(v(G(z)), y) + `feature_matching` mean |mean φ(G(z)) - mean φ(x)|
 
     where the inner means are over the batch and the outer one over the features. The logit, which penalties and logs
-    look at, is v_y - v_K: with one class and without feature matching that is the hinge loss itself.
+    look at, is v_y - v_K. With one class the discriminator's side is that of the hinge loss; the generator's is
+    max(0, 1 - D(G(z))).
 
     Kavalerov, Czaja & Chellappa 2019 (MHingeGAN), arXiv:1912.04216; 0.05 and the matching of features are those of the
     authors' code.

@@ -83,12 +83,7 @@ def load_table(path: str, name: str | None, split: str, *, download: bool) -> An
     folder = Path(path).expanduser().absolute()
     try:
         if (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():
-            found = datasets.load_from_disk(str(folder))
-            if isinstance(found, datasets.Dataset):  # which may be one split without a name
-                return found
-            if split not in found:
-                raise ValueError(f"dataset.split={split}: {path} has {', '.join(found)}")
-            return found[split]
+            return split_of_saved(datasets.load_from_disk(str(folder)), split, path)
         is_local = folder.exists()
         with contextlib.nullcontext() if download else without_network():
             return datasets.load_dataset(str(folder) if is_local else path, name, split=split)
@@ -100,10 +95,26 @@ def load_table(path: str, name: str | None, split: str, *, download: bool) -> An
         raise ValueError(f"dataset.path={path}: cannot be loaded ({first}){hint}") from error
 
 
+def split_of_saved(found: Any, split: str, path: str) -> Any:
+    """A split, or a slice of it such as train[:10%], of what was saved: a dataset of several, or one alone."""
+    import datasets
+
+    name = split.partition("[")[0]
+    if isinstance(found, datasets.Dataset):  # which need not know its name
+        found = {str(found.split or name).partition("[")[0]: found}
+    if name not in found:
+        raise ValueError(f"dataset.split={split}: {path} has {', '.join(found)}")
+    table = found[name]
+    if name == split:
+        return table
+    (part,) = datasets.ReadInstruction.from_spec(split).to_absolute({name: len(table)})
+    return table.select(range(part.from_, part.to))
+
+
 @contextlib.contextmanager
 def without_network() -> Iterator[None]:
-    """Have `datasets` take what its cache has. Both libraries read their variable when they are imported, so both say
-    it in their own modules."""
+    """Have `datasets` take what its cache has. Both libraries read HF_HUB_OFFLINE once, when they are imported, so the
+    switches are set in their modules."""
     import datasets
     import huggingface_hub
 

@@ -230,7 +230,10 @@ def read_sample(shard: Path, key: str, members: dict[str, Member]) -> tuple[Memb
         raise UnreadableError(f"sample {key} has {has}")
     label = NO_LABEL
     if LABEL in members:
-        text = members[LABEL].open("rb").read(32).strip()
+        try:
+            text = members[LABEL].open("rb").read(32).strip()
+        except (OSError, EOFError) as error:
+            raise UnreadableError(f"{key}.{LABEL} cannot be read ({error})") from error
         if not re.fullmatch(rb"\d{1,18}", text):
             shown = text.decode(errors="replace")
             raise UnreadableError(f"{key}.{LABEL} holds {shown!r}; wanted is a whole number from 0")

@@ -121,9 +121,7 @@ class Adversarial(Game):
         """The discriminator learns to tell `real` from fakes, which carry no graph."""
         latents = self.draw_latents(self.randomness, *self.batch_shape)
         with torch.no_grad():
-            parts = each_part(self.accumulate, [self.generator.network], self.randomness.device)
-            fakes = [self.generate(ranks.of_part(latents), ranks.of_part(labels)) for _ in parts]
-            fake = torch.cat(fakes) if len(fakes) > 1 else fakes[0]
+            fake = self.generate_in_parts(latents, labels)
             real = self.with_pseudo_samples(real, labels, step)
         # They require grad: a penalty differentiates at them through the forward pass that the loss makes.
         real, fake = real.detach().requires_grad_(), fake.requires_grad_()
@@ -147,12 +145,18 @@ class Adversarial(Game):
             adaptation.update(judged_real[0])
         return values
 
+    def generate_in_parts(self, latents: Tensor, labels: Tensor | None) -> Tensor:
+        """What `generate` makes, in the parts that a turn is computed in: (..., N, *sample)."""
+        parts = each_part(self.accumulate, [self.generator.network], self.randomness.device)
+        fakes = [self.generate(ranks.of_part(latents), ranks.of_part(labels)) for _ in parts]
+        return torch.cat(fakes) if len(fakes) > 1 else fakes[0]
+
     def with_pseudo_samples(self, real: Tensor, labels: Tensor | None, step: int) -> Tensor:
         """Real samples, some replaced by generated ones where that is an augmentation: (..., N, *sample)."""
         for augmentation in self.augmentations:
             own = augmentation.at(real, step) if isinstance(augmentation, Scheduled) else augmentation
             if isinstance(own, Apa):
-                fake = self.generate(self.draw_latents(self.randomness, *self.batch_shape), labels)
+                fake = self.generate_in_parts(self.draw_latents(self.randomness, *self.batch_shape), labels)
                 real = own.replace(real, fake, self.batch_shape, self.randomness)
         return real
 

@@ -119,7 +119,8 @@ def between(view: View) -> Tensor:
 def uniform_positions(view: View) -> Tensor:
     """U[0, 1) for each sample, the same for all of a pack: (..., N)."""
     *runs, count = view.batch_shape
-    positions = view.randomness.uniform(*runs, count // view.pack)
+    with every(view.pack):
+        positions = view.randomness.uniform(*runs, count // view.pack)
     return positions if view.pack == 1 else positions.repeat_interleave(view.pack, dim=-1)
 
 

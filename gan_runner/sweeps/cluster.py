@@ -178,7 +178,7 @@ def watch(sweep: Sweep, watched: list[Watched], submit_some: Callable[[list[Job]
         if states is None and answers:
             print("SLURM does not answer (squeue); asking again", flush=True)
         answers = states is not None
-        now = {number: (states or before).get(number, GONE) for number in waiting}
+        now = {number: (before if states is None else states).get(number, GONE) for number in waiting}
         lost = []
         for number, each in list(waiting.items()):
             status = sweep.status(each.job)

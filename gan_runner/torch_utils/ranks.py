@@ -94,7 +94,7 @@ def part(index: int, count: int) -> Iterator[None]:
 
 @contextmanager
 def every(step: int) -> Iterator[None]:
-    """What is drawn here is for every `step`-th sample of the batch; a share is a multiple of that."""
+    """Draws within this context are for every `step`-th sample of the batch; `step` divides a share's size."""
     share = present.share
     present.share = share and Share(share.index, share.count, share.size // step)
     try:

@@ -83,6 +83,15 @@ def test_splits_and_rows_in_another_order(tmp_path):
         assert found[0].numpy().tolist() == np.asarray(both[split][0]["image"]).transpose(2, 0, 1).tolist()
     with pytest.raises(ValueError, match=naming("dataset.split=validation", "train, test")):
         load(tmp_path / "saved", split="validation")
+    found, labels = load(tmp_path / "saved", split="train[:50%]", label="label").training(None)
+    assert labels.tolist() == both["train"]["label"][:3]
+    one = library.Dataset(table(label=(CLASSES, LABELS)).data, split=library.Split.TEST)
+    one.save_to_disk(tmp_path / "one")
+    with pytest.raises(ValueError, match=naming("dataset.split=train", "test")):
+        load(tmp_path / "one")
+    assert load(tmp_path / "one", split="test[1:]").size == 8
+    with pytest.raises(ValueError, match=naming("dataset.path", "half")):
+        load(tmp_path / "one", split="test[half]")
 
 
 def test_a_folder_of_parquet_files(tmp_path):

@@ -172,10 +172,11 @@ def test_what_is_no_sample(tmp_path, what):
     [
         (lambda content: content[: 4 * 512 + 100], 1),  # within a header
         (lambda content: content[: 6 * 512 + 600], 1),  # within a file
+        (lambda content: content[: content.index(b"train/0001.cls") + 512], 1),  # before a label
         (lambda content: content[:6144] + b"x" * 1024 + content[7168:], 1),  # a header overwritten
         (lambda content: content[: content.index(b"train/0002.png")], 2),  # without an end
     ],
-    ids=["header", "file", "overwritten", "no_end"],
+    ids=["header", "file", "label", "overwritten", "no_end"],
 )
 def test_a_damaged_shard(tmp_path, damage, left):
     """Its samples before the damage are whole."""

@@ -108,6 +108,16 @@ def test_a_preempted_job_is_waited_for(slurm, capsys):
     assert out.count("[1/1] a: completed") == 1
 
 
+def test_a_job_that_slurm_has_forgotten(slurm):
+    """Its end was not seen: the queue is empty, and the run says that it is running."""
+    running = lambda: say("a", "running", number="7_0")  # noqa: E731
+    slurm.answers = [{}, {}, (running, {"7_0": "RUNNING"}), {}]
+    with pytest.raises(Stopped, match="1 interrupted"):
+        slurm.run("a")
+    (row,) = rows(ROOT / "sweep.jsonl")
+    assert row["status"] == "interrupted"
+
+
 def test_what_an_earlier_shell_submitted_is_not_submitted_again(slurm, capsys):
     """Neither what runs nor what is in the queue, be it for the first time or after a preemption."""
     with Sweep(ROOT) as sweep:

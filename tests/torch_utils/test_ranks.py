@@ -85,7 +85,13 @@ EVERY |= {
         *MLP, "loss=bce", "optimizer.lr=0.02", "augmentation=apa", "augmentation.apa.interval=1",
         "augmentation.apa.images=20", "augmentation.apa.p=0.5", "augmentation.apa.target=0", "discriminator_steps=1",
     ],
-    "packs": [*MLP, "model.discriminator.pack=2", "loss=bce", "regularizer=r1"],
+    "pseudo samples in parts": [
+        *MLP, "loss=bce", "augmentation=apa", "augmentation.apa.target=null", "augmentation.apa.p=0.5", "accumulate=2",
+    ],
+    "packs": [*MLP, "model.discriminator.pack=2", "loss=bce", "regularizer=[r1,gradient_penalty,dragan]"],
+    "packs in parts": [
+        *MLP, "model.discriminator.pack=2", "loss=bce", "regularizer=gradient_penalty", "accumulate=2",
+    ],
     "conditional resnet": [*RESNET, "conditional=true", "loss=hinge", *BATCH_NORM, *DROPOUT],
     "conditional mlp": [*MLP, "conditional=true", "loss=hinge", *DROPOUT],
     "streamed": [*MLP, "stream=true", "workers=1", "dataset.flip=true", "dataset.dequantize=true"],
