@@ -56,9 +56,14 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors, instead of printing them its way
     place = place_of(os.environ)
     try:
-        if place and place.rank > 0:
-            follow_if_trained(arguments)
-        else:
+        if place and trains(arguments):
+            from gan_runner.training.processes import awaited, follow
+
+            if place.rank > 0:
+                follow()
+            with awaited(place):
+                obey(arguments, wants_traceback)
+        elif not place or place.rank == 0:
             obey(arguments, wants_traceback)
         sys.stdout.flush()
     except BrokenPipeError:  # its reader has gone away; this is what Python's documentation of SIGPIPE advises
@@ -99,14 +104,11 @@ def obey(arguments: list[str], wants_traceback: bool) -> None:
         raise SystemExit(1) from None
 
 
-def follow_if_trained(arguments: list[str]) -> None:
-    """Be one of the processes of the run that process 0 trains by the same words, if it does."""
+def trains(arguments: list[str]) -> bool:
+    """Whether these words are about a run that several processes would train."""
     flags = {word for word in arguments if word.startswith("-")} - {"--config-dir", "-cd", "--any-version"}
     verb = arguments[0] if arguments and arguments[0] in VERBS else "resume"
-    if verb == "resume" and not flags:
-        from gan_runner.training.processes import follow
-
-        follow()
+    return verb == "resume" and not flags
 
 
 def run_verb(verb: str, arguments: list[str]) -> None:

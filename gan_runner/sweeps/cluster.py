@@ -367,12 +367,22 @@ class Task:
         """Run it, or go on with it. A warning of its end saves it, before submitit puts it into the queue again."""
         os.chdir(self.folder)
         use_granted_cores()
-        if (place := place_of(os.environ)) and place.rank > 0:
+        if place := place_of(os.environ):
             from gan_runner.training import processes
 
-            with contextlib.suppress(SystemExit):  # as the first ends: srun would take that for a failure
-                processes.follow()
-            return
+            if place.rank > 0:
+                with contextlib.suppress(SystemExit):  # as the first ends: srun would take that for a failure
+                    processes.follow()
+                return
+            with processes.awaited(place):
+                status = self.run()
+            if status in FAILED:
+                raise SystemExit(1)  # srun ends the others, which may wait on their GPUs for this one
+        else:
+            self.run()
+
+    def run(self) -> str | None:
+        """The status of the run at its end; None after a signal."""
         number = getattr(signal, f"SIG{os.environ.get('SUBMITIT_PREEMPT_SIGNAL', 'USR2')}")
         requeue = signal.getsignal(number)
         came: list[int] = []
@@ -384,10 +394,12 @@ class Task:
         signal.signal(number, warned)
         try:
             with terminated_by_exit():
-                execute(self.job, self.directory, self.trust, self.hydra_files, data_cache(self.trust))
+                data = data_cache(self.trust)
+                return execute(self.job, self.directory, self.trust, self.hydra_files, data)["status"]
         except SystemExit:
             if came and callable(requeue):
                 requeue(number, None)
+        return None
 
     def checkpoint(self) -> Any:
         """What submitit submits after a preemption: the same, since the run has its checkpoint."""

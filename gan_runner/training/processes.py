@@ -1,14 +1,16 @@
 """The processes of one run: process 0 runs the training loop, the others take the steps that it asks for.
 
 Process 0 does all that a run in one process does. Before each step it tells the others its number, and hears whether
-one of them got a signal; in the step all average their gradients. torchrun and srun start the processes, each with its
-place in the environment; where nobody has, process 0 starts the others (`devices=N`), which then find the same there.
+one of them got a signal; in the step all average their gradients. torchrun and srun start all processes, and set their
+ranks in the environment. Otherwise process 0 starts the others (`devices=N`), and sets the same variables for them.
 
-A process that dies breaks its connections, which ends the others. One that started others sees which, and how; and it
-ends where its own device waits for ever for one that is gone.
+The others wait, however long process 0 loads data or evaluates, until it begins the first step, or ends without one.
+When a process dies its connections break, and the others end. If process 0 started the others it reports which one
+died, and how; if its own GPU hangs waiting for that process, it kills the rest and exits.
 """
 
 import datetime
+import functools
 import io
 import os
 import signal
@@ -16,8 +18,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import ExitStack, closing, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -33,8 +35,9 @@ from gan_runner.training.build import Built, arithmetic_of, build
 from gan_runner.training.signals import StopRequest
 
 END = -1  # in the place of a step's number
-LONG = datetime.timedelta(days=7)  # between two steps process 0 may evaluate for hours
-MEETING = datetime.timedelta(minutes=30)  # while others load the data
+LONG = datetime.timedelta(days=7)  # before a step process 0 may load data, or evaluate, for hours
+MEETING = datetime.timedelta(minutes=30)  # until all are there
+RUN, BEGINS, HEARD = "run", "begins", "heard"  # keys of the store, and what RUN is: this, or a code to exit with
 GRACE = 10.0  # seconds in which a process that lost another ends by itself
 STARTED = "GAN_RUNNER_STARTED"  # in the environment of a process that process 0 has started
 
@@ -71,7 +74,7 @@ class Group:
         self.store = meeting_at("127.0.0.1", 0, self.place)
         shared = {
             "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(self.store.port),
+            "MASTER_PORT": str(self.store.underlying_store.port),
             "WORLD_SIZE": str(self.place.count),
             "OMP_NUM_THREADS": str(threads),
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
@@ -100,7 +103,7 @@ class Group:
                 if came := agree(self.control, step, int(is_logged), 0)[2]:
                     self.stop.came = self.stop.came or came
                 values = take_step(step, is_logged=is_logged)
-            except (RuntimeError, dist.DistError) as error:
+            except RuntimeError as error:
                 if reason := self.loss(error):
                     raise LostError(reason) from error
                 raise
@@ -111,7 +114,8 @@ class Group:
 
     def meet(self) -> None:
         """Wait for the others, and give them what they need to take the steps."""
-        store = self.store or meeting_at(*meeting_place(os.environ), self.place)
+        store = self.store or given_store()
+        store.set(RUN, BEGINS)
         self.control = connect(self.opened, self.place, store)
         state = io.BytesIO()
         torch.save(self.built.game.state_dict(), state)
@@ -119,12 +123,11 @@ class Group:
         if refused := [reason for reason in collect(self.control, None) if reason]:
             raise LostError(refused[0])
 
-    def loss(self, error: Exception) -> str | None:
+    def loss(self, error: RuntimeError) -> str | None:
         """Which of the others is gone, where an error means that one is."""
         if reason := self.ended_child(seconds=2.0 if self.children else 0.0):
             return reason
-        is_of_connection = isinstance(error, dist.DistError) or "gloo" in str(error)
-        return f"one of the other {self.place.count - 1} processes is gone" if is_of_connection else None
+        return f"one of the other {self.place.count - 1} processes is gone" if is_of_connection(error) else None
 
     def ended_child(self, seconds: float) -> str | None:
         """The first of the children that has ended, or does so within so many seconds, and how."""
@@ -151,7 +154,6 @@ class Group:
                     print(f"gan-runner: {self.directory}: {reason}; {last_good(self.directory)}", file=sys.stderr)
                     self.kill()
                     os._exit(1)
-                return
 
     def kill(self) -> None:
         for child in self.children:
@@ -189,9 +191,8 @@ def follow() -> None:
     try:
         with StopRequest() as stop, ExitStack() as opened:
             code = take_part(place, stop, opened, job)
-    except (RuntimeError, dist.DistError) as error:
-        is_of_connection = isinstance(error, dist.DistError) or "gloo" in str(error)
-        if not is_of_connection:
+    except RuntimeError as error:
+        if not is_of_connection(error):
             raise
         if place.rank == 1 and job:
             directory = Path(job["directory"])
@@ -203,7 +204,12 @@ def follow() -> None:
 
 def take_part(place: Place, stop: StopRequest, opened: ExitStack, job: dict[str, Any]) -> int:
     """Take steps until process 0 ends, and return the code that it ends with; `job` is filled with what it says."""
-    control = connect(opened, place, meeting_at(*meeting_place(os.environ), place))
+    store = given_store()
+    store.wait([RUN], LONG)
+    if (said := store.get(RUN).decode()) != BEGINS:
+        store.add(HEARD, 1)
+        return int(said)
+    control = connect(opened, place, store)
     job.update(share(control, None))
     reason, built = None, None
     try:
@@ -218,19 +224,51 @@ def take_part(place: Place, stop: StopRequest, opened: ExitStack, job: dict[str,
     game = built.game
     with arithmetic_of(built.settings, lambda line: None), closing(game.data):
         while True:
-            step, is_logged, _ = agree(control, END - 1, 0, stop.came or 0)
+            step, flag, _ = agree(control, END - 1, 0, stop.came or 0)
             if step == END:
-                return is_logged
-            game.step(step, is_logged=bool(is_logged))
+                return flag  # with END it is the code
+            game.step(step, is_logged=bool(flag))
 
 
 # --- what goes between them -------------------------------------------------------------------------------------------
 
 
+@contextmanager
+def awaited(place: Place) -> Iterator[None]:
+    """Within this, process 0 of several that somebody else started may begin a run; if it does not, the others end too.
+
+    They wait for a run of these words, and exit with the same code.
+    """
+    store = given_store()
+    code = 1
+    try:
+        yield
+        code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(bool(end.code))
+        raise
+    finally:
+        if not store.check([RUN]):
+            store.set(RUN, str(code))
+            end_of_grace = time.monotonic() + GRACE
+            while store.add(HEARD, 0) < place.count - 1 and time.monotonic() < end_of_grace:
+                time.sleep(0.05)  # the store may go with this process
+
+
+@functools.cache
+def given_store() -> Any:
+    """Where the processes find each other whose ranks the environment gives."""
+    place = place_of(os.environ)
+    assert place is not None
+    return meeting_at(*meeting_place(os.environ), place)
+
+
 def meeting_at(host: str, port: int, place: Place) -> Any:
     """Where the processes of a run find each other: process 0 opens the port, or with 0 a free one."""
     is_first = place.rank == 0 and "TORCHELASTIC_USE_AGENT_STORE" not in os.environ  # torchrun has opened it already
-    return TCPStore(host, port, place.count, is_first, timeout=MEETING, wait_for_workers=False)
+    store = TCPStore(host, port, place.count, is_first, timeout=MEETING, wait_for_workers=False)
+    # torchrun keeps its store when it starts them again, with what was said before.
+    return PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
 
 def connect(opened: ExitStack, place: Place, store: Any, patience: datetime.timedelta = MEETING) -> Any:
@@ -240,10 +278,7 @@ def connect(opened: ExitStack, place: Place, store: Any, patience: datetime.time
     a step for another one that does not come.
     """
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    # torchrun keeps its store when it starts them again, with what was said before.
-    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    own = PrefixStore(f"attempt {attempt}", store)
-    dist.init_process_group(backend, store=own, rank=place.rank, world_size=place.count, timeout=patience)
+    dist.init_process_group(backend, store=store, rank=place.rank, world_size=place.count, timeout=patience)
     opened.callback(dist.destroy_process_group)
     opened.enter_context(as_rank(place.rank, place.count))
     return dist.new_group(backend="gloo", timeout=LONG)
@@ -269,6 +304,11 @@ def collect(control: Any, what: Any) -> list[Any]:
     said = [None] * dist.get_world_size(control)
     dist.all_gather_object(said, what, group=control)
     return said
+
+
+def is_of_connection(error: RuntimeError) -> bool:
+    """Whether another process is gone."""
+    return isinstance(error, dist.DistError) or "gloo" in str(error)
 
 
 # --- around them ------------------------------------------------------------------------------------------------------

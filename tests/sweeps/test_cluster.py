@@ -324,7 +324,14 @@ def test_squeue_is_read(monkeypatch):
 def test_the_first_task_of_several_runs_the_job_and_the_others_follow(monkeypatch):
     seen: list[Any] = []
     monkeypatch.setattr(processes, "follow", lambda: seen.append("follows"))
-    monkeypatch.setattr(cluster, "execute", lambda job, *_: seen.append(("runs", job.name)))
+    monkeypatch.setattr(processes, "awaited", lambda place: contextlib.nullcontext(seen.append("awaited")))
+    statuses = ["completed", "completed", "failed"]
+
+    def execute(job, *_):
+        seen.append("runs")
+        return {"status": statuses.pop(0)}
+
+    monkeypatch.setattr(cluster, "execute", execute)
     monkeypatch.setattr(cluster, "data_cache", lambda trust: None)
     task = Task(job("a"), ROOT, [], {}, ".")
     monkeypatch.setenv("SLURM_NTASKS", "2")
@@ -334,7 +341,12 @@ def test_the_first_task_of_several_runs_the_job_and_the_others_follow(monkeypatc
         task()
     monkeypatch.setenv("SLURM_NTASKS", "1")
     task()
-    assert seen == [("runs", "a"), "follows", ("runs", "a")]
+    assert seen == ["awaited", "runs", "follows", "runs"]
+    monkeypatch.setenv("SLURM_NTASKS", "2")
+    monkeypatch.setenv("SLURM_PROCID", "0")
+    with pytest.raises(SystemExit) as end:  # srun ends the others
+        task()
+    assert end.value.code == 1
 
 
 def test_the_same_slurm_job_on_another_node_goes_on(monkeypatch):

@@ -75,6 +75,18 @@ def test_torchrun_and_srun_start_the_processes(run_cli):
     assert sorted(path.name for path in Path("outputs").iterdir()) == ["one", "srun", "torchrun"]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("words", "code"), [([*WORDS, "loss=hing"], 1), (["resume", "outputs/done"], 0)])
+def test_where_no_run_begins_all_end_alike(words, code, run_cli):
+    """Process 0 finds a mistake, or nothing to do: the others do not wait for it."""
+    assert run_cli(*WORDS, "steps=2", "name=done")[0] == 0
+    tasks = [
+        cli(*words, environment={"SLURM_PROCID": rank, "SLURM_LOCALID": rank, "SLURM_NTASKS": "2"}) for rank in "10"
+    ]
+    said = [task.communicate(timeout=60) for task in tasks]
+    assert [task.returncode for task in tasks] == [code, code], said
+
+
 def child_of(process: int) -> int:
     """The one process that a process has started."""
     (found,) = Path(f"/proc/{process}/task/{process}/children").read_text().split()
