@@ -26,12 +26,13 @@ from gan_runner.cli.parser import PARSERS
 from gan_runner.config import words
 from gan_runner.config.compose import VERSION_BASE, settle_run, trusted_packages
 from gan_runner.config.errors import ConfigError, TrainingFailed, suggest
-from gan_runner.config.explain import Refused, as_sweep, explain, one_line
+from gan_runner.config.explain import Refused, as_sweep, explain, explain_unreadable, one_line
 from gan_runner.config.keys import find_key
 from gan_runner.config.place import place_of
 from gan_runner.config.schema import GROUPS, conf_directory, known_keys
 
 REFUSED = {
+    "-cfg": "experiment=NAME takes a file of settings, and --config-dir FOLDER has your own in FOLDER/experiment",
     "--experimental-rerun": "it reads a pickle, which can run any code",
     "hydra.output_subdir": "the run writes its own .hydra/",
     "hydra/job_logging": "the run writes its own gan_runner.log",
@@ -178,6 +179,9 @@ def check_flags(arguments: list[str]) -> list[str]:
         raise ConfigError(f"{argument}: no such flag{suggest(argument, flags)}")
     if found.multirun and (found.cfg or found.info):
         raise ConfigError(f"--{'cfg' if found.cfg else 'info'} shows one job: leave out -m")
+    for word in found.overrides:
+        if "=" not in word and not word.startswith("~"):  # nor may it be one with the value of a flag
+            raise ConfigError(explain_unreadable(word))
     return [word for word in arguments if word not in found.overrides] + found.overrides
 
 

@@ -53,6 +53,9 @@ OmegaConf.register_new_resolver("run_directory", run_directory)
 OmegaConf.register_new_resolver("stylegan2_auto", stylegan2_auto)
 
 
+NO_DELETION = "nothing can be taken out; another option or null may be what you want"
+
+
 class RunConfig(NamedTuple):
     """A composed config, as one run is made of it."""
 
@@ -217,7 +220,7 @@ def refuse_shapes(overrides: list[Override]) -> None:
     for override in overrides:
         group, value = override.key_or_group, override.value()
         if override.is_delete():
-            raise ConfigError(f"~{group}: nothing can be taken out; another option or null may be what you want")
+            raise ConfigError(f"~{group}: {NO_DELETION}")
         if group in (*GROUPS, "experiment") and not isinstance(value, str | list) and group != "experiment":
             raise ConfigError(f"{group}={value}: a group wants the name of an option")
         if isinstance(value, list) and group in (*GROUPS, "experiment"):

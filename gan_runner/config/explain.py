@@ -12,10 +12,10 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from gan_runner.config.compose import compose_packaged
+from gan_runner.config.compose import NO_DELETION, compose_packaged
 from gan_runner.config.errors import ConfigError, Stopped, out_of_memory, suggest
 from gan_runner.config.schema import GROUPS, LIST_GROUPS, conf_directory
-from gan_runner.config.words import OPTIONS, SYNONYMS
+from gan_runner.config.words import KEYS, OPTIONS, SYNONYMS
 
 LONGEST = 2000  # characters of a message
 
@@ -71,6 +71,8 @@ def explain_words(error: BaseException, arguments: list[str]) -> str | None:  # 
         return f"{swept[1]}: several values are a sweep; type {as_sweep(arguments)}"
     if "Config group override must be a string or a list" in text:
         return explain_no_name(arguments)
+    if kept := re.search(r"Could not delete from config. '([^']*)'", text):  # what is null, too
+        return f"~{kept[1]}: {NO_DELETION}"
     if missing := re.search(r"Could not override '([^']*)'", text):
         return explain_unknown(missing[1], arguments)
     return None
@@ -163,6 +165,8 @@ def unknown_key(key: str, value: str, known: list[str]) -> str:
     places = [place for place in places if above or not place.startswith("features.")] or places
     if places:
         return f"unknown key '{key}'; type {' or '.join(f'{place}={value}' for place in places[:4])}"
+    if line := KEYS.get(name.lower()):
+        return f"unknown key '{key}'; type {line.replace('VALUE', value)}"
     near = suggest(key, [other for other in known if not key.startswith(f"{other}.")])
     below = [other.rpartition(".")[2] for other in known if above and other.rpartition(".")[0] == above]
     takes = f" ({above} takes {', '.join(below)})"

@@ -26,11 +26,42 @@ SYNONYMS = {
     "z_dim": "latent_size",
 }
 
+# The last name of a key of StudioGAN's, in small letters -> what to type; VALUE stands for what was given.
+KEYS = {
+    "adv_loss": "loss=VALUE",
+    "apply_ada": "augmentation=ada",
+    "apply_apa": "augmentation=apa",
+    "apply_bcr": "regularizer=balanced_consistency",
+    "apply_cr": "regularizer=consistency",
+    "apply_d_sn": "regularizer=spectral_norm",
+    "apply_diffaug": "augmentation=diffaugment",
+    "apply_dra": "regularizer=dragan",
+    "apply_g_ema": "ema_half_life=IMAGES",
+    "apply_g_sn": "regularizer=spectral_norm 'regularizer.spectral_norm.on=[generator,discriminator]'",
+    "apply_gp": "regularizer=gradient_penalty",
+    "apply_lecam": "regularizer=lecam",
+    "apply_r1_reg": "regularizer=r1",
+    "apply_topk": "regularizer=top_k",
+    "apply_wc": "regularizer=weight_clip",
+    "apply_zcr": "regularizer=latent_consistency",
+    "backbone": "model=VALUE",
+    "d_cond_mtd": "head=VALUE",
+    "d_conv_dim": "model.discriminator.width=VALUE",
+    "d_lr": "optimizer.discriminator.lr=VALUE",
+    "d_updates_per_step": "discriminator_steps=VALUE",
+    "g_conv_dim": "model.generator.width=VALUE",
+    "g_lr": "optimizer.generator.lr=VALUE",
+    "img_size": "dataset.image_size=VALUE",
+    "r1_lambda": "regularizer=r1 regularizer.r1.weight=VALUE",
+    "total_steps": "steps=VALUE",
+}
+
 # GROUP=OPTION that there is not -> what to type.
 OPTIONS = {
     "dataset=folder": "dataset=image_folder dataset.root=FOLDER",
     "loss=gan": "loss=bce",
     "loss=non_saturating": "loss=bce",
+    "loss=vanilla": "loss=bce",
     "loss=wgan-div": "loss=wgan_div",
     "loss=wgan-gp": "loss=wgan_gp",
     "head=ac": "head=acgan",

@@ -61,6 +61,9 @@ class Answer:
     def sentences(self) -> list[str]:
         """The answer in words."""
         found = [self.of_the_best(), ranked_by(self.objective)]
+        if left := self.study.unfinished:
+            total = len(self.study.runs) + self.study.missing
+            found.insert(0, f"So far, as {left:,} of {total:,} runs {'is' if left == 1 else 'are'} not finished:")
         if floor := floor_text(self.study, self.objective, self.best):
             found.append(floor)
         if len(self.values) < 2:
@@ -102,7 +105,7 @@ class Answer:
         if any(one.more_seeds for one in tested):
             found.append("That many more of each would tell with a power of 80 %, if the differences are as they seem.")
         if untested := [one.setting for one in self.comparisons if one.p is None]:
-            found.append(f"One seed, or no spread to judge by: {self.names(untested)}.")
+            found.append(f"Without two seeds that differ, nothing can be said of {self.names(untested)}.")
         return found
 
     def names(self, settings: list[Setting]) -> str:
@@ -112,9 +115,11 @@ class Answer:
         return " and ".join([", ".join(found[:-1]), found[-1]]) if len(found) > 1 else found[0]
 
     def name(self, setting: Setting) -> str:
-        """'0.1', or '#3 (0.1, hinge)'."""
+        """'weight=0.1', or '#3 (0.1, hinge)'."""
         values = ", ".join(map(value_text, setting.values.values()))
-        return values if len(self.study.columns) == 1 else f"#{setting.number} ({values})"
+        if len(self.study.columns) > 1:
+            return f"#{setting.number} ({values})"
+        return "".join(f"{key.rpartition('.')[2]}={values}" for key in self.study.columns)
 
 
 def answer(study: Study) -> Answer | None:

@@ -1,6 +1,7 @@
 """The answer of a sweep: intervals, tests and numbers of seeds against scipy and closed forms, and what is said."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -113,9 +114,17 @@ def test_what_is_told_apart_and_what_is_not():
     assert (third.more_seeds, fourth.more_seeds) == (None, None)
     text = words_of(study)
     assert "regularizer.r1.weight=1, mean 1.10, 95 % interval 0.85 to 1.35 over 3 seeds" in text
-    assert "Holm's correction for 2 comparisons): 3." in text
-    assert f"Not told apart from it: 2: p = 0.29, about {second.more_seeds} more seeds." in text
-    assert "no spread to judge by: 4." in text
+    assert "Holm's correction for 2 comparisons): weight=3." in text
+    assert f"Not told apart from it: weight=2: p = 0.29, about {second.more_seeds} more seeds." in text
+    assert "nothing can be said of weight=4." in text
+
+
+def test_what_is_not_finished_comes_first():
+    study = study_of({1.0: [1.0, 1.1], 2.0: [3.0]})
+    study.missing = 1
+    study.runs.append(replace(study.runs[0], path=Path("other"), status="interrupted"))
+    assert words_of(study).startswith("So far, as 2 of 5 runs are not finished: Best of 2 settings")
+    assert study.counts.startswith("5 runs, 2 settings")
 
 
 def test_of_one_seed_nothing_is_said():
@@ -149,7 +158,7 @@ def test_the_interval_stays_within_the_bounds_of_the_metric():
 
 def test_equal_seeds_are_not_told_apart():
     text = words_of(study_of({1.0: [8.0, 8.0], 2.0: [7.0, 7.0]}))
-    assert "no spread to judge by: 1" in text or "no spread to judge by: 2" in text
+    assert "nothing can be said of weight=1" in text
 
 
 def test_without_an_objective_there_is_no_answer():

@@ -511,7 +511,7 @@ def test_a_sweep_of_which_nothing_has_started_yet():
     (SWEEP / "jobs.jsonl").write_text('{"name": "a"}\n{"name": "b"}\n')
     (SWEEP / "a").mkdir()
     with FileLock(SWEEP / "a" / ".lock"):  # its summary.json comes last
-        assert "0 runs, 0 settings: 2 not started" in printed()
+        assert "2 runs, 0 settings: 2 not started" in printed()
     assert "2 not started" in without_scripts()
 
 
@@ -729,7 +729,7 @@ def test_runs_are_compared_where_one_wants_the_files():
 def test_all_that_is_below_a_directory():
     make_sweeps()
     text = " ".join(str(line) for line in write_report(Path("outputs")).lines)
-    assert "5 runs, 5 settings: 5 completed, 1 not started" in text
+    assert "6 runs, 5 settings: 5 completed, 1 not started" in text
     assert set(names_in(Path("outputs"))) == {
         "2026-01-01/alone", "sweeps/first/x3.0", "sweeps/first/x4.0", "sweeps/second/x1.0", "sweeps/second/x2.0",
     }  # fmt: skip

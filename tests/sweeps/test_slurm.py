@@ -124,7 +124,9 @@ def test_a_job_of_several_tasks_starts_each():
     number = numbers()["run"]
     logs = [(ROOT / f".submitit/{number}/{number}_{task}_log.out").read_text() for task in (0, 1)]
     assert "50 steps" in logs[0]
-    assert "task 1 of 2" in logs[1]
+    assert "global_rank=1(2)" in logs[1]
+    assert "50 steps" not in logs[1]
+    assert summary(ROOT / "run")["processes"] == 2
 
 
 def test_what_slurm_refuses_is_one_line():
