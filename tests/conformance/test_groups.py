@@ -160,5 +160,9 @@ def small_preset(experiment: str, folder: Path) -> dict[str, Any]:
 def test_every_experiment_trains(experiment: str, tmp_path: Path) -> None:
     config = small_preset(experiment, tmp_path)
     assert config["steps"] or config["epochs"]
-    step_on_meta(config)  # nor does it need the host
     assert_trains(config)
+
+
+@pytest.mark.parametrize("experiment", options("experiment"))
+def test_no_experiment_needs_the_host(experiment: str, tmp_path: Path) -> None:
+    step_on_meta(small_preset(experiment, tmp_path), steps=1)

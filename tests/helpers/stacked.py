@@ -25,7 +25,7 @@ def variants(config: dict[str, Any]) -> list[dict[str, Any]]:
         changed["optimizer"]["lr"] *= (1, 1, 1.5)[number]
         for node in (changed.get("regularizer") or {}).values():
             if node["role"] == "penalty":
-                node["weight"] *= number + 1
+                node["weight"] = (number + 1) * (node["weight"] or 10)  # null suits the samples
         if "end" in changed["lr_schedule"]:
             changed["lr_schedule"] |= {"end": 0.1 * (number + 1), "steps": 40 + number}
     assert len({structure(changed) for changed in configs}) == 1

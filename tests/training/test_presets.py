@@ -187,11 +187,6 @@ def test_a_multi_scale_discriminator_and_budgets_from_the_command_line():
         build(compose(*words, "model.discriminator.scales=3", "budget.discriminator.parameters=100"), [])
 
 
-@pytest.mark.parametrize(("dataset", "size"), [("ring", 8), ("digits", 100)])
-def test_the_number_of_latents_fits_the_samples(dataset: str, size: int) -> None:
-    assert build(compose("model=mlp", f"dataset={dataset}", "device=cpu", "metric=none"), []).game.latents.size == size
-
-
 # --- StyleGAN2-ADA, BigGAN, SNGAN with projection, SAGAN
 
 
