@@ -60,15 +60,18 @@ class Answer:
     @cached_property
     def sentences(self) -> list[str]:
         """The answer in words."""
-        found = [self.of_the_best(), ranked_by(self.objective)]
-        if left := self.study.unfinished:
-            total = len(self.study.runs) + self.study.missing
-            found.insert(0, f"So far, as {left:,} of {total:,} runs {'is' if left == 1 else 'are'} not finished:")
+        found = [*self.of_the_unfinished(), self.of_the_best(), ranked_by(self.objective)]
         if floor := floor_text(self.study, self.objective, self.best):
             found.append(floor)
         if len(self.values) < 2:
             return [*found, ONE_SEED]
         return [*found, *self.of_the_others()]
+
+    def of_the_unfinished(self) -> list[str]:
+        """Whether runs are still to come, which may change the rest."""
+        left = self.study.unfinished
+        are = "is" if left == 1 else "are"
+        return [f"{left:,} of {self.study.planned:,} runs {are} not finished, so this may change."] if left else []
 
     def of_the_best(self) -> str:
         """Which setting it is, and its mean with an interval."""
@@ -119,7 +122,8 @@ class Answer:
         values = ", ".join(map(value_text, setting.values.values()))
         if len(self.study.columns) > 1:
             return f"#{setting.number} ({values})"
-        return "".join(f"{key.rpartition('.')[2]}={values}" for key in self.study.columns)
+        (key,) = self.study.columns
+        return f"{key.rpartition('.')[2]}={values}"
 
 
 def answer(study: Study) -> Answer | None:

@@ -110,6 +110,11 @@ class Study:
         return enumerate_counts(counts)
 
     @property
+    def planned(self) -> int:
+        """How many runs there are, or will be."""
+        return len(self.runs) + self.missing
+
+    @property
     def unfinished(self) -> int:
         """How many runs can still give a value."""
         return self.missing + sum(run.status in ("running", "interrupted", "killed") for run in self.runs)
@@ -119,7 +124,7 @@ class Study:
         """How the runs stand: '4 runs, 2 settings: 3 completed, 1 failed'."""
         counts = Counter(run.status for run in self.runs)
         counts["not started"] += self.missing
-        runs, settings = len(self.runs) + self.missing, len(self.settings)
+        runs, settings = self.planned, len(self.settings)
         head = f"{runs:,} run{'s' * (runs != 1)}, {settings:,} setting{'s' * (settings != 1)}"
         return f"{head}: {enumerate_counts(+counts)}"
 

@@ -120,7 +120,7 @@ class Builder:
         self.latents = latent_distribution(config["model"], self.data.shape)
         kind = "points" if len(self.data.shape) == 1 else "images"
         self.regularizers = [
-            Regularizer(name, node, trust, self.horizon, self.names, kind) for name, node in regularizers.items()
+            Regularizer(name, node, trust, self.horizon, self.names, kind=kind) for name, node in regularizers.items()
         ]
         self.notes.extend(note for regularizer in self.regularizers for note in regularizer.notes)
         self.augmentations = [augmentation(name, node, trust, self.horizon) for name, node in augmentations.items()]
@@ -740,9 +740,7 @@ class ConditioningHead:
 class Regularizer:
     """One node of the group: what it makes (`made`), the role it plays, and the players it acts on."""
 
-    def __init__(  # noqa: PLR0917
-        self, name: str, node: dict[str, Any], trust: list[str], steps: int, players: list[str], kind: str
-    ):
+    def __init__(self, name: str, node: dict[str, Any], trust: list[str], steps: int, players: list[str], *, kind: str):
         self.name, self.key = name, f"regularizer.{name}"
         self.notes: list[str] = []
         if name in (LOSS, HEAD):
@@ -762,9 +760,10 @@ class Regularizer:
         self.rest = {key: value for key, value in node.items() if key not in self.siblings}
         self.trust = trust
         self.made = self.make()
-        if "weight" in self.term_arguments and self.term_arguments["weight"] is None and self.mark("fitting_weight"):
-            weight = self.term_arguments["weight"] = self.mark("fitting_weight")[kind]
-            self.notes.append(f"{self.key}.weight is {weight:g}, as suits {kind}")
+        fitting = self.mark("fitting_weight")
+        if fitting and self.term_arguments.get("weight", 1) is None:
+            self.term_arguments["weight"] = fitting[kind]
+            self.notes.append(f"{self.key}.weight is {fitting[kind]:g}, as suits {kind}")
         check_arguments(self.key, Term, self.term_arguments, provided={"fn"})
         allowed = self.mark("only_on", players)
         if self.mark("of_each_sample"):

@@ -248,11 +248,12 @@ def awaited(place: Place) -> Iterator[None]:
         code = end.code if isinstance(end.code, int) else int(bool(end.code))
         raise
     finally:
-        if not store.check([RUN]):
-            store.set(RUN, str(code))
-            end_of_grace = time.monotonic() + GRACE
-            while store.add(HEARD, 0) < place.count - 1 and time.monotonic() < end_of_grace:
-                time.sleep(0.05)  # the store may go with this process
+        with suppress(dist.DistError):  # the store is torchrun's, which is gone: so are the others
+            if not store.check([RUN]):
+                store.set(RUN, str(code))
+                end_of_grace = time.monotonic() + GRACE
+                while store.add(HEARD, 0) < place.count - 1 and time.monotonic() < end_of_grace:
+                    time.sleep(0.05)  # the store may go with this process
 
 
 @functools.cache

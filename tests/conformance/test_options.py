@@ -23,11 +23,9 @@ from tests.helpers.taped import state_tensors, taped
 # By default every option, and every fourth where a test is dear; combinations take as long again.
 ALIKE = ("head=projection", "head=contragan", "regularizer=improved_consistency")  # as far as a step goes, to others
 LARGE = ("model=sagan", "model=r3gan", "model=biggan")
-BY_DEFAULT = [name for name in every_option() if name not in (*ALIKE, *LARGE)]
-PARAMS = [pytest.param(name, marks=[pytest.mark.slow] * (name not in BY_DEFAULT)) for name in CASES]
-DEAR = [pytest.param(name, marks=[pytest.mark.slow] * (name not in BY_DEFAULT[::4])) for name in CASES]
-EVERY = [pytest.param(name, marks=[pytest.mark.slow] * (name not in every_option())) for name in CASES]
-every_option_by_default = pytest.mark.parametrize("name", EVERY, ids=list(CASES), indirect=True, scope="module")
+FOURTH = [name for name in every_option() if name not in (*ALIKE, *LARGE)][::4]
+PARAMS = [pytest.param(name, marks=[pytest.mark.slow] * (name not in every_option())) for name in CASES]
+DEAR = [pytest.param(name, marks=[pytest.mark.slow] * (name not in FOURTH)) for name in CASES]
 every_fourth = pytest.mark.parametrize("name", DEAR, ids=list(CASES), indirect=True, scope="module")
 
 
@@ -52,7 +50,6 @@ def test_it_goes_on_from_its_state(config: dict[str, Any]) -> None:
     assert not list(differences(game.state_dict(), fresh.state_dict()))
 
 
-@every_option_by_default
 def test_it_needs_nothing_of_the_host(config: dict[str, Any]) -> None:
     """No step waits for the device, and no tensor is left on the host."""
     if config["optimizer"]["_target_"].endswith("FiniteDifference"):  # once for each weight would take seconds

@@ -123,7 +123,7 @@ def test_what_is_not_finished_comes_first():
     study = study_of({1.0: [1.0, 1.1], 2.0: [3.0]})
     study.missing = 1
     study.runs.append(replace(study.runs[0], path=Path("other"), status="interrupted"))
-    assert words_of(study).startswith("So far, as 2 of 5 runs are not finished: Best of 2 settings")
+    assert words_of(study).startswith("2 of 5 runs are not finished, so this may change. Best of 2 settings")
     assert study.counts.startswith("5 runs, 2 settings")
 
 

@@ -250,7 +250,6 @@ def test_a_logarithmic_scale_says_so(weights):
     assert found["ticks"] == ["0.1", "1", "10"]
 
 
-@pytest.mark.slow
 def test_the_table_sorts_by_number_and_filters_the_plots_with_it(browser, tmp_path):
     settings = [{"loss": loss, "lr": lr} for loss in ("bce", "hinge") for lr in (9, 80, 0.5)]
     page = open_page(browser, write_settings(tmp_path / "filtered", settings, seeds=1))
@@ -267,7 +266,6 @@ def test_the_table_sorts_by_number_and_filters_the_plots_with_it(browser, tmp_pa
     assert settings_in(page, "curves") == set(range(6))
 
 
-@pytest.mark.slow
 def test_three_keys_have_parallel_axes_and_maps(browser, tmp_path):
     settings = [{"a": a, "b": b, "c": c} for a in (1, 2) for b in (0.1, 1) for c in ("x", "y")]
     page = open_page(browser, write_settings(tmp_path / "three", settings, seeds=1))
@@ -282,7 +280,6 @@ def test_three_keys_have_parallel_axes_and_maps(browser, tmp_path):
     assert page.complaints == []
 
 
-@pytest.mark.slow
 def test_a_search_has_its_history_and_what_matters(browser, tmp_path):
     settings = [{"lr": 10 ** -(1 + number / 10), "width": (7 * number) % 20 + 1} for number in range(20)]
     page = open_page(browser, write_settings(tmp_path / "drawn", settings, seeds=1))
@@ -339,7 +336,6 @@ def test_print_has_no_controls(weights):
     assert weights.locator(".lead:visible, #curves .plot:visible").count() == 3
 
 
-@pytest.mark.slow
 def test_the_page_of_a_run(sweep, browser):
     run = sweep / rows_of(sweep)[0]["job"]
     write_report(run)
@@ -357,7 +353,6 @@ def test_the_page_of_a_run(sweep, browser):
     assert page.complaints == []
 
 
-@pytest.mark.slow
 def test_on_a_phone_nothing_but_a_table_scrolls_sideways(sweep, browser):
     page = open_page(browser, sweep / "report.html", 390)
     page.evaluate("document.querySelectorAll('details').forEach(part => part.open = true)")
@@ -386,7 +381,6 @@ def tensorboard(sweep) -> Iterator[str]:
             process.terminate()
 
 
-@pytest.mark.slow
 def test_tensorboard_shows_every_run_with_its_hyperparameters_and_metrics(sweep, tensorboard, browser):
     page = browser.new_page(viewport={"width": 1600, "height": 900})
     page.goto(f"{tensorboard}#hparams")

@@ -260,8 +260,8 @@ def test_a_dataset_that_is_too_large_streams_or_is_refused(run_cli, monkeypatch)
     assert outcome[0] == 1
 
 
-@pytest.mark.parametrize("during_evaluation", [pytest.param(False, marks=pytest.mark.slow), True])
 @pytest.mark.slow
+@pytest.mark.parametrize("during_evaluation", [False, True])
 def test_an_interrupted_group_goes_on(run_cli, monkeypatch, during_evaluation):
     from gan_runner.training.evaluation import Evaluator
 
