@@ -60,6 +60,7 @@ def test_one_process_spoils_no_other(tmp_path: Path) -> None:
     assert "before" in (tmp_path / "part_raises.log").read_text()
 
 
+@pytest.mark.slow
 def test_a_process_that_takes_too_long_ends_with_all_that_it_started(tmp_path: Path) -> None:
     (found,) = outcomes(tmp_path, job(SLEEPS, limit=2.0))
     assert found.status == "too long"

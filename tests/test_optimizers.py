@@ -99,6 +99,7 @@ def state(game: Adversarial) -> dict[str, Tensor]:
 # --- against backpropagation ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @exact
 @pytest.mark.parametrize(("method", "order"), [("forward", 1), ("central", 2)])
 @pytest.mark.parametrize("player", some(["generator", "discriminator"], every=2))
@@ -231,6 +232,7 @@ def differences(network: nn.Module, **keys: object) -> FiniteDifference:
     return FiniteDifference(network.parameters(), **{**defaults, **rule, **keys})  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", some(["forward", "central"], every=2))
 def test_random_directions_are_unbiased(method: str) -> None:
     torch.manual_seed(0)
@@ -519,6 +521,7 @@ def test_a_state_whose_entries_lie_otherwise_goes_on_alike():
     assert any(not weight.is_contiguous() for weight in first.sampler.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
 def test_one_pass_is_what_one_weight_after_another_is(name):
     words = [*TINY, "model=dcgan", "model.generator.width=4", "model.discriminator.width=4", f"optimizer={name}"]

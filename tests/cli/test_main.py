@@ -215,13 +215,15 @@ def command(*words: str) -> list[str]:
     return [sys.executable, "-m", "gan_runner", *words]
 
 
-def test_from_another_directory_into_a_pipe(tmp_path):
+@pytest.mark.parametrize("count", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_from_another_directory_into_a_pipe(count, tmp_path):
     """As a user: a subprocess, a path with a space, output to a pipe, two runs at once."""
     place = tmp_path / "a place"
     place.mkdir()
     words = command("model=mlp", "steps=3", "batch_size=8", "log_every=1", "sample_every=2", *METRIC)
     runs = [
-        subprocess.Popen(words, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)
+        subprocess.Popen(words, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(count)
     ]
     for run in runs:
         out, error = run.communicate(timeout=120)
@@ -231,7 +233,7 @@ def test_from_another_directory_into_a_pipe(tmp_path):
         assert "\x1b" not in out
         assert "outputs/" in out
     found = sorted(place.glob("outputs/*/*"))
-    assert len(found) == 2
+    assert len(found) == count
     for directory in found:
         names = {str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()}
         events = {name for name in names if name.startswith("events.out")}

@@ -105,6 +105,7 @@ def test_the_answer_says_what_to_type(line, run_cli, small_run, monkeypatch):
     assert not outcome[1]
 
 
+@pytest.mark.slow
 def test_the_table_answers_with_words_that_there_are():
     for typed, line in words.OPTIONS.items():
         group, option = typed.split("=")

@@ -397,6 +397,7 @@ def test_digits():
     assert load("digits", held_out=0.0).held_out(9) is None
 
 
+@pytest.mark.slow
 def test_digits_do_not_import_scikit_learn():
     code = (
         "import sys\nfrom gan_runner.datasets.embedded import digits\n"
@@ -1008,6 +1009,7 @@ def test_npy_rejects_labels(tmp_path, labels, found):
         load("npy", path=path, labels=str(tmp_path / "c.npy"))
 
 
+@pytest.mark.slow
 def test_errors_come_before_torchvision_is_imported(tmp_path):
     code = (
         "import sys\nfrom gan_runner.datasets.vision import cifar10\n"
@@ -1063,6 +1065,7 @@ def test_images_that_exceed_memory_stream(name, workers, tmp_path, request):
     data.close()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_little_memory")
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_broken_file_among_those_that_stream(workers, tmp_path, run_cli):

@@ -26,7 +26,10 @@ SMALL = [
 ]  # fmt: skip
 
 # A metric of images that takes milliseconds.
-METRIC = ["metric=sliced_wasserstein", "metric.sliced_wasserstein.samples=40"]
+METRIC = [
+    "metric=sliced_wasserstein",
+    *(f"metric.sliced_wasserstein.{key}" for key in ("samples=40", "patches=16", "projections=16")),
+]
 
 
 def options(group: str) -> list[str]:

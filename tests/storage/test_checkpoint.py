@@ -22,6 +22,7 @@ def test_a_byte_changed_anywhere_in_a_checkpoint_is_noticed(small_run):
     assert "last.pt is damaged" in warning
 
 
+@pytest.mark.slow
 def test_no_changed_byte_goes_unnoticed_where_the_digest_is_lost(small_run):
     path = small_run / "checkpoints/last.pt"
     whole, content = path.read_bytes(), checkpoint.load(path)

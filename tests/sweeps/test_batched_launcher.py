@@ -296,6 +296,7 @@ def test_an_interrupted_group_goes_on(run_cli, monkeypatch, during_evaluation):
         assert metrics(ROOT / name) == approximately(metrics(Path("outputs/sweeps/whole") / name))
 
 
+@pytest.mark.slow
 def test_stacked_only_where_it_saves_time(run_cli, monkeypatch):
     """What a trial has found is kept, and a sweep that goes on keeps to it."""
     words = [*SWEEP, "hydra.launcher.stack=auto", "steps=2"]
@@ -441,6 +442,7 @@ def test_too_little_memory_for_all(run_cli, monkeypatch):
     assert out.count("one by one") == 2
 
 
+@pytest.mark.slow
 def test_what_fails_together_is_done_one_by_one(run_cli, monkeypatch):
     step = StackedGame.step
 

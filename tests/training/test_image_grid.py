@@ -182,6 +182,7 @@ def test_png_is_deterministic_and_lossless():
     assert np.array_equal(array(reread), array(one))
 
 
+@pytest.mark.slow
 def test_no_global_state_and_no_slow_imports():
     code = """
 import sys, torch
