@@ -1,0 +1,241 @@
+"""The tables of RESULTS.md that trainings make: `python -m tests.benchmarks.tables NAME --data DIR`
+
+Trains what `outputs/sweeps` does not hold yet, a sweep over seeds for each row, so that the same line goes on where it
+was; writes the evaluations of all finished runs to tests/benchmarks/results/NAME.csv; prints the table. With --print it
+only prints the table of that file. DIR holds MNIST/ and FashionMNIST/ as torchvision has them, and mnist-lenet.pth.
+"""
+
+import argparse
+import json
+import math
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+import pandas as pd
+import yaml
+
+from gan_runner.reporting.answer import holm, interval, p_text, welch
+from gan_runner.reporting.formats import decimals, rounded
+from gan_runner.reporting.run_table import log_table
+
+RESULTS = Path(__file__).parent / "results"
+FLOOR = "real data"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table with a row for each setting.
+
+    `shared` are words of the command line for all runs, `settings` those of each row, by a name for its sweep. The
+    first of `values`, METRIC/VALUE of evaluations.jsonl with the heading, ranks them.
+    """
+
+    shared: list[str]
+    settings: dict[str, list[str]]
+    values: dict[str, str]
+    higher_is_better: bool = False
+    seeds: int = 5
+    equal_time: bool = False  # whether the settings are compared after equal time, too
+
+
+LENET = ["metric=frechet", "metric.frechet.samples=5000", "features=lenet", "features.weights={data}/mnist-lenet.pth"]
+MNIST = ["dataset=mnist", "dataset.root={data}", *LENET]
+WEIGHTS = {
+    f"{weight:g}": [f"regularizer.gradient_penalty.weight={weight:g}"] for weight in (0.01, 0.1, 1, 10, 100, 1000)
+}
+TABLES = {
+    "weight-grid": Table(
+        shared=[
+            "dataset=grid", "model=mlp", "model.generator.width=128", "model.discriminator.width=128",
+            "batch_size=256", "discriminator_steps=2", "optimizer.lr=2e-3", "optimizer.betas=[0.5,0.9]",
+            "lr_schedule=cosine", "steps=4000", "evaluate_every=500",
+        ],
+        settings=WEIGHTS,
+        values={
+            "modes/wasserstein": "1-Wasserstein distance", "modes/covered": "modes of 25",
+            "modes/high_quality": "within 3 sd",
+        },
+    ),
+    "weight-digits": Table(
+        shared=["steps=1000", "evaluate_every=250"],
+        settings=WEIGHTS,
+        values={"frechet/distance": "Frechet distance"},
+    ),
+    "losses-mnist": Table(
+        shared=[*MNIST, "model.generator.width=16", "model.discriminator.width=16", "evaluate_every=250"],
+        settings={
+            "bce": ["loss=bce", "steps=4000"],
+            "bce-r1": ["loss=bce", "regularizer=r1", "steps=3000"],
+            "hinge-sn": ["loss=hinge", "regularizer=spectral_norm", "steps=4000"],
+            "lsgan": ["loss=lsgan", "steps=4000"],
+            "relativistic-r1-r2": ["loss=relativistic", "regularizer=[r1,r2]", "steps=2500"],
+            "wgan-gp": ["loss=wgan_gp", "steps=1000"],
+        },
+        values={"frechet/distance": "Frechet distance"},
+        equal_time=True,
+    ),
+    "iterated-penalty": Table(
+        shared=[*MNIST, "experiment=iterative_penalty_mnist", "model=mlp", "steps=2000", "evaluate_every=200"],
+        settings={
+            "iterated": ["regularizer=iterative_gradient_penalty"],
+            **{
+                f"fixed-{weight}": ["regularizer=gradient_penalty", f"regularizer.gradient_penalty.weight={weight}"]
+                for weight in (1, 3, 5, 10)
+            },
+        },
+        values={"frechet/distance": "Frechet distance"},
+        equal_time=True,
+    ),
+    "l1-gan": Table(
+        shared=[*MNIST, "experiment=l1_gan_mnist", "epochs=null", "steps=3000", "evaluate_every=null"],
+        settings={f"{weight:g}": [f"regularizer.l1.weight={weight:g}"] for weight in (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 0)},
+        values={"frechet/distance": "Frechet distance"},
+        seeds=3,
+    ),
+    "l1-vae": Table(
+        shared=[*MNIST, "experiment=l1_vae_mnist", "epochs=null", "steps=3000", "evaluate_every=null"],
+        settings={f"{weight:g}": [f"regularizer.l1.weight={weight:g}"] for weight in (1e-2, 1e-3, 1e-4, 1e-5, 0)},
+        values={"frechet/distance": "Frechet distance"},
+        seeds=3,
+    ),
+    "constraints": Table(
+        shared=[*MNIST, "experiment=hard_regularization_mnist", "epochs=null", "steps=2000", "evaluate_every=null"],
+        settings={
+            "none": ["regularizer=none"],
+            **{
+                f"range-{bound:g}": [
+                    "regularizer=value_range", f"regularizer.value_range.min={-bound:g}",
+                    f"regularizer.value_range.max={bound:g}",
+                ]
+                for bound in (0.1, 0.03, 0.01)
+            },
+            **{
+                f"{kind}-{weight:g}": [f"regularizer={kind}", f"regularizer.{kind}.weight={weight:g}"]
+                for kind, weights in {"l2": (1e-3, 1e-2), "l1": (1e-4, 1e-3)}.items()
+                for weight in weights
+            },
+        },
+        values={"frechet/distance": "Frechet distance"},
+        seeds=3,
+    ),
+}  # fmt: skip
+
+
+# --- training ---------------------------------------------------------------------------------------------------------
+
+
+def train(name: str, data: Path, processes: int) -> None:
+    """Train the runs of a table that are not finished."""
+    table = TABLES[name]
+    for setting, own in table.settings.items():
+        words = [word.format(data=data.resolve()) if "{data}" in word else word for word in (*table.shared, *own)]
+        command = [sys.executable, "-m", "gan_runner", "-m", *words, f"seed=range({table.seeds})"]
+        command += [f"sweep={name}-{setting}", "checkpoint_every=null", "device=cpu"]
+        subprocess.run([*command, "hydra/launcher=pool", f"hydra.launcher.processes={processes}"], check=True)
+
+
+def evaluations(name: str) -> pd.DataFrame:
+    """A row for each evaluation of a table's finished runs, and one for real data."""
+    table, rows = TABLES[name], []
+    floors: dict[str, float] = {}
+    for setting in table.settings:
+        for summary in Path(f"outputs/sweeps/{name}-{setting}").glob("*/summary.json"):
+            run = summary.parent
+            if json.loads(summary.read_text())["status"] != "completed":
+                continue
+            seed = yaml.safe_load((run / ".hydra/config.yaml").read_text())["seed"]
+            seconds = log_table(run / "metrics.jsonl")["seconds"]
+            for record in map(json.loads, (run / "evaluations.jsonl").read_text().splitlines()):
+                step = record["step"]
+                rows.append({"setting": setting, "seed": seed, "step": step, "seconds": round(seconds[step], 2)})
+                for metric, found in record["metrics"].items():
+                    rows[-1] |= {f"{metric}/{key}": value for key, value in found["values"].items()}
+                    floors |= {
+                        f"{metric}/{key}": value for key, value in found.get("floor", {}).get("values", {}).items()
+                    }
+    rows.append({"setting": FLOOR, **floors})
+    columns = ["setting", "seed", "step", "seconds", *table.values]
+    return pd.DataFrame(rows).reindex(columns=columns).astype({"seed": "Int64", "step": "Int64"})
+
+
+# --- the table --------------------------------------------------------------------------------------------------------
+
+
+def at(found: pd.DataFrame, clock: str, limit: float) -> pd.DataFrame:
+    """Of each run the last evaluation until `limit`, in steps or seconds."""
+    until = found[found[clock] <= limit].sort_values("step")
+    return until.groupby(["setting", "seed"], sort=False).tail(1).sort_values("seed")
+
+
+def text(values: list[float], name: str) -> str:
+    """Mean and half of the 95 % interval; every value where they spread over half of the mean, or are counts."""
+    if name.endswith("covered"):
+        return ", ".join(f"{value:.0f}" for value in values)
+    if len(values) < 2:
+        return f"{values[0]:.3g}"
+    mean, low, _ = interval(values)
+    if mean - low > abs(mean) / 2:
+        return ", ".join(f"{value:.3g}" for value in sorted(values))
+    places = decimals(mean - low)
+    return f"{rounded(mean, places)} ± {rounded(mean - low, places)}"
+
+
+def p_values(groups: dict[str, list[float]], higher_is_better: bool) -> dict[str, str]:
+    """Welch's test of each setting against the best, by Holm's correction."""
+    best = (max if higher_is_better else min)(groups, key=lambda setting: fmean(groups[setting]))
+    tested = {name: welch(groups[best], values) for name, values in groups.items() if name != best}
+    known = {name: p for name, p in tested.items() if p is not None}
+    corrected = dict(zip(known, holm(list(known.values())), strict=True))
+    return {name: "the best" if name == best else p_text(corrected[name]) if name in known else "–" for name in groups}
+
+
+def markdown(name: str, found: pd.DataFrame) -> str:
+    """The table as RESULTS.md has it."""
+    table, runs = TABLES[name], found[found.setting != FLOOR]
+    last = runs.groupby(["setting", "seed"])[["step", "seconds"]].max()
+    points = {"step": ("steps", int(last.step.min()))}
+    if table.equal_time:
+        points["seconds"] = ("s", math.floor(last.seconds.min()))
+    first = next(iter(table.values))
+    headings, columns = ["setting", "runs", "time of all steps"], {}
+    for setting in table.settings:
+        mine = last.loc[setting].seconds if setting in last.index else []
+        columns[setting] = [f"`{' '.join(table.settings[setting])}`", str(len(mine))]
+        columns[setting].append(f"{fmean(mine):.0f} s" if len(mine) else "–")
+    columns[FLOOR] = ["real data against real data", "", ""]
+    (floor,) = found[found.setting == FLOOR].to_dict("records")
+    for clock, (unit, limit) in points.items():
+        then = at(runs, clock, limit)
+        groups = {setting: each[first].tolist() for setting, each in then.groupby("setting", sort=False)}
+        p = p_values(groups, table.higher_is_better)
+        headings += [f"{heading}, {limit:,} {unit}" for heading in table.values.values()] + ["p"]
+        for setting in table.settings:
+            mine = then[then.setting == setting]
+            columns[setting] += [text(mine[tag].tolist(), tag) if len(mine) else "–" for tag in table.values]
+            columns[setting].append(p.get(setting, "–"))
+        columns[FLOOR] += ["" if math.isnan(floor[tag]) else f"{floor[tag]:.3g}" for tag in table.values] + [""]
+    lines = [headings, ["---"] * len(headings), *columns.values()]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("names", nargs="+", choices=list(TABLES), metavar="NAME", help=", ".join(TABLES))
+    parser.add_argument("--data", type=Path, default=Path("data"))
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--print", action="store_true", help="train nothing, and print the table of the CSV file")
+    options = parser.parse_args()
+    for name in options.names:
+        path = RESULTS / f"{name}.csv"
+        if not options.print:
+            train(name, options.data, options.processes)
+            path.parent.mkdir(exist_ok=True)
+            evaluations(name).to_csv(path, index=False)
+        print(markdown(name, pd.read_csv(path)))
+
+
+if __name__ == "__main__":
+    main()
