@@ -16,7 +16,7 @@ from gan_runner.reporting.settings import Rank, make_study
 from gan_runner.reporting.stored_runs import find_runs, missing_jobs, printable, read_run, read_warnings
 from gan_runner.reporting.verdict import verdict
 from gan_runner.storage.atomic_files import write_bytes
-from gan_runner.storage.outputs import PLAN
+from gan_runner.storage.outputs import PLAN, SEARCH
 
 TOLD = 5  # runs that were not completed
 OF_SEVERAL = "comparison"  # the directory of a report on several
@@ -81,7 +81,8 @@ def report_run(directory: Path, target: Path) -> Report:
 def report_study(directories: list[Path], base: Path, target: Path, paths: list[Path], rank: Rank) -> Report:
     """Write the report of a sweep, or of several runs."""
     runs = [read_run(path, name=os.path.relpath(path, base)) for path in paths]
-    study = make_study(runs, missing_jobs(directories, paths), rank)
+    is_search = all((directory / SEARCH).exists() for directory in directories)
+    study = make_study(runs, missing_jobs(directories, paths), rank, is_search=is_search)
     found = answer(study)
     title = ", ".join(printable(directory.resolve().name) for directory in directories)
     sweeps = [directory for directory in directories if (directory / PLAN).exists()]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 OUTPUTS = Path("outputs")
 PLAN = "jobs.jsonl"  # of a sweep
+SEARCH = "search.db"  # of a sweep whose values a search draws
 LATEST = "latest"  # what the verbs take for the newest directory
 RESERVED = ("sweeps", LATEST)  # what `outputs` holds besides runs, and what would mean another directory
 CHECKPOINTS = ("last", "previous", "best")  # those with a name of their own

@@ -33,6 +33,7 @@ from gan_runner.config.compose import trusted_packages
 from gan_runner.config.errors import ConfigError, Stopped
 from gan_runner.config.explain import explain, one_line
 from gan_runner.config.keys import LONGEST_NAME, find_key, identity, shorten_keys, tidy
+from gan_runner.storage.outputs import SEARCH
 from gan_runner.sweeps.batched_launcher import run_batched
 from gan_runner.sweeps.cluster import run_on_slurm
 from gan_runner.sweeps.grid import launch_of, sweep_directory
@@ -42,7 +43,6 @@ from gan_runner.sweeps.sweep import DONE, FAILED, DataCache, Job, Sweep, make_ro
 from gan_runner.torch_utils.randomness import derive
 from gan_runner.training.evaluation import Objective, tags
 
-STUDY = "search.db"
 TRIALS_AT_ONCE = 8  # batched or on a cluster: more would be drawn before any is known, fewer would leave it idle
 
 
@@ -76,7 +76,7 @@ def run_search(
     trust = trusted_packages(sys.argv[1:])
     with Sweep(directory) as sweep:
         sweep.is_on_slurm = launch.func is run_on_slurm
-        if sweep.jobs() and not (directory / STUDY).exists():
+        if sweep.jobs() and not (directory / SEARCH).exists():
             raise ConfigError(f"{directory} holds a sweep that is no search: choose another sweep=NAME")
         composer = Composer(loader, config.hydra.sweeper.get("params") or ())
         objective = check_space(space, composer, trust)
@@ -85,7 +85,7 @@ def run_search(
         line = {key: text for key, text in space.line.items() if find_key(key).is_identity}
         own = {key: value for key, value in asdict(settings).items() if key not in ("n_trials", "batch")}
         line |= {f"hydra.sweeper.{key}": value for key, value in own.items()}
-        with open_study(directory / STUDY, objective, line) as study:
+        with open_study(directory / SEARCH, objective, line) as study:
             search = Search(
                 sweep=sweep,
                 study=study,

@@ -135,13 +135,15 @@ def test_maps_are_of_grids():
     assert charts.is_search(search)
 
 
-@pytest.mark.slow
 def test_the_history_is_in_the_order_of_starts():
-    drawn = np.random.default_rng(0).uniform(size=(20, 2)).tolist()
-    study = study_of([{"a": a, "b": b} for a, b in drawn], [20.0 - number for number in range(20)])
+    drawn = np.random.default_rng(0).uniform(size=5).tolist()
+    study = study_of([{"a": a} for a in drawn], [5.0 - number for number in range(5)])
+    assert "history" not in charts.of_study(study)[0]  # of a grid
+    study.is_search = True
     data, _ = charts.of_study(study)
-    assert [value for _, _, value in data["history"]] == [20.0 - number for number in range(20)]
-    assert data["history"][0][0] == 19  # it ranks last
+    assert [value for _, _, value in data["history"]] == [5.0 - number for number in range(5)]
+    assert data["history"][0][0] == 4  # it ranks last
+    assert data["importance"] is None  # of a single key
 
 
 def test_what_matters_is_found():

@@ -191,6 +191,7 @@ def test_a_search_and_going_on_with_it(run_cli):
     assert [trial.user_attrs["job"] for trial in found] == jobs()
     config = Path("outputs/sweeps/s", jobs()[1], ".hydra/overrides.yaml").read_text()
     assert f"optimizer.lr={found[1].params['optimizer.lr']}" in config
+    assert '"history":' in Path("outputs/sweeps/s/report.html").read_text()
 
     outcome = run_cli(*line("optimizer.lr=interval(0,1)", trials=2))
     refusal(outcome, "another search", "optimizer.lr", "tag(log,interval(1e-4,1))", "interval(0,1)")
