@@ -16,8 +16,9 @@ from statistics import fmean
 
 import pandas as pd
 import yaml
+from matplotlib.figure import Figure
 
-from gan_runner.reporting.answer import holm, interval, p_text, welch
+from gan_runner.reporting.answer import half_width, holm, interval, p_text, welch
 from gan_runner.reporting.formats import decimals, rounded
 from gan_runner.reporting.run_table import log_table
 
@@ -127,11 +128,17 @@ TABLES = {
 # --- training ---------------------------------------------------------------------------------------------------------
 
 
+def words_of(name: str, setting: str, data: Path) -> list[str]:
+    """What all runs of a row have in common, as typed."""
+    table = TABLES[name]
+    return [word.replace("{data}", str(data.resolve())) for word in (*table.shared, *table.settings[setting])]
+
+
 def train(name: str, data: Path, processes: int) -> None:
     """Train the runs of a table that are not finished."""
     table = TABLES[name]
-    for setting, own in table.settings.items():
-        words = [word.format(data=data.resolve()) if "{data}" in word else word for word in (*table.shared, *own)]
+    for setting in table.settings:
+        words = words_of(name, setting, data)
         command = [sys.executable, "-m", "gan_runner", "-m", *words, f"seed=range({table.seeds})"]
         command += [f"sweep={name}-{setting}", "checkpoint_every=null", "device=cpu"]
         subprocess.run([*command, "hydra/launcher=pool", f"hydra.launcher.processes={processes}"], check=True)
@@ -221,12 +228,34 @@ def markdown(name: str, found: pd.DataFrame) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def draw(name: str, found: pd.DataFrame, picture: Path) -> None:
+    """The first value against steps, and against time where that is compared: means with 95 % intervals, the floor."""
+    table, (first, heading) = TABLES[name], next(iter(TABLES[name].values.items()))
+    runs, floor = found[found.setting != FLOOR], found[found.setting == FLOOR][first].item()
+    clocks = {"step": "steps", "seconds": "time, s"} if table.equal_time else {"step": "steps"}
+    figure = Figure(figsize=(4.2 * len(clocks) + 2.4, 3.2), dpi=100, layout="constrained")
+    for panel, (clock, label) in zip(figure.subplots(1, len(clocks), squeeze=False)[0], clocks.items(), strict=True):
+        for setting, mine in runs.groupby("setting", sort=False):
+            each = mine.groupby("step").agg({clock: "mean", first: ["mean", "std", "count"]})
+            mean, half = each[first, "mean"], half_width(each[first, "std"], each[first, "count"])
+            (line,) = panel.plot(each[clock, "mean"], mean, label=setting)
+            panel.fill_between(each[clock, "mean"], (mean - half).clip(lower=mean / 10), mean + half,
+                               alpha=0.15, linewidth=0, color=line.get_color())  # fmt: skip
+        if not math.isnan(floor):
+            panel.axhline(floor, color="black", linestyle="--", linewidth=1, label=FLOOR)
+        panel.set(xlabel=label, ylabel=heading, yscale="log")
+        panel.grid(alpha=0.3, which="both")
+    figure.legend(*panel.get_legend_handles_labels(), frameon=False, loc="outside right upper")
+    figure.savefig(picture)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("names", nargs="+", choices=list(TABLES), metavar="NAME", help=", ".join(TABLES))
     parser.add_argument("--data", type=Path, default=Path("data"))
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--print", action="store_true", help="train nothing, and print the table of the CSV file")
+    parser.add_argument("--pictures", type=Path, help="a folder for NAME.png, the curves")
     options = parser.parse_args()
     for name in options.names:
         path = RESULTS / f"{name}.csv"
@@ -234,7 +263,10 @@ def main() -> None:
             train(name, options.data, options.processes)
             path.parent.mkdir(exist_ok=True)
             evaluations(name).to_csv(path, index=False)
-        print(markdown(name, pd.read_csv(path)))
+        found = pd.read_csv(path)
+        print(markdown(name, found))
+        if options.pictures:
+            draw(name, found, options.pictures / f"{name}.png")
 
 
 if __name__ == "__main__":
