@@ -37,11 +37,12 @@ def place_of(environment: Mapping[str, str]) -> Place | None:
     """The place that the environment gives this process; None where nobody has started several.
 
     `RANK`, `WORLD_SIZE` and `LOCAL_RANK` are torchrun's; `SLURM_PROCID`, `SLURM_NTASKS` and `SLURM_LOCALID` those of
-    srun. The script of a SLURM job has these too, but is one process: it is no step of the job.
+    srun. The script of a SLURM job has these too, but is one process: it is no step of the job. So is the shell of
+    `srun --pty`, as the terminal is that of one task.
     """
     if "RANK" in environment and "WORLD_SIZE" in environment:
         names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
-    elif "SLURM_JOB_ID" in environment and "SLURM_STEP_ID" not in environment:
+    elif "SLURM_JOB_ID" in environment and ("SLURM_STEP_ID" not in environment or "SLURM_PTY_PORT" in environment):
         return None
     else:
         names = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID")

@@ -210,7 +210,9 @@ def test_the_environment_says_which_process_this_is(monkeypatch):
     assert place_of({}) is place_of({**SRUN, "SLURM_NTASKS": "1"}) is place_of({"RANK": "0"}) is None
     of_script = {**SRUN, "SLURM_JOB_ID": "12"}
     assert place_of(of_script) is None
-    assert place_of({**of_script, "SLURM_STEP_ID": "0"}) == Place(3, 8, 1)
+    of_step = {**of_script, "SLURM_STEP_ID": "0"}
+    assert place_of(of_step) == Place(3, 8, 1)
+    assert place_of({**of_step, "SLURM_PTY_PORT": "39907"}) is None
     assert meeting_place(TORCHRUN) == ("n1", 7)
     for nodes, first in (("gpu[07-09,12],cpu1", "gpu07"), ("node-3", "node-3"), ("a1,a2", "a1"), ("n[2,4]", "n2")):
         assert meeting_place({"SLURM_JOB_NODELIST": nodes, "SLURM_JOB_ID": "5"})[0] == first
