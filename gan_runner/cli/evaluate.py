@@ -20,7 +20,7 @@ from gan_runner.reporting.formats import ARROWS, new_table
 from gan_runner.storage.atomic_files import json_safe, write_bytes
 from gan_runner.training import image_grid
 from gan_runner.training.build import arithmetic_of
-from gan_runner.training.evaluation import Evaluator, floors, generate
+from gan_runner.training.evaluation import Evaluator, Generation, floors, one_by_one
 from gan_runner.training.load import load_trained
 
 NEAREST = 7  # training samples beside each generated one
@@ -103,7 +103,7 @@ def draw_neighbors(game: Game, count: int, console: Console) -> bytes:
     if len(game.data.shape) != 3:
         raise ConfigError("--neighbors: it shows images, and this run generates points")
     training = game.data.training(None if game.data.size else 10_000)[0]
-    samples = generate(game, count, seed=0)[0]
+    samples = torch.cat(one_by_one(Generation(game, count, seed=0)))
     distances, rows = nearest(samples, training, NEAREST)
     line = f"median distance to the nearest training image, per pixel of 255: {distances[:, 0].median():.1f}"
     held_out = game.data.held_out(count)

@@ -42,6 +42,33 @@ class Objective(NamedTuple):
         return than is None or (value > than if self.higher_is_better else value < than)
 
 
+class Generation:
+    """Samples of the shown network for an evaluation, in batches, each of which any process of a run can make."""
+
+    def __init__(self, game: Game, count: int, seed: int):
+        self.game = game
+        self.labels = requested_labels(game.data, count) if game.is_conditional else None
+        """The classes that are asked for, (count,), as often as in the data; None of an unconditional run."""
+        latents = game.draw_latents(fixed_randomness(seed, "evaluation", game.randomness.device), count)
+        labels = torch.zeros(count, dtype=torch.long) if self.labels is None else self.labels
+        self.parts = list(zip(latents.split(BATCH), labels.to(latents.device).split(BATCH), strict=True))
+
+    @torch.no_grad()
+    def batch(self, number: int) -> Tensor:
+        """One of the batches, (at most BATCH, ...) on the CPU; images are uint8."""
+        samples = self.game.sample(*self.parts[number])
+        return (self.game.data.to_pixels(samples) if samples.dim() == 4 else samples).cpu()
+
+
+def one_by_one(generation: Generation, before_batch: Callable[[], object] = lambda: None) -> list[Tensor]:
+    """All batches, made by this process."""
+    found = []
+    for number in range(len(generation.parts)):
+        before_batch()
+        found.append(generation.batch(number))
+    return found
+
+
 @dataclass(kw_only=True)
 class Evaluator:
     """The metrics of one run, and the network that they look through."""
@@ -52,6 +79,12 @@ class Evaluator:
     seed: int
     split: Split = "training"  # the real samples that it compares with
     is_of_both: bool = False  # whether distances to the held-out split stand beside them
+    make_batches: Callable[[Generation, Callable[[], object]], list[Tensor]] = one_by_one
+
+    @property
+    def samples(self) -> int:
+        """How many samples an evaluation generates."""
+        return max(metric.samples for metric in self.metrics.values())
 
     def prepare(self, data: Data, say: Callable[[str], None]) -> None:
         """Have the feature network ready, and check that all goes together. Raises ConfigError; warns by `say`."""
@@ -83,10 +116,10 @@ class Evaluator:
                 raise BrokenOff
 
         start = time.perf_counter()
-        count = max(metric.samples for metric in self.metrics.values())
-        generated, labels = generate(game, count, self.seed, before_batch=go_on)
+        generation = Generation(game, self.samples, self.seed)
+        generated = torch.cat(self.make_batches(generation, go_on))
         side = real_side(self.data, self.real, go_on)
-        view = EvaluationView(**side, seed=self.seed, generated=generated, labels=labels)
+        view = EvaluationView(**side, seed=self.seed, generated=generated, labels=generation.labels)
         metrics = {}
         for name, metric in self.metrics.items():
             go_on()
@@ -147,22 +180,6 @@ def choose_objective(wanted: str | None, metrics: dict[str, Metric]) -> Objectiv
     if value not in values:
         raise ConfigError(f"objective={wanted}: {name} has the values {', '.join(values)}{suggest(value, values)}")
     return Objective(f"metric/{name}/{value}", values[value])
-
-
-@torch.no_grad()
-def generate(
-    game: Game, count: int, seed: int, before_batch: Callable[[], object] = lambda: None
-) -> tuple[Tensor, Tensor | None]:
-    """Samples of the shown network on the CPU, images as uint8, and the classes that were asked for, as in the data."""
-    randomness = fixed_randomness(seed, "evaluation", game.randomness.device)
-    latents = game.draw_latents(randomness, count)
-    labels = requested_labels(game.data, count) if game.is_conditional else torch.zeros(count, dtype=torch.long)
-    parts = []
-    for some, their_labels in zip(latents.split(BATCH), labels.to(latents.device).split(BATCH), strict=True):
-        before_batch()
-        samples = game.sample(some, their_labels)
-        parts.append((game.data.to_pixels(samples) if samples.dim() == 4 else samples).cpu())
-    return torch.cat(parts), labels if game.is_conditional else None
 
 
 def requested_labels(data: Data, count: int) -> Tensor:

@@ -3,6 +3,7 @@
 Process 0 does all that a run in one process does. Before each step it tells the others its number, and hears whether
 one of them got a signal; in the step all average their gradients. torchrun and srun start all processes, and set their
 ranks in the environment. Otherwise process 0 starts the others (`devices=N`), and sets the same variables for them.
+The samples that an evaluation looks at are made by all of them, a batch each at a time.
 
 The others wait, however long process 0 loads data or evaluates, until it begins the first step, or ends without one.
 When a process dies its connections break, and the others end. If process 0 started the others it reports which one
@@ -25,6 +26,7 @@ from typing import Any, Self
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
 from gan_runner.config.place import Place, meeting_place, place_of
@@ -32,9 +34,10 @@ from gan_runner.games.player import Values
 from gan_runner.storage import checkpoint
 from gan_runner.torch_utils.ranks import as_rank
 from gan_runner.training.build import Built, arithmetic_of, build
+from gan_runner.training.evaluation import Generation, one_by_one
 from gan_runner.training.signals import StopRequest
 
-END = -1  # in the place of a step's number
+END, GENERATE, NOTHING = -1, -2, -3  # in the place of a step's number
 LONG = datetime.timedelta(days=7)  # before a step process 0 may load data, or evaluate, for hours
 MEETING = datetime.timedelta(minutes=30)  # until all are there
 RUN, BEGINS, HEARD = "run", "begins", "heard"  # keys of the store, and what RUN is: this, or a code to exit with
@@ -61,8 +64,10 @@ class Group:
         self.is_in_step = self.is_ended = False
 
     def __enter__(self) -> Self:
-        if self.place.count > 1 and place_of(os.environ) is None:
-            self.start()
+        if self.place.count > 1:
+            self.built.evaluator.make_batches = self.make_batches
+            if place_of(os.environ) is None:
+                self.start()
         return self
 
     def start(self) -> None:
@@ -96,21 +101,42 @@ class Group:
             return take_step
 
         def lead(step: int, *, is_logged: bool = False) -> Values:
-            self.is_in_step = True
-            try:
+            with self.together():
                 if self.control is None:
                     self.meet()
-                if came := agree(self.control, step, int(is_logged), 0)[2]:
-                    self.stop.came = self.stop.came or came
-                values = take_step(step, is_logged=is_logged)
-            except RuntimeError as error:
-                if reason := self.loss(error):
-                    raise LostError(reason) from error
-                raise
-            self.is_in_step = False
-            return values
+                self.ask(step, int(is_logged))
+                return take_step(step, is_logged=is_logged)
 
         return lead
+
+    def make_batches(self, generation: Generation, before_batch: Callable[[], object]) -> list[Tensor]:
+        """All batches of an evaluation, made by all processes. Raises LostError where one of the others is gone."""
+        if self.control is None:  # before the first step
+            return one_by_one(generation, before_batch)
+        found: list[Tensor] = []
+        for first in range(0, len(generation.parts), self.place.count):
+            before_batch()
+            with self.together():
+                self.ask(GENERATE, first)
+                found += collect_batches(self.control, generation, first)
+        return found
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Within this the others do as this process does. Raises LostError where one of them is gone."""
+        self.is_in_step = True
+        try:
+            yield
+        except RuntimeError as error:
+            if reason := self.loss(error):
+                raise LostError(reason) from error
+            raise
+        self.is_in_step = False
+
+    def ask(self, what: int, flag: int) -> None:
+        """Tell the others what comes, and hear of a signal that one of them got."""
+        if came := agree(self.control, what, flag, 0)[2]:
+            self.stop.came = self.stop.came or came
 
     def meet(self) -> None:
         """Wait for the others, and give them what they need to take the steps."""
@@ -221,13 +247,19 @@ def take_part(place: Place, stop: StopRequest, opened: ExitStack, job: dict[str,
     reasons = collect(control, reason)
     if built is None or any(reasons):
         return 1
-    game = built.game
+    game, evaluator = built.game, built.evaluator
+    generation: Generation | None = None
     with arithmetic_of(built.settings, lambda line: None), closing(game.data):
         while True:
-            step, flag, _ = agree(control, END - 1, 0, stop.came or 0)
+            step, flag, _ = agree(control, NOTHING, 0, stop.came or 0)
             if step == END:
                 return flag  # with END it is the code
-            game.step(step, is_logged=bool(flag))
+            if step == GENERATE:  # and with this the first batch of a round
+                if flag == 0 or generation is None:
+                    generation = Generation(game, evaluator.samples, evaluator.seed)
+                collect_batches(control, generation, flag)
+            else:
+                game.step(step, is_logged=bool(flag))
 
 
 # --- what goes between them -------------------------------------------------------------------------------------------
@@ -305,6 +337,15 @@ def collect(control: Any, what: Any) -> list[Any]:
     said = [None] * dist.get_world_size(control)
     dist.all_gather_object(said, what, group=control)
     return said
+
+
+def collect_batches(control: Any, generation: Generation, first: int) -> list[Tensor]:
+    """A batch of each process, from number `first` on, in process 0; of those that there are."""
+    number = first + dist.get_rank(control)
+    own = generation.batch(number) if number < len(generation.parts) else None
+    found: list[Tensor | None] | None = [None] * dist.get_world_size(control) if dist.get_rank(control) == 0 else None
+    dist.gather_object(own, found, dst=0, group=control)
+    return [batch for batch in found or [] if batch is not None]
 
 
 def is_of_connection(error: RuntimeError) -> bool:

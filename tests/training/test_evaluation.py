@@ -10,7 +10,7 @@ from gan_runner.config.errors import ConfigError
 from gan_runner.features import network
 from gan_runner.training import evaluation
 from gan_runner.training.build import build
-from gan_runner.training.evaluation import Objective
+from gan_runner.training.evaluation import Generation, Objective
 from tests.helpers import TINY, TINY_MODEL, compose, refusal, some
 from tests.helpers.precision import Products, factors
 from tests.helpers.runs import metrics, rows, summary
@@ -334,10 +334,8 @@ def test_nearest():
 
 
 def test_conditional_samples_are_asked_for_as_the_data_has_the_classes():
-    from gan_runner.training.evaluation import generate
-
     game = build(compose(*TINY, *TINY_MODEL, "conditional=true", "metric=none"), []).game
-    _, labels = generate(game, 400, seed=0)
+    labels = Generation(game, 400, seed=0).labels
     assert labels is not None
     share = labels.bincount(minlength=10) / 400
     assert share.min() > 0.05

@@ -13,8 +13,9 @@ import torch
 from gan_runner.config.place import Place, meeting_place, place_in_run, place_of
 from gan_runner.models.layers import SharedDropout
 from gan_runner.training.build import build
+from gan_runner.training.evaluation import Generation
 from tests.conformance.cases import DCGAN, MLP
-from tests.helpers import SMALL, TINY, compose, naming, refusal
+from tests.helpers import METRIC, SMALL, TINY, compose, naming, refusal
 from tests.helpers.processes import cli, wait_for
 from tests.helpers.runs import rows, summary
 
@@ -42,6 +43,21 @@ def test_a_run_in_two_processes_is_one_run(run_cli):
     assert summary(Path("outputs/two"))["processes"] == 1
     assert run_cli(*WORDS, "steps=10", "name=one")[0] == 0
     assert_same("two", "one", 1e-5)
+
+
+@pytest.mark.slow
+def test_all_processes_make_the_samples_of_an_evaluation(run_cli, monkeypatch):
+    """In rounds of a batch each; the evaluations are those of one process, to the rounding of its weights."""
+    made, batch = [], Generation.batch
+    monkeypatch.setattr(Generation, "batch", lambda self, number: made.append(number) or batch(self, number))
+    words = [*WORDS, "conditional=true", *METRIC, "metric.sliced_wasserstein.samples=1200", "evaluate_every=4"]
+    for name, devices in (("two", 2), ("one", 1)):
+        assert run_cli(*words, "steps=6", f"devices={devices}", f"name={name}")[0] == 0
+    assert made == [0, 2, 0, 2, 0, 1, 2, 0, 1, 2]
+    found, expected = (rows(Path(f"outputs/{name}/evaluations.jsonl")) for name in ("two", "one"))
+    for here, there in zip(found, expected, strict=True):
+        values = there["metrics"]["sliced_wasserstein"]["values"]
+        assert here["metrics"]["sliced_wasserstein"]["values"] == pytest.approx(values, rel=1e-4)
 
 
 @pytest.mark.slow
