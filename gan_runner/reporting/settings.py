@@ -210,7 +210,8 @@ def finite(values: Iterable[float | None]) -> list[float]:
 def find_quantities(runs: list[Run], rank: Rank) -> tuple[Quantity | None, list[Quantity]]:
     """The objective, and all quantities: the objective first, then the last value of each metric.
 
-    Where there is no metric, the last values of the losses.
+    Of the objective's metric only where it differs from the objective. Where there is no metric, the last values of the
+    losses.
     """
     higher: dict[str, bool] = {}
     bounds: dict[str, tuple[float, float]] = {}
@@ -231,7 +232,8 @@ def find_quantities(runs: list[Run], rank: Rank) -> tuple[Quantity | None, list[
     objective = Quantity(
         tag=tag, is_best=rank == "best", higher_is_better=higher[tag], bounds=bounds.get(tag, UNBOUNDED)
     )
-    return objective, [objective, *(quantity for quantity in last if quantity != objective)]
+    others = [each for each in last if each.tag != tag or any(each.of(run) != objective.of(run) for run in runs)]
+    return objective, [objective, *others]
 
 
 def key_name(key: str) -> str:

@@ -96,9 +96,9 @@ def meaning_of_numbers(study: Study) -> str:
 def floors_text(study: Study) -> str:
     """What real data have against real data, beside the last values of setting 1; empty where that is not known."""
     parts = []
-    for quantity in study.quantities:
+    for quantity in {quantity.tag: quantity for quantity in study.quantities}.values():
         floor = floor_of(study.runs, quantity.tag)
-        if floor is not None and not quantity.is_best:
+        if floor is not None:
             first = study.spread(study.settings[0], quantity) if study.settings else None
             beside = f" (setting 1: {spread_text(*first)})" if first and first.of else ""
             parts.append(f"{quantity.name} {floor:.4g}{beside}")

@@ -255,8 +255,7 @@ def take_part(place: Place, stop: StopRequest, opened: ExitStack, job: dict[str,
             if step == END:
                 return flag  # with END it is the code
             if step == GENERATE:  # and with this the first batch of a round
-                if flag == 0 or generation is None:
-                    generation = Generation(game, evaluator.samples, evaluator.seed)
+                generation = generation or Generation(game, evaluator.samples, evaluator.seed)
                 collect_batches(control, generation, flag)
             else:
                 game.step(step, is_logged=bool(flag))

@@ -680,7 +680,7 @@ def test_floors_in_the_report_of_a_sweep():
     assert "real data: modes/distance 0.5 (setting 1: 2), modes/distance of 1,180 samples 0.5 2 runs" in text
     assert "real data: modes/distance 0.5" in (SWEEP / "report.md").read_text()
     assert "real data: modes/distance 0.5" in without_scripts()
-    assert [one["floor"] for one in page_data()["quantities"]] == [0.5, 0.5, None, 0.5]
+    assert [one["floor"] for one in page_data()["quantities"]] == [0.5, None, 0.5]  # the best values are the last
 
 
 def test_no_floor_where_the_runs_have_different_ones():
