@@ -8,9 +8,8 @@ Shape axes: N samples, F features, K classes, E entries of an embedding.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from functools import partial
-from typing import Annotated, Protocol, TypeVar
+from typing import Annotated, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +23,6 @@ from gan_runner.torch_utils.precision import full_precision, full_product
 
 Positive = Annotated[float, Gt(0)]
 Share = Annotated[float, Ge(0)]
-Side = TypeVar("Side", bound=Callable[..., Tensor])
 
 
 class Judged(Protocol):
@@ -36,12 +34,6 @@ class Judged(Protocol):
     def fake_judgement(self) -> Judgement: ...
     @property
     def labels(self) -> Tensor | None: ...
-
-
-def of_batch(side: Side) -> Side:
-    """Marks a loss that looks at the whole batch, and gathers it from all processes of a run (see `ranks`)."""
-    side.gathers_batch = True  # type: ignore[attr-defined]
-    return side
 
 
 class Projection:
@@ -113,11 +105,11 @@ def of_label(values: Tensor, labels: Tensor | None) -> Tensor:
 class Contrast(ABC):
     """A loss that compares the samples of a batch, real ones for the discriminator and generated for the generator."""
 
-    @of_batch
+    @ranks.gathers_batch
     def discriminator(self, view: Judged) -> Tensor:
         return self.contrast(view.real_judgement, view.labels)
 
-    @of_batch
+    @ranks.gathers_batch
     def generator(self, view: Judged) -> Tensor:
         return self.contrast(view.fake_judgement, view.labels)
 
@@ -245,7 +237,7 @@ class MultiHinge:
         real, fake = view.real_judgement.made["scores"], view.fake_judgement.made["scores"]
         return multi_hinge(real, required(view.labels)) + multi_hinge(fake, as_generated(fake))
 
-    @of_batch
+    @ranks.gathers_batch
     def generator(self, view: Judged) -> Tensor:
         hinge = multi_hinge(view.fake_judgement.made["scores"], required(view.labels))
         judgements = (view.real_judgement, view.fake_judgement)

@@ -15,7 +15,7 @@ from gan_runner.augmentations.scheduled import Scheduled
 from gan_runner.games.game import Batch, Game, evaluating
 from gan_runner.games.player import LOSS, Player, Values, each_part, frozen
 from gan_runner.games.term import Term
-from gan_runner.games.view import AdversarialView, full_precision, judged
+from gan_runner.games.view import AdversarialView, at_least_float32, judged
 from gan_runner.torch_utils import ranks
 from gan_runner.torch_utils.double_backward import Layers
 from gan_runner.torch_utils.parameters import compares_samples
@@ -185,7 +185,7 @@ class Adversarial(Game):
     def generate(self, latents: Tensor, labels: Tensor | None) -> Tensor:
         """Fakes of latents (..., N, latent_size), by the generator in training: (..., N, *sample)."""
         with self.autocast:
-            return full_precision(self.generator.network(latents, labels))
+            return at_least_float32(self.generator.network(latents, labels))
 
     def view(
         self, learner: Player, real: Tensor, fake: Tensor, labels: Tensor | None, *, latents: Tensor, step: int

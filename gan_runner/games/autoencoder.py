@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from gan_runner.games.game import Batch, Game, evaluating
 from gan_runner.games.player import Player, Values
-from gan_runner.games.view import AutoencoderView, full_precision
+from gan_runner.games.view import AutoencoderView, at_least_float32
 from gan_runner.losses import Elbo
 from gan_runner.torch_utils import ranks
 
@@ -53,9 +53,9 @@ class Autoencoder(Game):
     def view(self, real: Tensor, labels: Tensor | None) -> AutoencoderView:
         """What the autoencoder sees: the reparameterised code is mean + sd x N(0, 1)."""
         network = self.autoencoder.network
-        mean, log_variance = (full_precision(part) for part in network.encode(real, labels))  # type: ignore[operator]
+        mean, log_variance = (at_least_float32(part) for part in network.encode(real, labels))  # type: ignore[operator]
         codes = mean + (log_variance / 2).exp() * self.randomness.normal(*mean.shape)
-        decoded = full_precision(network(codes, labels))
+        decoded = at_least_float32(network(codes, labels))
         return AutoencoderView(
             learner=network,
             real=real,

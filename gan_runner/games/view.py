@@ -42,11 +42,11 @@ class AdversarialView:
 
     def discriminate(self, samples: Tensor) -> Tensor:
         """D(augmented samples): (..., N, *sample) -> logits (..., N)."""
-        return full_precision(self.discriminator(self.augment(samples), self.labels))
+        return at_least_float32(self.discriminator(self.augment(samples), self.labels))
 
     def features(self, samples: Tensor) -> Tensor:
         """What the discriminator's last layer sees of augmented samples: (..., N, *sample) -> (..., N, F)."""
-        return full_precision(self.discriminator.features(self.augment(samples)))  # type: ignore[operator]
+        return at_least_float32(self.discriminator.features(self.augment(samples)))  # type: ignore[operator]
 
     @cached_property
     def real_logits(self) -> Tensor:
@@ -79,9 +79,9 @@ class AdversarialView:
     def judge(self, samples: Tensor, labels: Tensor | None) -> Judgement:
         """What the discriminator says of samples that are augmented already."""
         if not self.is_judged:
-            return Judgement(full_precision(self.discriminator(samples, labels)), {})
+            return Judgement(at_least_float32(self.discriminator(samples, labels)), {})
         logits, made = self.discriminator.judge(samples, labels)  # type: ignore[operator]
-        return Judgement(full_precision(logits), {name: full_precision(value) for name, value in made.items()})
+        return Judgement(at_least_float32(logits), {name: at_least_float32(value) for name, value in made.items()})
 
     def logged(self) -> dict[str, Tensor]:
         """The discriminator's mean logits, and the share of samples on the right side of 0, if it is the learner."""
@@ -119,6 +119,6 @@ def halves(judgement: Judgement, axis: int) -> list[Judgement]:
     return [Judgement(logits[half], {name: pair[half] for name, pair in made.items()}) for half in (0, 1)]
 
 
-def full_precision(values: Tensor) -> Tensor:
+def at_least_float32(values: Tensor) -> Tensor:
     """What autocast made bfloat16 as float32; float64 stays."""
     return values.to(torch.promote_types(values.dtype, torch.float32))

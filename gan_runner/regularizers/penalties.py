@@ -23,7 +23,7 @@ from gan_runner.games.view import AdversarialView, AutoencoderView
 from gan_runner.torch_utils.double_backward import Layers, gradient_at
 from gan_runner.torch_utils.parameters import as_matrix, kernels, per_run
 from gan_runner.torch_utils.precision import full_precision, full_product
-from gan_runner.torch_utils.ranks import batch_mean, batch_sd, every, gathered
+from gan_runner.torch_utils.ranks import batch_mean, batch_sd, every, gathered, gathers_batch
 
 View = AdversarialView
 Positive = Annotated[float, Gt(0)]
@@ -69,12 +69,6 @@ def fitting_weight(*, images: float, points: float) -> Callable[[Penalty], Penal
 def of_kernels(penalty: Penalty) -> Penalty:
     """Marks a penalty on weight matrices and kernels: a network without any has nothing for it."""
     penalty.of_kernels = True  # type: ignore[attr-defined]
-    return penalty
-
-
-def of_batch(penalty: Penalty) -> Penalty:
-    """Marks a penalty that looks at the whole batch, and gathers it from all processes of a run (see `ranks`)."""
-    penalty.gathers_batch = True  # type: ignore[attr-defined]
     return penalty
 
 
@@ -190,7 +184,7 @@ def r2(view: View) -> Tensor:
 
 
 @of_each_sample
-@of_batch
+@gathers_batch
 def dragan(view: View, *, target: Annotated[float, Gt(0)], scale: Annotated[float, Gt(0)]) -> Tensor:
     """(|∇D| - target)² around the real samples. Kodali et al. 2017, arXiv:1705.07215.
 
@@ -316,7 +310,7 @@ def output_l1(view: View | AutoencoderView) -> Tensor:
 
 
 @only_on("generator")
-@of_batch
+@gathers_batch
 def feature_matching(view: View) -> Tensor:
     """|mean f(x) - mean f(G(z))|², f the discriminator's features, means over the batch: (..., 1).
 
@@ -330,7 +324,7 @@ def feature_matching(view: View) -> Tensor:
 
 
 @only_on("generator")
-@of_batch
+@gathers_batch
 def reconstruction(view: View, *, norm: Literal["l1", "l2"]) -> Tensor:
     """The distance of each real sample to the generated one of the batch that is nearest to it: (..., N).
 

@@ -6,7 +6,7 @@ of a batch is drawn for all of it and cut, so every process draws the numbers of
 whole batch gathers it by `batch_mean`, `batch_sd` or `gathered`, all differentiable twice.
 
 In a run of one process, and outside of a turn, all of these are what they are without processes. torch.distributed does
-the work; `runs.processes` starts the group and ends it.
+the work; `training.processes` starts the group and ends it.
 """
 
 from collections import defaultdict
@@ -115,6 +115,7 @@ def positions(size: int) -> slice:
 
 
 Samples = TypeVar("Samples", Tensor, Tensor | None)
+Marked = TypeVar("Marked", bound=Callable[..., Any])
 
 
 def of_part(samples: Samples) -> Samples:
@@ -221,6 +222,12 @@ class Gather(Function):
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         (gradient,) = gradients
         return total(gradient)[positions(len(gradient))]
+
+
+def gathers_batch(function: Marked) -> Marked:
+    """Marks a loss or a penalty that looks at the whole batch, and gathers it from all processes."""
+    function.gathers_batch = True  # type: ignore[attr-defined]
+    return function
 
 
 def is_gathered() -> bool:

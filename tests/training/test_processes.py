@@ -49,7 +49,12 @@ def test_a_run_in_two_processes_is_one_run(run_cli):
 def test_all_processes_make_the_samples_of_an_evaluation(run_cli, monkeypatch):
     """In rounds of a batch each; the evaluations are those of one process, to the rounding of its weights."""
     made, batch = [], Generation.batch
-    monkeypatch.setattr(Generation, "batch", lambda self, number: made.append(number) or batch(self, number))
+
+    def noted(self, number):
+        made.append(number)
+        return batch(self, number)
+
+    monkeypatch.setattr(Generation, "batch", noted)
     words = [*WORDS, "conditional=true", *METRIC, "metric.sliced_wasserstein.samples=1200", "evaluate_every=4"]
     for name, devices in (("two", 2), ("one", 1)):
         assert run_cli(*words, "steps=6", f"devices={devices}", f"name={name}")[0] == 0
