@@ -177,7 +177,8 @@ def describe_head(plain: Mapping[str, Any], choices: Mapping[str, Any]) -> list[
 
 def describe_optimizers(node: Mapping[str, Any], choices: Mapping[str, Any]) -> str:
     """The optimizer of both players with its rate, and what one of them has differently."""
-    shared = f"{choices.get('optimizer', 'optimizer')} {node.get('lr', '')}".strip()
+    rate = "" if node.get("lr") is None else node["lr"]  # null: the run says which
+    shared = f"{choices.get('optimizer', 'optimizer')} {rate}".strip()
     own = []
     for player in ("generator", "discriminator"):
         slot = node.get(player)
@@ -187,7 +188,7 @@ def describe_optimizers(node: Mapping[str, Any], choices: Mapping[str, Any]) -> 
                 f"{key}={show_value(value)}" for key, value in slot.items() if key not in ("_target_", "lr")
             )
             said = "" if "_target_" in slot else keys
-            own.append(" ".join(f"{player} {name} {slot.get('lr', node.get('lr', ''))} {said}".split()))
+            own.append(" ".join(f"{player} {name} {slot.get('lr') or rate} {said}".split()))
     return f"{shared} ({', '.join(own)})" if own else shared
 
 

@@ -50,6 +50,7 @@ from gan_runner.training.budgets import least_memory, within_budget
 from gan_runner.training.evaluation import Evaluator, choose_objective
 
 PLAYERS = ("generator", "discriminator", "autoencoder")
+RATES = {"images": 5e-4, "points": 2e-4}  # of learning, where the key is null
 LARGE = 256  # pixels of a side, beyond which memory is asked for before images are resized and networks built
 LATENTS_OF_IMAGES = 100  # where `model.latent_size` is null
 
@@ -119,6 +120,8 @@ class Builder:
         self.head.check(self.loss, self.names, self.num_classes)
         self.latents = latent_distribution(config["model"], self.data.shape)
         kind = "points" if len(self.data.shape) == 1 else "images"
+        self.optimizer, filled = fill_rates(config["optimizer"], RATES[kind])
+        self.notes.extend(f"{key} is {RATES[kind]:g}, as suits {kind}" for key in filled)
         self.regularizers = [
             Regularizer(name, node, trust, self.horizon, self.names, kind=kind) for name, node in regularizers.items()
         ]
@@ -215,7 +218,7 @@ class Builder:
         terms |= self.head.terms(name)
         terms |= {regularizer.name: regularizer.term() for regularizer in own if regularizer.role == "penalty"}
         terms[LOSS].reduction = reduction(own)
-        descent, betas = optimizer(self.config["optimizer"], name, made, self.trust, self.horizon)
+        descent, betas = optimizer(self.optimizer, name, made, self.trust, self.horizon)
         if self.settings.precision == "bf16" and isinstance(descent, FiniteDifference):
             raise ConfigError(
                 "precision=bf16: this optimizer estimates gradients from small differences of the loss, which bf16 "
@@ -651,6 +654,14 @@ def optimizer(
         if "capturable" in group and device == "cuda":
             group["capturable"] = True  # the number of the update on the device, where a CUDA graph finds it
     return made, betas
+
+
+def fill_rates(node: dict[str, Any], rate: float) -> tuple[dict[str, Any], list[str]]:
+    """The optimizer's node, in which this rate stands where a key `lr` is null, and these keys."""
+    parts = {"optimizer": node} | {f"optimizer.{name}": node[name] for name in PLAYERS if node.get(name)}
+    filled = {key: {**part, "lr": rate} for key, part in parts.items() if part.get("lr", rate) is None}
+    slots = {name: filled.get(f"optimizer.{name}", node[name]) for name in PLAYERS if name in node}
+    return {**filled.get("optimizer", node), **slots}, [f"{key}.lr" for key in filled]
 
 
 def product(number: float, change: Callable[[int], float]) -> Callable[[int], float]:

@@ -68,7 +68,7 @@ TOPICS = {  # a word -> what the answer names
     "regularizer=r1": ["regularizer.r1.weight=10.0", "gamma"],
     "mnist_sngan": ["experiment=mnist_sngan", "steps=20000"],
     "ring": ["dataset=ring", "experiment=ring"],
-    "optimizer.lr": ["optimizer.lr=5.0e-4", "optimizer.discriminator.lr="],
+    "optimizer.lr": ["optimizer.lr=null", "5e-4", "optimizer.discriminator.lr="],
     "regularizer.lecam.decay": ["regularizer.lecam.decay=0.99"],
     "monitor": ["monitor.saturation=0.999"],
     "sample": ["--interpolate", "--config-dir"],

@@ -338,7 +338,7 @@ def test_flags_may_stand_anywhere(run_cli):
 
 def test_the_first_line_says_what_is_trained(run_cli):
     _, out, _ = run_cli(*FAST, "regularizer=l1", "regularizer.gradient_penalty.weight=5")
-    assert "mlp on digits, wgan_gp + gradient_penalty 5 + l1 0.0001, adam 0.0005, batch 8, seed 0" in out
+    assert "mlp on digits, wgan_gp + gradient_penalty 5 + l1 0.0001, adam, batch 8, seed 0" in out
 
 
 @pytest.mark.slow

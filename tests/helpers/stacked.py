@@ -22,7 +22,7 @@ def variants(config: dict[str, Any]) -> list[dict[str, Any]]:
         changed["seed"] = (0, 1, 1)[number]
         if "samples" in changed["dataset"]:
             changed["dataset"]["samples"] = None  # drawn anew, in the precision of the networks
-        changed["optimizer"]["lr"] *= (1, 1, 1.5)[number]
+        changed["optimizer"]["lr"] = (1, 1, 1.5)[number] * (changed["optimizer"]["lr"] or 5e-4)
         for node in (changed.get("regularizer") or {}).values():
             if node["role"] == "penalty":
                 node["weight"] = (number + 1) * (node["weight"] or 10)  # null suits the samples

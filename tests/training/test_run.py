@@ -208,7 +208,7 @@ def test_the_first_line_has_what_is_not_the_default(run_cli):
         "conditional=true", "loss=hinge",
     )  # fmt: skip
     first = out.splitlines()[0]
-    for part in ("conditional", "adam 0.0005", "generator adam 0.001", "discriminator rmsprop 5e-05", "cosine rate"):
+    for part in ("conditional", "hinge, adam (", "generator adam 0.001", "discriminator rmsprop 5e-05", "cosine rate"):
         assert part in first
 
 
