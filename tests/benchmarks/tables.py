@@ -48,6 +48,16 @@ WEIGHTS = {
     f"{weight:g}": [f"regularizer.gradient_penalty.weight={weight:g}"] for weight in (0.01, 0.1, 1, 10, 100, 1000)
 }
 TABLES = {
+    "ring-losses": Table(
+        shared=["dataset=ring", "model=mlp", "steps=3000", "evaluate_every=null"],
+        settings={
+            name: [f"loss={name}"] for name in ("bce", "bce_saturating", "hinge", "lsgan", "relativistic", "wgan_gp")
+        },
+        values={
+            "modes/wasserstein": "1-Wasserstein distance", "modes/covered": "modes of 8",
+            "modes/high_quality": "within 3 sd",
+        },
+    ),
     "weight-grid": Table(
         shared=[
             "dataset=grid", "model=mlp", "model.generator.width=128", "model.discriminator.width=128",
@@ -218,7 +228,8 @@ def markdown(name: str, found: pd.DataFrame) -> str:
         then = at(runs, clock, limit)
         groups = {setting: each[first].tolist() for setting, each in then.groupby("setting", sort=False)}
         p = p_values(groups, table.higher_is_better)
-        headings += [f"{heading}, {limit:,} {unit}" for heading in table.values.values()] + ["p"]
+        after = f", {limit:,} {unit}" if table.equal_time else ""
+        headings += [f"{heading}{after}" for heading in table.values.values()] + ["p"]
         for setting in table.settings:
             mine = then[then.setting == setting]
             columns[setting] += [text(mine[tag].tolist(), tag) if len(mine) else "–" for tag in table.values]
