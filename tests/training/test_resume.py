@@ -22,9 +22,8 @@ from gan_runner.storage import atomic_files as files
 from gan_runner.storage import checkpoint, run_directory
 from gan_runner.storage.run_directory import RunDirectory
 from gan_runner.storage.status import run_status
-from gan_runner.training import evaluation
 from gan_runner.training import run as runner
-from gan_runner.training.evaluation import Evaluator
+from gan_runner.training.evaluation import Evaluator, Generation
 from gan_runner.training.health import Guard
 from gan_runner.training.log import EventFile, RunLog, event_files, records
 from gan_runner.training.preview import Preview
@@ -287,7 +286,7 @@ def test_a_signal_saves(start, resume, straight, monkeypatch, number):
 @pytest.mark.parametrize("call", [1, 3], ids=["between", "last"])
 def test_a_signal_breaks_off_an_evaluation(start, resume, straight, monkeypatch, call):
     with monkeypatch.context() as patch:
-        at(patch, (evaluation, "generate", call), send(signal.SIGTERM), after=True)
+        at(patch, (Generation, "batch", call), send(signal.SIGTERM), after=True)
         start(code=143)
     assert summary()["status"] == "interrupted"
     assert load()["step"] == 4 * call
@@ -296,7 +295,7 @@ def test_a_signal_breaks_off_an_evaluation(start, resume, straight, monkeypatch,
     assert 4 * call not in [row["step"] for row in logged()]
     if call == 3:  # and again
         with monkeypatch.context() as patch:
-            at(patch, (evaluation, "generate", 1), send(signal.SIGTERM))
+            at(patch, (Generation, "batch", 1), send(signal.SIGTERM))
             resume(code=143)
         assert load()["report"]["pending"]
     finish(resume, straight, without=["previous.pt"] if call == 3 else [])  # there was one more checkpoint
@@ -500,7 +499,7 @@ def test_a_longer_run_is_the_run_of_that_length(start, resume, straight, monkeyp
 @pytest.mark.parametrize(
     ("line", "named"),
     [
-        ("optimizer.lr=1e-3", "optimizer.lr 0.0005 0.001"),
+        ("optimizer.lr=1e-3", "optimizer.lr null 0.001"),
         ("batch_size=4 seed=1", "batch_size 8 4 seed 0 1"),
         ("regularizer.lecam.weight=1", "regularizer.lecam.weight 0.3 1"),
         ("regularizer.lecam=null", "regularizer.lecam"),
