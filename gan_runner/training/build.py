@@ -121,11 +121,14 @@ class Builder:
         self.latents = latent_distribution(config["model"], self.data.shape)
         kind = "points" if len(self.data.shape) == 1 else "images"
         self.optimizer, filled = fill_rates(config["optimizer"], RATES[kind])
-        self.notes.extend(f"{key} is {RATES[kind]:g}, as suits {kind}" for key in filled)
+        suited = dict.fromkeys(filled, RATES[kind])
         self.regularizers = [
             Regularizer(name, node, trust, self.horizon, self.names, kind=kind) for name, node in regularizers.items()
         ]
-        self.notes.extend(note for regularizer in self.regularizers for note in regularizer.notes)
+        for regularizer in self.regularizers:
+            suited |= regularizer.suited
+        if suited:
+            self.notes.append(f"as suits {kind}: {' '.join(f'{key}={value:g}' for key, value in suited.items())}")
         self.augmentations = [augmentation(name, node, trust, self.horizon) for name, node in augmentations.items()]
         for adaptation in adaptations(self.augmentations).values():
             adaptation.to(self.device)
@@ -753,7 +756,7 @@ class Regularizer:
 
     def __init__(self, name: str, node: dict[str, Any], trust: list[str], steps: int, players: list[str], *, kind: str):
         self.name, self.key = name, f"regularizer.{name}"
-        self.notes: list[str] = []
+        self.suited: dict[str, float] = {}  # a weight that the config leaves open
         if name in (LOSS, HEAD):
             raise ConfigError(f"{self.key}: the name {name} is taken, by the {name}; choose another")
         own = {key: node.get(key, default) for key, default in (("role", "penalty"), ("on", ["discriminator"]))}
@@ -774,7 +777,7 @@ class Regularizer:
         fitting = self.mark("fitting_weight")
         if fitting and self.term_arguments.get("weight", 1) is None:
             self.term_arguments["weight"] = fitting[kind]
-            self.notes.append(f"{self.key}.weight is {fitting[kind]:g}, as suits {kind}")
+            self.suited = {f"{self.key}.weight": fitting[kind]}
         check_arguments(self.key, Term, self.term_arguments, provided={"fn"})
         allowed = self.mark("only_on", players)
         if self.mark("of_each_sample"):

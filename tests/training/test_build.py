@@ -51,29 +51,30 @@ def test_what_suits_images_and_points(words: list[str], weight: float, latents: 
     assert (type(built.game.latents), built.game.latents.size) == (type(latents), latents.size)
     assert built.game.players["discriminator"].terms["gradient_penalty"].weight == weight
     is_open = config["regularizer"]["gradient_penalty"]["weight"] is None
-    assert any(f"gradient_penalty.weight is {weight:g}" in note for note in built.notes) == is_open
+    assert any(f"gradient_penalty.weight={weight:g}" in note for note in built.notes) == is_open
 
 
-RATE_OF_POINTS = "optimizer.lr is 0.0002, as suits points"
+RATE_OF_POINTS = "as suits points: optimizer.lr=0.0002"
 
 
 @pytest.mark.parametrize(
     ("words", "rates", "said"),
     [
-        (["dataset=digits"], [5e-4, 5e-4], ["optimizer.lr is 0.0005, as suits images"]),
+        (["dataset=digits", "loss=wgan_gp"], [5e-4, 5e-4],
+         ["as suits images: optimizer.lr=0.0005 regularizer.gradient_penalty.weight=10"]),
         (["dataset=ring"], [2e-4, 2e-4], [RATE_OF_POINTS]),
         (["dataset=ring", "optimizer=adamw", "optimizer.generator.lr=1e-3"], [1e-3, 2e-4], [RATE_OF_POINTS]),
         (["dataset=ring", "optimizer@optimizer.generator=adam", "optimizer.lr=1e-3"], [2e-4, 1e-3],
-         ["optimizer.generator.lr is 0.0002, as suits points"]),
+         ["as suits points: optimizer.generator.lr=0.0002"]),
         (["dataset=ring", "optimizer@optimizer.generator=rmsprop"], [5e-5, 2e-4], [RATE_OF_POINTS]),
         (["dataset=ring", "optimizer.lr=3e-4"], [3e-4, 3e-4], []),
     ],
 )  # fmt: skip
 def test_a_rate_that_suits_images_and_points(words: list[str], rates: list[float], said: list[str]) -> None:
     """Where the shared one is open, or that of a player's own optimizer."""
-    built = module.build(compose(*TINY_MODEL, "model=mlp", "device=cpu", "metric=none", *words), [])
+    built = module.build(compose(*TINY_MODEL, "model=mlp", "device=cpu", "metric=none", "loss=bce", *words), [])
     assert [player.optimizer.param_groups[0]["lr"] for player in built.game.players.values()] == rates
-    assert [note for note in built.notes if ".lr is" in note] == said
+    assert [note for note in built.notes if note.startswith("as suits")] == said
 
 
 def test_a_penalty_that_suits_all_data_alike_wants_a_weight() -> None:

@@ -67,7 +67,7 @@ def test_the_log(run):
     assert text == run
     assert text.startswith("gan-runner ")
     assert "wgan_gp + gradient_penalty + r1 10 + lecam 0.3" in text
-    assert "regularizer.gradient_penalty.weight is 10, as suits images" in text
+    assert "as suits images: optimizer.lr=0.0005 regularizer.gradient_penalty.weight=10" in text
 
 
 def test_tensorboard_shows_the_same(run):
