@@ -50,7 +50,7 @@ from gan_runner.training.budgets import least_memory, within_budget
 from gan_runner.training.evaluation import Evaluator, choose_objective
 
 PLAYERS = ("generator", "discriminator", "autoencoder")
-RATES = {"images": 5e-4, "points": 2e-4}  # of learning, where the key is null
+RATES = {"images": 5e-4, "points": 2e-4}  # of learning, where the key is null, as it is in stored configs too
 LARGE = 256  # pixels of a side, beyond which memory is asked for before images are resized and networks built
 LATENTS_OF_IMAGES = 100  # where `model.latent_size` is null
 
