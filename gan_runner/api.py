@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from gan_runner.config.compose import compose_run, trusted_packages
@@ -80,6 +81,19 @@ class TrainedRun:
         if "discriminator" not in players:
             raise AttributeError(f"{self.path}: its model has no discriminator")
         return players["discriminator"].network.eval()
+
+    @torch.no_grad()
+    def logits(self, samples: Tensor, labels: Tensor | None = None) -> Tensor:
+        """What the discriminator says of samples as `sample` gives them, on the CPU: (N, C, H, W) or (N, D) -> (N,).
+
+        `labels` are the classes (N,) that a conditional run wants. Raises AttributeError as `discriminator`.
+        """
+        data, network = self._trained.built.game.data, self.discriminator
+        device = next(network.parameters()).device
+        if data.scale is not None and data.shift is not None:
+            samples = 255 * samples * data.scale.cpu() + data.shift.cpu()
+        logits: Tensor = network(samples.to(device), labels if labels is None else labels.to(device))
+        return logits.cpu()
 
     def sample(
         self, count: int, *, labels: int | Sequence[int] | None = None, truncation: float | None = None, seed: int = 0

@@ -76,7 +76,10 @@ def test_the_networks(small_run):
     latents = torch.randn(5, 4)
     assert not run.generator.training
     assert not run.discriminator.training
-    assert run.discriminator(run.generator(latents, None), None).shape == (5,)
+    made = run.generator(latents, None)
+    judged = run.discriminator(made, None)
+    assert judged.shape == (5,)
+    assert torch.allclose(run.logits((made + 1) / 2), judged, atol=1e-5)  # of images as `sample` gives them
     saved = torch.load("run/checkpoints/last.pt", weights_only=True)["game"]
     own = raw.generator.state_dict()
     assert all(torch.equal(own[name], value) for name, value in saved["generator"]["network"].items())

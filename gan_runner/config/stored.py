@@ -15,10 +15,10 @@ from yaml import YAMLError
 
 from gan_runner.config.check import load_settings
 from gan_runner.config.compose import compose_packaged, settle_length, to_plain
-from gan_runner.config.errors import ConfigError
+from gan_runner.config.errors import ConfigError, suggest
 from gan_runner.config.explain import dotted_keys, unknown_key, wants_a_name
 from gan_runner.config.schema import GROUPS, LIST_GROUPS, Settings
-from gan_runner.storage.outputs import is_sweep
+from gan_runner.storage.outputs import OUTPUTS, is_sweep
 
 # --- what earlier versions wrote --------------------------------------------------------------------------------------
 # Who changes a name that a config holds adds a line here, and every directory written before goes on working. A new key
@@ -169,7 +169,9 @@ def stored_config(
     except OSError:
         if is_sweep(directory):
             raise ConfigError(f"{directory} is a sweep: say which of its runs, {directory}/NAME") from None
-        raise ConfigError(f"{directory} is no run directory: it has no .hydra/config.yaml") from None
+        raise ConfigError(
+            f"{directory} is no run directory: it has no .hydra/config.yaml{elsewhere(directory)}"
+        ) from None
     except ConfigError:
         raise
     except (YAMLError, OmegaConfBaseException, AssertionError, ValueError, TypeError, RecursionError) as error:
@@ -181,6 +183,14 @@ def stored_config(
     return plain, load_settings(plain).trust if trusts else []
 
 
+def elsewhere(directory: Path) -> str:
+    """A hint at the directory in `outputs` that is meant, if there is one of this name, or of one like it."""
+    there = [path.name for path in OUTPUTS.glob("*") if path.is_dir()]
+    if directory.name in there:
+        return f"; did you mean '{OUTPUTS / directory.name}'?"
+    return suggest(str(directory), [str(OUTPUTS / name) for name in there])
+
+
 def refuse_other_groups(overrides: list[str], directory: Path) -> None:
     """Refuse another option of a group that a trained run has for good, and what is no option. Raises ConfigError."""
     for override in overrides:
@@ -188,8 +198,9 @@ def refuse_other_groups(overrides: list[str], directory: Path) -> None:
         if group in MAY_BE_CHOSEN and value.startswith("{"):
             raise ConfigError(wants_a_name(group, value))
         if group in GROUPS and group not in MAY_BE_CHOSEN:
-            words = [word for word in words_of_run(directory) if not word.startswith((f"{group}=", f"{group}."))]
-            line = shlex.join(["gan-runner", *words, override, f"init_from={directory}"])
+            others = (f"{group}=", f"{group}.", "name=")  # a name is taken by then
+            words = [word for word in words_of_run(directory) if not word.startswith(others)]
+            line = shlex.join(["gan-runner", *words, *overrides, f"init_from={directory}"])
             raise ConfigError(f"{override}: a run keeps its {group}; for another one with its weights type {line}")
 
 

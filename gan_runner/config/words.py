@@ -6,8 +6,6 @@ None of them is taken for the other silently. A line more here is all that anoth
 # The last name of a key -> what it is here.
 SYNONYMS = {
     "batch": "batch_size",
-    "beta1": "betas",
-    "beta2": "betas",
     "critic_steps": "discriminator_steps",
     "data_dir": "root",
     "ema_decay": "ema_half_life",
@@ -26,7 +24,7 @@ SYNONYMS = {
     "z_dim": "latent_size",
 }
 
-# The last name of a key of StudioGAN's, in small letters -> what to type; VALUE stands for what was given.
+# The last name of a key of other tools, StudioGAN above all, in small letters -> what to type; VALUE is what was given.
 KEYS = {
     "adv_loss": "loss=VALUE",
     "apply_ada": "augmentation=ada",
@@ -45,6 +43,8 @@ KEYS = {
     "apply_wc": "regularizer=weight_clip",
     "apply_zcr": "regularizer=latent_consistency",
     "backbone": "model=VALUE",
+    "beta1": "'optimizer.betas=[VALUE,0.99]'",
+    "beta2": "'optimizer.betas=[0,VALUE]'",
     "d_cond_mtd": "head=VALUE",
     "d_conv_dim": "model.discriminator.width=VALUE",
     "d_lr": "optimizer.discriminator.lr=VALUE",
@@ -62,6 +62,8 @@ OPTIONS = {
     "loss=gan": "loss=bce",
     "loss=non_saturating": "loss=bce",
     "loss=vanilla": "loss=bce",
+    "loss=wasserstein-gp": "loss=wgan_gp",
+    "loss=wasserstein_gp": "loss=wgan_gp",
     "loss=wgan-div": "loss=wgan_div",
     "loss=wgan-gp": "loss=wgan_gp",
     "head=ac": "head=acgan",

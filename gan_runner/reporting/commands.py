@@ -66,7 +66,7 @@ def training_line(run: Run) -> str | None:
     if not isinstance(words, list):
         return None
     keys = {word: str(word).lstrip("+").partition("=")[0] for word in map(str, words)}
-    own = [word for word, key in keys.items() if not find_key(key).is_of_sweep and key != "prune"]
+    own = [word for word, key in keys.items() if not find_key(key).is_of_sweep and key not in ("prune", "name")]
     return shell_line("gan-runner", *own)
 
 

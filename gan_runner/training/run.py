@@ -166,7 +166,11 @@ def restore_run(
         if built.settings.init_from and not memory:
             load_initial_weights(built.game, Path(built.settings.init_from))
         is_pending = memory is not None and memory["pending"] is not None
-        if done > built.steps or (done == built.steps and not is_pending):
+        if done > built.steps:
+            raise ConfigError(
+                f"{path}: {done:,} steps are done, and {built.steps:,} are fewer; ask for more, or for none"
+            )
+        if done == built.steps and not is_pending:
             if directory.summary["status"] in ("running", "interrupted"):  # killed on its last lines
                 directory.update(status="completed", reason=None, step=done)
             print(f"{path} is finished: {done:,} steps done of {built.steps:,}; steps=N would go on")

@@ -772,7 +772,7 @@ def test_the_lines_that_repeat_a_sweep():
 
 
 def test_a_line_is_not_given_where_a_word_cannot_be_shown():
-    write_run("a", {"weight": 1}, [1.0], words=["weight=1", "name=\x1b[31m"])
+    write_run("a", {"weight": 1}, [1.0], words=["weight=1", "loss=\x1b[31m"])
     assert write_report(SWEEP).commands == []
 
 
