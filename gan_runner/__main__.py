@@ -8,6 +8,9 @@ def main() -> None:
 
         main()
     except KeyboardInterrupt:
+        import logging
+
+        logging.disable()  # while Hydra sets up, torch would log at exit what its caches held
         raise SystemExit(130) from None
 
 
