@@ -4,6 +4,7 @@ import copy
 import shlex
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, fields, is_dataclass
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from yaml import YAMLError
 
 from gan_runner.config.check import load_settings
 from gan_runner.config.compose import compose_packaged, settle_length, to_plain
-from gan_runner.config.errors import ConfigError, suggest
+from gan_runner.config.errors import ConfigError
 from gan_runner.config.explain import dotted_keys, unknown_key, wants_a_name
 from gan_runner.config.schema import GROUPS, LIST_GROUPS, Settings
 from gan_runner.storage.outputs import OUTPUTS, is_sweep
@@ -185,10 +186,8 @@ def stored_config(
 
 def elsewhere(directory: Path) -> str:
     """A hint at the directory in `outputs` that is meant, if there is one of this name, or of one like it."""
-    there = [path.name for path in OUTPUTS.glob("*") if path.is_dir()]
-    if directory.name in there:
-        return f"; did you mean '{OUTPUTS / directory.name}'?"
-    return suggest(str(directory), [str(OUTPUTS / name) for name in there])
+    near = get_close_matches(directory.name, [path.name for path in OUTPUTS.glob("*") if path.is_dir()], 1)
+    return f"; did you mean '{OUTPUTS / near[0]}'?" if near and OUTPUTS / near[0] != directory else ""
 
 
 def refuse_other_groups(overrides: list[str], directory: Path) -> None:

@@ -547,6 +547,10 @@ def test_resume_of_nothing(run_cli):
     for name in ("empty", "nowhere"):
         refusal(run_cli("resume", name), name, "run directory")
     assert not Path("nowhere").exists()
+    Path("outputs/first").mkdir(parents=True)
+    for name in ("first", "frist", "outputs/frist"):
+        refusal(run_cli("resume", name), "did you mean 'outputs/first'?")
+    assert "mean" not in refusal(run_cli("resume", "outputs/first"), "run directory")
 
 
 # --- one writer -------------------------------------------------------------------------------------------------------
