@@ -88,11 +88,10 @@ class TrainedRun:
 
         `labels` are the classes (N,) that a conditional run wants. Raises AttributeError as `discriminator`.
         """
-        data, network = self._trained.built.game.data, self.discriminator
-        device = next(network.parameters()).device
-        if data.scale is not None and data.shift is not None:
-            samples = 255 * samples * data.scale.cpu() + data.shift.cpu()
-        logits: Tensor = network(samples.to(device), labels if labels is None else labels.to(device))
+        data = self._trained.built.game.data
+        labels = labels if labels is None else labels.to(data.device)
+        with arithmetic_of(self._trained.built.settings, print):
+            logits: Tensor = self.discriminator(data.from_unit(samples.to(data.device)), labels)
         return logits.cpu()
 
     def sample(

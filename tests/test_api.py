@@ -106,6 +106,9 @@ def test_labels_of_a_conditional_run(run_cli):
     assert torch.equal(latents_only[0::2], run.sample(4, labels=[3, 4], seed=1)[0::2])
     with pytest.raises(ValueError, match=naming("12", "0 to 9")):
         run.sample(2, labels=12)
+    assert not torch.allclose(
+        run.logits(latents_only, torch.tensor([3] * 4)), run.logits(latents_only, torch.arange(4))
+    )
 
 
 def test_an_autoencoder_has_no_discriminator(run_cli):
@@ -115,6 +118,8 @@ def test_an_autoencoder_has_no_discriminator(run_cli):
     assert run.sample(2).shape == (2, 1, 8, 8)
     with pytest.raises(AttributeError, match="discriminator"):
         run.discriminator  # noqa: B018
+    with pytest.raises(AttributeError, match="discriminator"):
+        run.logits(run.sample(2))
 
 
 def test_training_is_that_of_the_shell(small_run, capsys):

@@ -11,7 +11,7 @@ from gan_runner.cli.parser import resume_parser as parser
 from gan_runner.config.compose import to_yaml
 from gan_runner.config.errors import ConfigError
 from gan_runner.config.keys import describe_changes, find_key
-from gan_runner.config.stored import stored_config, words_of_run
+from gan_runner.config.stored import stored_config, without, words_of_run
 from gan_runner.storage.run_directory import take_over
 from gan_runner.sweeps.cluster import refuse_queued
 from gan_runner.sweeps.launchers import Launch, run_in_processes, run_jobs, run_sequentially
@@ -36,15 +36,10 @@ def main(arguments: list[str]) -> None:
     check_changes(stored, config)
     hydra_files = {".hydra/config.yaml": to_yaml(config)} if config != stored else {}
     if hydra_files and (words := words_of_run(options.directory)):
-        hydra_files[".hydra/overrides.yaml"] = yaml.safe_dump(replaced(words, overrides))
+        changed = without(overrides, ["trust"])
+        kept = without(words, [word.partition("=")[0] for word in changed])
+        hydra_files[".hydra/overrides.yaml"] = yaml.safe_dump([*kept, *changed])
     resume(config, trust, options.directory, hydra_files=hydra_files, any_version=options.any_version)
-
-
-def replaced(words: list[str], others: list[str]) -> list[str]:
-    """The words that made a run, and those that changed it in the place of words for the same key."""
-    changed = [word for word in others if not word.startswith("trust=")]
-    keys = {word.lstrip("+").partition("=")[0] for word in changed}
-    return [word for word in words if word.lstrip("+").partition("=")[0] not in keys] + changed
 
 
 def resume_sweep(options: argparse.Namespace) -> None:

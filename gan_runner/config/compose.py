@@ -177,8 +177,7 @@ def describe_head(plain: Mapping[str, Any], choices: Mapping[str, Any]) -> list[
 
 def describe_optimizers(node: Mapping[str, Any], choices: Mapping[str, Any]) -> str:
     """The optimizer of both players with its rate, and what one of them has differently."""
-    rate = "" if node.get("lr") is None else node["lr"]  # null: the run says which
-    shared = f"{choices.get('optimizer', 'optimizer')} {rate}".strip()
+    shared = f"{choices.get('optimizer', 'optimizer')} {rate_text(node)}".strip()
     own = []
     for player in ("generator", "discriminator"):
         slot = node.get(player)
@@ -188,8 +187,13 @@ def describe_optimizers(node: Mapping[str, Any], choices: Mapping[str, Any]) -> 
                 f"{key}={show_value(value)}" for key, value in slot.items() if key not in ("_target_", "lr")
             )
             said = "" if "_target_" in slot else keys
-            own.append(" ".join(f"{player} {name} {slot.get('lr') or rate} {said}".split()))
+            own.append(" ".join(f"{player} {name} {rate_text({**node, **slot})} {said}".split()))
     return f"{shared} ({', '.join(own)})" if own else shared
+
+
+def rate_text(node: Mapping[str, Any]) -> str:
+    """The rate of an optimizer; '' where it is null, which the run says more of."""
+    return "" if node.get("lr") is None else str(node["lr"])
 
 
 def trusted_packages(arguments: list[str]) -> list[str]:

@@ -1,6 +1,7 @@
 """Configs that runs and sweeps have stored, read again; those of earlier versions too."""
 
 import copy
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, fields, is_dataclass
@@ -197,10 +198,14 @@ def refuse_other_groups(overrides: list[str], directory: Path) -> None:
         if group in MAY_BE_CHOSEN and value.startswith("{"):
             raise ConfigError(wants_a_name(group, value))
         if group in GROUPS and group not in MAY_BE_CHOSEN:
-            others = (f"{group}=", f"{group}.", "name=")  # a name is taken by then
-            words = [word for word in words_of_run(directory) if not word.startswith(others)]
+            words = without(words_of_run(directory), [group, "name"])  # the name is taken by then
             line = shlex.join(["gan-runner", *words, *overrides, f"init_from={directory}"])
             raise ConfigError(f"{override}: a run keeps its {group}; for another one with its weights type {line}")
+
+
+def without(words: list[str], keys: list[str]) -> list[str]:
+    """The words that set none of these keys, nor a key below one."""
+    return [word for word in words if not any(re.match(rf"\+*{re.escape(key)}[.=]", word) for key in keys)]
 
 
 def words_of_run(directory: Path) -> list[str]:

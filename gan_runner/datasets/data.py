@@ -131,6 +131,14 @@ class Data(ABC):
         """The same in [0, 1], float32, without rounding to the 256 levels of a pixel."""
         return (self._levels(samples) / 255).clamp(0, 1)
 
+    def from_unit(self, samples: Tensor) -> Tensor:
+        """The inverse: images in [0, 1], normalised as for training, (N, C, H, W) -> the same; points as they are."""
+        return samples if self.scale is None else self._normalised(255 * samples)
+
+    def _normalised(self, samples: Tensor) -> Tensor:
+        """Pixels of 0 to 255 as training wants them; points as they are."""
+        return samples if self.scale is None or self.shift is None else samples * self.scale + self.shift
+
     def _levels(self, samples: Tensor) -> Tensor:
         """Pixels as float, 0 to 255 and what is beyond."""
         if self.scale is None or self.shift is None:
@@ -308,9 +316,6 @@ class Samples(Data):
         for part in (self._samples, self._labels):
             if isinstance(part, Tensor):
                 part.share_memory_()
-
-    def _normalised(self, samples: Tensor) -> Tensor:
-        return samples if self.scale is None or self.shift is None else samples * self.scale + self.shift
 
     def _order(self, seed: int, epoch: int) -> Tensor:
         """The permutation of an epoch (N,), drawn on the CPU, so that all devices see the same samples."""

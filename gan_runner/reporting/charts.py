@@ -288,7 +288,7 @@ def heat_maps(study: Study) -> list[list[int]]:
 
 def is_search(study: Study) -> bool:
     """Whether the settings were drawn: by a search, or so that less than half of all combinations are there."""
-    if study.is_search:
+    if study.of_search:
         return len(study.settings) > 1
     return len(study.settings) >= FEWEST and 2 * len(study.settings) <= math.prod(distinct_values(study))
 

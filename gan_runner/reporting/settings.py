@@ -79,7 +79,7 @@ class Study:
         pd.DataFrame
     )  # a row per setting's number: (title, mean), (title, std), (title, count) of the completed ones
     missing: int = 0  # jobs that have no directory yet
-    is_search: bool = False  # whether its values were drawn by a search
+    of_search: bool = False  # whether a search drew its values
 
     def spread(self, setting: Setting, quantity: Quantity) -> Spread:
         """Over the completed runs of a setting."""
@@ -136,7 +136,7 @@ def floor_of(runs: list[Run], tag: str) -> float | None:
     return found.pop() if len(found) == 1 else None
 
 
-def make_study(runs: list[Run], missing: int = 0, rank: Rank = "best", *, is_search: bool = False) -> Study:
+def make_study(runs: list[Run], missing: int = 0, rank: Rank = "best", *, of_search: bool = False) -> Study:
     """Group runs over seeds, and rank the groups by the objective: the best value of each run, or its last."""
     known = [run for run in runs if run.config]
     varied = varied_keys([run.config for run in known])
@@ -165,7 +165,7 @@ def make_study(runs: list[Run], missing: int = 0, rank: Rank = "best", *, is_sea
     return Study(
         runs=runs, columns=columns, varied=[*words, *varied], settings=settings, objective=objective,
         quantities=quantities, values=values, spreads=spreads_of(values, quantities), missing=missing,
-        is_search=is_search,
+        of_search=of_search,
     )  # fmt: skip
 
 

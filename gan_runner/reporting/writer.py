@@ -81,8 +81,8 @@ def report_run(directory: Path, target: Path) -> Report:
 def report_study(directories: list[Path], base: Path, target: Path, paths: list[Path], rank: Rank) -> Report:
     """Write the report of a sweep, or of several runs."""
     runs = [read_run(path, name=os.path.relpath(path, base)) for path in paths]
-    is_search = all((directory / SEARCH).exists() for directory in directories)
-    study = make_study(runs, missing_jobs(directories, paths), rank, is_search=is_search)
+    of_search = all((directory / SEARCH).exists() for directory in directories)
+    study = make_study(runs, missing_jobs(directories, paths), rank, of_search=of_search)
     found = answer(study)
     title = ", ".join(printable(directory.resolve().name) for directory in directories)
     sweeps = [directory for directory in directories if (directory / PLAN).exists()]

@@ -168,7 +168,8 @@ def restore_run(
         is_pending = memory is not None and memory["pending"] is not None
         if done > built.steps:
             raise ConfigError(
-                f"{path}: {done:,} steps are done, and {built.steps:,} are fewer; ask for more, or for none"
+                f"{path}: {done:,} steps are done, more than the {built.steps:,} asked for;"
+                " steps=N goes on with a larger N"
             )
         if done == built.steps and not is_pending:
             if directory.summary["status"] in ("running", "interrupted"):  # killed on its last lines

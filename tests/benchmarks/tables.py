@@ -2,7 +2,7 @@
 
 Trains what `outputs/sweeps` does not hold yet, a sweep over seeds for each row, so that the same line goes on where it
 was; writes the evaluations of all finished runs to tests/benchmarks/results/NAME.csv; prints the table. With --print it
-only prints the table of that file. DIR holds MNIST/ and FashionMNIST/ as torchvision has them, and mnist-lenet.pth.
+only prints the table of that file. DIR holds MNIST/ as torchvision has it, and mnist-lenet.pth.
 """
 
 import argparse
@@ -217,12 +217,12 @@ def markdown(name: str, found: pd.DataFrame) -> str:
     if table.equal_time:
         points["seconds"] = ("s", math.floor(last.seconds.min()))
     first = next(iter(table.values))
-    headings, columns = ["setting", "runs", "time of all steps"], {}
+    headings, rows = ["setting", "runs", "time of all steps"], {}
     for setting in table.settings:
         mine = last.loc[setting].seconds if setting in last.index else []
-        columns[setting] = [f"`{' '.join(table.settings[setting])}`", str(len(mine))]
-        columns[setting].append(f"{fmean(mine):.0f} s" if len(mine) else "–")
-    columns[FLOOR] = ["real data against real data", "", ""]
+        rows[setting] = [f"`{' '.join(table.settings[setting])}`", str(len(mine))]
+        rows[setting].append(f"{fmean(mine):.0f} s" if len(mine) else "–")
+    rows[FLOOR] = ["real data against real data", "", ""]
     (floor,) = found[found.setting == FLOOR].to_dict("records")
     for clock, (unit, limit) in points.items():
         then = at(runs, clock, limit)
@@ -232,10 +232,10 @@ def markdown(name: str, found: pd.DataFrame) -> str:
         headings += [f"{heading}{after}" for heading in table.values.values()] + ["p"]
         for setting in table.settings:
             mine = then[then.setting == setting]
-            columns[setting] += [text(mine[tag].tolist(), tag) if len(mine) else "–" for tag in table.values]
-            columns[setting].append(p.get(setting, "–"))
-        columns[FLOOR] += ["" if math.isnan(floor[tag]) else f"{floor[tag]:.3g}" for tag in table.values] + [""]
-    lines = [headings, ["---"] * len(headings), *columns.values()]
+            rows[setting] += [text(mine[tag].tolist(), tag) if len(mine) else "–" for tag in table.values]
+            rows[setting].append(p.get(setting, "–"))
+        rows[FLOOR] += ["" if math.isnan(floor[tag]) else f"{floor[tag]:.3g}" for tag in table.values] + [""]
+    lines = [headings, ["---"] * len(headings), *rows.values()]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

@@ -139,7 +139,7 @@ def test_the_history_is_in_the_order_of_starts():
     drawn = np.random.default_rng(0).uniform(size=5).tolist()
     study = study_of([{"a": a} for a in drawn], [5.0 - number for number in range(5)])
     assert "history" not in charts.of_study(study)[0]  # of a grid
-    study.is_search = True
+    study.of_search = True
     data, _ = charts.of_study(study)
     assert [value for _, _, value in data["history"]] == [5.0 - number for number in range(5)]
     assert data["history"][0][0] == 4  # it ranks last

@@ -748,7 +748,8 @@ def test_runs_are_sorted_by_number():
 
 def test_the_lines_that_repeat_a_sweep():
     for weight in (1, 2):
-        words = ["model=mlp", "optimizer.betas=[0,0.9]", f"weight={weight}", "+new.key=a b", "prune=[[1,2]]"]
+        words = ["model=mlp", "optimizer.betas=[0,0.9]", f"weight={weight}", "+new.key=a b"]
+        words += ["prune=[[1,2]]", "name=taken"]
         write_run(str(weight), {"weight": weight}, [weight], words=words)
     overrides = {
         "hydra": ["hydra/launcher=pool", "hydra.mode=MULTIRUN"],

@@ -1,6 +1,7 @@
 """Sweeps on a cluster: when a job has ended, and what is submitted again. SLURM is a list of answers here."""
 
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -110,7 +111,7 @@ def test_a_preempted_job_is_waited_for(slurm, capsys):
 
 def test_a_job_that_slurm_has_forgotten(slurm):
     """Its end was not seen: the queue is empty, and the run says that it is running."""
-    running = lambda: say("a", "running", number="7_0")  # noqa: E731
+    running = functools.partial(say, "a", "running", number="7_0")
     slurm.answers = [{}, {}, (running, {"7_0": "RUNNING"}), {}]
     with pytest.raises(Stopped, match="1 interrupted"):
         slurm.run("a")

@@ -55,7 +55,8 @@ def test_all_processes_make_the_samples_of_an_evaluation(run_cli, monkeypatch):
         return batch(self, number)
 
     monkeypatch.setattr(Generation, "batch", noted)
-    words = [*WORDS, "conditional=true", *METRIC, "metric.sliced_wasserstein.samples=1200", "evaluate_every=4"]
+    words = [*WORDS, "conditional=true", "model.generator.normalization=batch", "evaluate_every=4"]
+    words += [*METRIC, "metric.sliced_wasserstein.samples=1200"]
     for name, devices in (("two", 2), ("one", 1)):
         assert run_cli(*words, "steps=6", f"devices={devices}", f"name={name}")[0] == 0
     assert made == [0, 2, 0, 2, 0, 1, 2, 0, 1, 2]

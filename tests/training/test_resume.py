@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from filelock import FileLock
 from omegaconf import OmegaConf
 
@@ -500,7 +501,7 @@ def test_a_longer_run_is_the_run_of_that_length(start, resume, straight, monkeyp
     ("line", "named"),
     [
         ("optimizer.lr=1e-3", "optimizer.lr null 0.001"),
-        ("steps=1", "12 1 fewer"),
+        ("steps=1", "12 1 larger"),
         ("batch_size=4 seed=1", "batch_size 8 4 seed 0 1"),
         ("regularizer.lecam.weight=1", "regularizer.lecam.weight 0.3 1"),
         ("regularizer.lecam=null", "regularizer.lecam"),
@@ -537,9 +538,18 @@ def test_other_intervals_and_metrics(finished, resume):
     assert summary()["best"]["step"] == 16
     resume("steps=18", "metric=none", "divergence.loss=null", "device=cpu")
     assert re.search(r"finished.*\b18\b.*\b18\b.*steps=", resume()[0])
-    refusal((1, *resume("steps=5", code=1)), "18 steps", "5 are fewer")
+    refusal((1, *resume("steps=5", code=1)), "18 steps", "the 5 asked for")
     assert summary()["status"] == "completed"
     assert [entry["step"] for entry in summary()["resumed"]] == [12, 16]
+
+
+def test_the_words_of_a_run_follow_its_changes(finished, resume):
+    """What trains the run again: a changed key has one word, and a changed group none for what lay in the old one."""
+    path = RUN / ".hydra/overrides.yaml"
+    words = ["loss=hinge", "metric=frechet", "++metric.frechet.samples=30", "+steps=12", "steps_of_mine=3"]
+    path.write_text(yaml.safe_dump(words))
+    resume("steps=14", "metric=none", "trust=json")
+    assert yaml.safe_load(path.read_text()) == ["loss=hinge", "steps_of_mine=3", "steps=14", "metric=none"]
 
 
 def test_resume_of_nothing(run_cli):
