@@ -180,15 +180,19 @@ def test_a_table_of_runs(small_run):
     make_runs(small_run)
     table = gan_runner.runs("outputs/sweeps/s")
     assert list(table.index) == ["a", "b"]
-    assert list(table.columns[:7]) == ["status", "step", "wall_time", "objective", "best", "loss", "seed"]
+    assert list(table.columns[:7]) == ["sweep", "status", "step", "wall_time", "objective", "best", "loss"]
+    assert table["sweep"].tolist() == ["s", "s"]
     assert table["status"].tolist() == ["completed", "failed"]
     assert table["seed"].tolist() == [0, 1]
     best, none = table["best"]
     assert best == 2.5
     assert math.isnan(none)
     assert table["loss/generator"].tolist() == [rows("run/metrics.jsonl")[-1]["loss/generator"]] * 2
-    assert list(gan_runner.runs("outputs").index) == ["sweeps/s/a", "sweeps/s/b"]
+    assert list(gan_runner.runs("outputs").index) == list(gan_runner.runs().index) == ["sweeps/s/a", "sweeps/s/b"]
     assert len(gan_runner.runs(small_run)) == 1
+    of_both = gan_runner.runs("outputs/sweeps/s", small_run, "outputs")
+    assert list(of_both.index) == ["outputs/sweeps/s/a", "outputs/sweeps/s/b", str(small_run)]
+    assert of_both["sweep"].isna().tolist() == [False, False, True]
     with pytest.raises(ConfigError, match="nowhere"):
         gan_runner.runs("nowhere")
 

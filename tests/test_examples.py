@@ -1,11 +1,15 @@
 """The components of one's own in tests/examples, which the README shows, work."""
 
+import shlex
+import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.helpers import SMALL
+from gan_runner.reporting.commands import sweep_line, training_line
+from gan_runner.reporting.stored_runs import read_run
+from tests.helpers import SMALL, refusal
 from tests.helpers.runs import metrics, rows
 
 EXAMPLES = Path(__file__).parent / "examples"
@@ -41,3 +45,17 @@ def test_an_example_trains(option, run_cli, monkeypatch):
     if group == "metric":
         ((_, metric),) = rows("run/evaluations.jsonl")[0]["metrics"].items()
         assert metric["values"]["gap"] > metric["floor"]["values"]["gap"] > 0
+
+
+def test_what_trains_such_a_run_again(run_cli, monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES)
+    shutil.copytree(EXAMPLES / "my_conf", "conf of mine")
+    words = [*SMALL, "trust=[my_gan]", "loss=least_squares", "seed=0,1", "sweep=s"]
+    assert run_cli("-m", "--config-dir", "conf of mine", *words)[0] == 0
+    best = Path("outputs/sweeps/s/seed-0")
+    again, whole = str(training_line(read_run(best))), str(sweep_line(best.parent))
+    assert again.startswith("gan-runner --config-dir 'conf of mine' model=mlp ")
+    assert whole.startswith("gan-runner -m --config-dir 'conf of mine' ")
+    assert run_cli(*shlex.split(again)[1:], "hydra.run.dir=run")[0] == 0
+    assert metrics() == metrics(best)
+    assert "gan-runner --config-dir 'conf of mine'" in refusal(run_cli("resume", str(best), "loss=bce"))

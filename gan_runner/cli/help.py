@@ -3,6 +3,7 @@
 It imports neither torch nor what the runs need.
 """
 
+import itertools
 import re
 import shutil
 import textwrap
@@ -18,6 +19,8 @@ from gan_runner.config.schema import GROUPS, LIST_GROUPS, conf_directory
 MARGIN = 44  # columns before the meaning of a line
 WIDEST = 132  # columns of a page
 PRESETS = "experiment"
+OF_SWEEPS = ("hydra/launcher", "hydra/sweeper")  # groups for -m alone
+PAGE_GROUPS = (*GROUPS, PRESETS, *OF_SWEEPS)
 
 Options = dict[tuple[str, str], Path]
 """(group, option) -> its file."""
@@ -55,10 +58,9 @@ def show_help(words: list[str], config_directory: Path | None) -> None:
 def page(options: Options, chosen: dict[str, str]) -> Iterator[str]:
     """How it is called, every option, every key of the config that is composed of the chosen ones."""
     yield yaml.safe_load((conf_directory() / "config.yaml").read_text())["hydra"]["help"]["template"].rstrip()
-    for group in (*GROUPS, PRESETS):
+    for group in PAGE_GROUPS:
         yield ""
-        many = ", one or a list [A,B]" if group in LIST_GROUPS else ""
-        yield f"{group}: (gan-runner {group}=OPTION{many})"
+        yield f"{group}: ({usage(group)})"
         yield from lines_of_options(group, options)
     yield ""
     yield "Keys (gan-runner key=value), with their defaults:"
@@ -67,33 +69,45 @@ def page(options: Options, chosen: dict[str, str]) -> Iterator[str]:
 
 
 def explain_topic(topic: str, options: Options, chosen: dict[str, str]) -> Iterator[str]:
-    """What a group, an option or a key is. GROUP=OPTION and GROUP/OPTION mean one of several options of a name.
+    """What a group, an option, a key or a metric's value is.
 
+    GROUP=OPTION and GROUP/OPTION mean one of several options of a name, METRIC/VALUE is of a metric, and the last
+    part of a key means all keys that end in it.
     Raises ConfigError for a word that is none of these.
     """
     keys = entries_of_config(options, chosen)
-    if topic in (*GROUPS, PRESETS):
-        yield f"{topic}: gan-runner {topic}=OPTION" + (", or a list [A,B]" if topic in LIST_GROUPS else "")
+    if topic in PAGE_GROUPS:
+        yield f"{topic}: {usage(topic)}"
         yield from lines_of_options(topic, options)
         if topic not in LIST_GROUPS:
             yield from (line_of(entry) for entry in keys if entry.key.startswith(f"{topic}."))
         return
+    metric = ("metric", topic.partition("/")[0])  # of METRIC/VALUE
     named = [pair for pair in options if topic in (pair[1], "=".join(pair), "/".join(pair))]
+    named = named or [pair for pair in options if pair == metric]
     for group, option in named:
         yield f"{group}={option}"
         yield from paragraph(comment(options[group, option]))
         yield from map(line_of, entries(options[group, option], group))
     found = [entry for entry in keys if f"{entry.key}.".startswith(f"{topic}.")]
-    if not named and not found:  # a key of an option that is not chosen
-        others = {entry.key: entry for pair in options for entry in entries(options[pair], pair[0])}
-        found = [entry for entry in others.values() if f"{entry.key}.".startswith(f"{topic}.")]
-        keys += others.values()
+    if not named and not found:  # a key of an option that is not chosen, or the end of some keys
+        of_options = (entries(path, group) for (group, _), path in options.items() if group != PRESETS)
+        every = {entry.key: entry for entry in [*itertools.chain(*of_options), *keys]}
+        found = [entry for entry in every.values() if f"{entry.key}.".startswith(f"{topic}.")]
+        found = found or [entry for entry in every.values() if entry.key.endswith(f".{topic}")]
+        keys = list(every.values())
     if not named and not found:
         names = [*GROUPS, *(option for _, option in options), *(entry.key for entry in keys)]
         raise ConfigError(f"--help {topic}: no such group, option or key{suggest(topic, names)}")
     for entry in found:
         yield line_of(entry)
         yield from paragraph(entry.above if entry.key == topic else "")
+
+
+def usage(group: str) -> str:
+    """The line that chooses an option of a group."""
+    flag = "-m " if group in OF_SWEEPS else ""
+    return f"gan-runner {flag}{group}=OPTION" + (", one or a list [A,B]" if group in LIST_GROUPS else "")
 
 
 # --- the files of conf/ -----------------------------------------------------------------------------------------------
@@ -103,7 +117,7 @@ def find_options(config_directory: Path | None) -> Options:
     """(group, option) -> its file, of conf/ and of a directory of the user's."""
     found: Options = {}
     for directory in (conf_directory(), *([config_directory] if config_directory else [])):
-        for group in (*GROUPS, PRESETS):
+        for group in PAGE_GROUPS:
             found |= {(group, path.stem): path for path in sorted((directory / group).glob("*.yaml"))}
     return dict(sorted(found.items()))
 
@@ -138,7 +152,7 @@ def entries(path: Path, group: str) -> Iterator[Entry]:
     """The keys in a file, dotted as one types them, without those that no command line sets."""
     text = path.read_text(encoding="utf-8")
     package = re.search(r"^# @package (\S+)", text, re.MULTILINE)
-    prefix = group if package is None else "" if package[1] == "_global_" else package[1]
+    prefix = group.replace("/", ".") if package is None else "" if package[1] == "_global_" else package[1]
     root = yaml.compose(text, yaml.CSafeLoader)
     if not isinstance(root, yaml.MappingNode):
         return

@@ -20,6 +20,7 @@ from gan_runner.config.compose import compose_packaged, settle_length, to_plain
 from gan_runner.config.errors import ConfigError
 from gan_runner.config.explain import dotted_keys, unknown_key, wants_a_name
 from gan_runner.config.schema import GROUPS, LIST_GROUPS, Settings
+from gan_runner.storage.hydra_files import HYDRA, flags_of, words_of_run
 from gan_runner.storage.outputs import OUTPUTS, is_sweep
 
 # --- what earlier versions wrote --------------------------------------------------------------------------------------
@@ -198,20 +199,12 @@ def refuse_other_groups(overrides: list[str], directory: Path) -> None:
         if group in MAY_BE_CHOSEN and value.startswith("{"):
             raise ConfigError(wants_a_name(group, value))
         if group in GROUPS and group not in MAY_BE_CHOSEN:
-            words = without(words_of_run(directory), [group, "name"])  # the name is taken by then
-            line = shlex.join(["gan-runner", *words, *overrides, f"init_from={directory}"])
+            words = without(words_of_run(directory) or [], [group, "name"])  # the name is taken by then
+            flags = flags_of(directory / HYDRA)
+            line = shlex.join(["gan-runner", *flags, *words, *overrides, f"init_from={directory}"])
             raise ConfigError(f"{override}: a run keeps its {group}; for another one with its weights type {line}")
 
 
 def without(words: list[str], keys: list[str]) -> list[str]:
     """The words that set none of these keys, nor a key below one."""
     return [word for word in words if not any(re.match(rf"\+*{re.escape(key)}[.=]", word) for key in keys)]
-
-
-def words_of_run(directory: Path) -> list[str]:
-    """The words of the command line that made a run, as its directory has them; [] where it does not."""
-    try:
-        words = yaml.safe_load((directory / ".hydra" / "overrides.yaml").read_text(encoding="utf-8"))
-    except (OSError, ValueError, YAMLError, RecursionError):
-        return []
-    return words if isinstance(words, list) and all(isinstance(word, str) for word in words) else []

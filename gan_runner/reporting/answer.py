@@ -107,6 +107,8 @@ class Answer:
             found.append(f"Not told apart from it{how}: {'; '.join([*which[:NAMED], *left])}.")
         if any(one.more_seeds for one in tested):
             found.append("That many more of each would tell with a power of 80 %, if the differences are as they seem.")
+        if tested and not told:
+            found.append("So which is the best is not shown.")
         if untested := [one.setting for one in self.comparisons if one.p is None]:
             found.append(f"Without two seeds that differ, nothing can be said of {self.names(untested)}.")
         return found

@@ -5,13 +5,10 @@ import shlex
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from gan_runner.config.keys import find_key
 from gan_runner.reporting.settings import Quantity, Setting, Study
-from gan_runner.reporting.stored_runs import Run, as_dict, load_yaml
-
-HYDRA_FILE = "multirun.yaml"  # in a sweep's directory
+from gan_runner.reporting.stored_runs import Run, as_dict
+from gan_runner.storage.hydra_files import HYDRA, MULTIRUN, flags_of, read_or_none, words_of_run
 
 
 class Command(NamedTuple):
@@ -42,10 +39,7 @@ def of_run(run: Run) -> list[Command]:
 
 def sweep_line(directory: Path) -> str | None:
     """The line that a sweep was last started by; None where that is not known."""
-    try:
-        hydra = as_dict(as_dict(load_yaml(directory / HYDRA_FILE)).get("hydra"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError):
-        return None
+    hydra = as_dict(as_dict(read_or_none(directory / MULTIRUN)).get("hydra"))
     overrides = as_dict(hydra.get("overrides"))
     words = overrides.get("task")
     if not isinstance(words, list):
@@ -54,20 +48,17 @@ def sweep_line(directory: Path) -> str | None:
         words = [*words, f"sweep={directory.resolve().name}"]
     own = overrides.get("hydra")
     own = [word for word in own if not str(word).startswith("hydra.mode=")] if isinstance(own, list) else []
-    return shell_line("gan-runner", "-m", *own, *words)
+    return shell_line("gan-runner", "-m", *flags_of(directory / MULTIRUN), *own, *words)
 
 
 def training_line(run: Run) -> str | None:
     """The line that trains a run again; None where its words are not known."""
-    try:
-        words = load_yaml(run.path / ".hydra" / "overrides.yaml")
-    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+    words = words_of_run(run.path)
+    if words is None:
         return None
-    if not isinstance(words, list):
-        return None
-    keys = {word: str(word).lstrip("+").partition("=")[0] for word in map(str, words)}
+    keys = {word: word.lstrip("+").partition("=")[0] for word in words}
     own = [word for word, key in keys.items() if not find_key(key).is_of_sweep and key not in ("prune", "name")]
-    return shell_line("gan-runner", *own)
+    return shell_line("gan-runner", *flags_of(run.path / HYDRA), *own)
 
 
 def sampling_line(run: Run, study: Study | None = None) -> str | None:

@@ -33,7 +33,7 @@ class Best(NamedTuple):
 def overview(directory: Path) -> Table | Text:
     """A table of the runs and sweeps below a directory, the newest first; of a sweep's directory, its runs."""
     found = sorted(find(directory), key=began, reverse=True)
-    of_sweep = common_words([words_of_run(path) for path in found]) if is_sweep(directory) else set()
+    of_sweep = common_words([read_words(path) or {} for path in found]) if is_sweep(directory) else set()
     if not found:
         return Text(f"no runs in {printable(directory)}")
     table = new_table(f"{len(found):,} in {printable(directory)}")
@@ -52,13 +52,8 @@ def overview(directory: Path) -> Table | Text:
 
 def describe_run(path: Path, left_out: set[tuple[str, str]]) -> tuple[str, str, Best | None]:
     """A run's status, the words of its command line but those left out, and the best of its objective."""
-    words = {key: value for key, value in words_of_run(path).items() if (key, value) not in left_out}
+    words = {key: value for key, value in (read_words(path) or {}).items() if (key, value) not in left_out}
     return printable(run_status(path)), gather([words]), best_of(path)
-
-
-def words_of_run(path: Path) -> dict[str, str]:
-    """The words of a run's command line, key -> value."""
-    return read_words(path / ".hydra" / "overrides.yaml") or {}
 
 
 def common_words(lines: list[dict[str, str]]) -> set[tuple[str, str]]:

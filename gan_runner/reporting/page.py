@@ -114,7 +114,7 @@ def of_run(
 def no_answer(study: Study) -> str:
     """Why there is no best setting."""
     if not study.objective:
-        return "There is no objective to rank by: nothing was measured."
+        return "Nothing was measured to rank by: metric=NAME would."
     return f"No completed run has a value of {study.objective.name} yet."
 
 

@@ -1,5 +1,6 @@
 """Runs as a table for Python: a pandas DataFrame."""
 
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,38 +9,42 @@ from typing import TYPE_CHECKING, Any
 from gan_runner.config.errors import ConfigError
 from gan_runner.config.keys import hyperparameters
 from gan_runner.config.stored import read_stored
-from gan_runner.storage.outputs import find, is_run, is_sweep
+from gan_runner.storage.outputs import OUTPUTS, find, is_run, is_sweep
 from gan_runner.storage.status import status_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def run_table(directory: str | Path) -> "pd.DataFrame":
-    """The runs in a directory (of a sweep, of `outputs`, or one run alone), a row for each.
+def run_table(*directories: str | Path) -> "pd.DataFrame":
+    """The runs in directories (of sweeps, of one run alone; by default all of `outputs`), a row for each.
 
-    The index is the run's path below the directory. Columns, in this order:
+    The index is the run's path, below the directory where there is only one. Columns, in this order:
 
+        sweep                    the name of its sweep
         status, step, wall_time  as in summary.json; `killed` where a running one's process is gone; seconds
         objective, best          the tag that the run is ranked by, and its best value
         KEY                      every key of the configs that is not the same in all runs, groups by the name of the
                                  option: loss, optimizer.lr, seed
         TAG                      the last values of the log: loss/generator, metric/frechet/distance
 
-    What a run does not have is NaN. Raises ConfigError where there is no run, or a config cannot be read.
+    What a run does not have is NaN. Raises ConfigError where a directory has no run, or a config cannot be read.
     """
     import pandas as pd
 
-    directory = Path(directory)
-    paths = list(all_runs(directory))
-    if not paths:
-        raise ConfigError(f"{directory}: there is no run in it")
+    directories = directories or (OUTPUTS,)
+    found = {directory: list(all_runs(Path(directory))) for directory in directories}
+    for directory, paths in found.items():
+        if not paths:
+            raise ConfigError(f"{directory}: there is no run in it")
+    paths = list(dict.fromkeys(itertools.chain(*found.values())))
+    names = [path.relative_to(directories[0]) for path in paths] if len(directories) == 1 else paths
     rows = [read_row(path) for path in paths]
     known = [row["keys"] for row in rows]
     keys = dict.fromkeys(key for each in known for key in each)
     varied = [key for key in keys if len({json.dumps(each.get(key)) for each in known}) > 1]
     made = [row["facts"] | {key: row["keys"].get(key) for key in varied} | row["values"] for row in rows]
-    return pd.DataFrame(made, index=pd.Index([str(path.relative_to(directory)) for path in paths], name="run"))
+    return pd.DataFrame(made, index=pd.Index(map(str, names), name="run"))
 
 
 def all_runs(directory: Path) -> Iterator[Path]:
@@ -58,6 +63,7 @@ def read_row(path: Path) -> dict[str, dict[str, Any]]:
         config = read_stored(path / ".hydra" / "config.yaml")
         best = summary.get("best") or {}
         facts = {
+            "sweep": path.parent.name if is_sweep(path.parent) else None,
             "status": status_of(path, summary),
             "step": summary.get("step"),
             "wall_time": summary.get("wall_time"),

@@ -14,6 +14,7 @@ import yaml
 
 from gan_runner.config.errors import ConfigError
 from gan_runner.config.stored import translate_stored
+from gan_runner.storage.hydra_files import load_yaml, words_of_run
 from gan_runner.storage.outputs import PLAN
 from gan_runner.storage.status import is_locked, status_of
 
@@ -139,7 +140,7 @@ def read_run(path: Path, prefixes: tuple[str, ...] = COMPARED, *, name: str | No
         run.config = dict(dotted_items(translate_stored(stored) if isinstance(stored, dict) else stored))
     except (OSError, ValueError, RecursionError, yaml.YAMLError):
         run.status, run.reason = "damaged", run.reason or "its .hydra/config.yaml cannot be read"
-    run.words = read_words(path / ".hydra" / "overrides.yaml")
+    run.words = read_words(path)
     read_log(run, prefixes)
     read_summary(run, summary)
     run.higher_is_better, run.bounds = read_directions(run.path / "evaluations.jsonl")
@@ -169,16 +170,6 @@ def read_summary(run: Run, summary: dict[str, Any]) -> None:
             run.highest.setdefault(tag, found)
 
 
-def load_yaml(path: Path) -> Any:
-    """A YAML file. Raises OSError, ValueError and yaml.YAMLError; ValueError also for aliases: a few lines could unfold
-    to gigabytes.
-    """
-    text = path.read_bytes().decode()
-    if "*" in text and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.CSafeLoader)):
-        raise ValueError(f"{path} has aliases")
-    return yaml.load(text, yaml.CSafeLoader)
-
-
 def dotted_items(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """The dotted keys of nested dicts; lists are values, and so is an empty dict. Raises ValueError for no dict."""
     if not isinstance(node, dict):
@@ -191,16 +182,11 @@ def dotted_items(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield name, value
 
 
-def read_words(path: Path) -> dict[str, str] | None:
-    """The words of a command line, key -> value; None where they are not known."""
-    try:
-        words = load_yaml(path)
-    except (OSError, ValueError, RecursionError, yaml.YAMLError):
-        return None
-    if not isinstance(words, list):
-        return None
-    pairs = [printable(word).lstrip("+").partition("=") for word in words]
-    return {key: value for key, _, value in pairs}
+def read_words(directory: Path) -> dict[str, str] | None:
+    """The words of the command line that made a run, key -> value; None where they are not known."""
+    words = words_of_run(directory)
+    pairs = [printable(word).lstrip("+").partition("=") for word in words or []]
+    return None if words is None else {key: value for key, _, value in pairs}
 
 
 def read_log(run: Run, prefixes: tuple[str, ...]) -> None:

@@ -87,7 +87,7 @@ def terminal(study: Study) -> Table:
 def meaning_of_numbers(study: Study) -> str:
     """What the numbers of a study are."""
     if not study.objective:
-        return "last values, mean ± sd over seeds, by setting: there is no objective"
+        return "last values, mean ± sd over seeds, by setting: nothing was measured to rank by"
     direction = "higher" if study.objective.higher_is_better else "lower"
     which = "best" if study.objective.is_best else "last"
     return f"{study.objective.name}, {direction} is better: the {which} of each run, mean ± sd over seeds"

@@ -105,8 +105,6 @@ def run_batched(sweep: Sweep, jobs: list[Job], trust: list[str], *, max_group: i
     A signal ends the sweep, with all jobs of the group saved, by SystemExit.
     """
     settings = load_settings(jobs[0].config)  # where it trains, and what streams, is the same for all
-    if settings.devices > 1:
-        raise ConfigError(f"devices={settings.devices}: stacked runs are one process; hydra/launcher=basic or pool")
     device = choose_device(settings.device)
 
     def load_and_place(node: dict[str, Any]) -> Data:
@@ -226,6 +224,8 @@ class BatchedSweep:
         """
         if len(jobs) == 1:
             return "no other job differs from it in numbers alone", 1
+        if (devices := max(job.config["devices"] for job in jobs)) > 1:
+            return f"devices={devices}, and stacked runs are one process", 1
         for job in jobs:
             pair = [job.config, job.config | {"seed": job.config["seed"] + 1}]
             try:

@@ -20,13 +20,14 @@ from gan_runner.config.keys import hyperparameters, identity
 from gan_runner.config.stored import translate_stored
 from gan_runner.storage import outputs
 from gan_runner.storage.atomic_files import json_safe, write_bytes
+from gan_runner.storage.hydra_files import MULTIRUN
 from gan_runner.storage.status import run_status
 from gan_runner.training.log import write_experiment
 
 if TYPE_CHECKING:
     from gan_runner.training.run import PreparedRun
 
-PLAN, ROWS, HYDRA_FILE = outputs.PLAN, "sweep.jsonl", "multirun.yaml"
+PLAN, ROWS = outputs.PLAN, "sweep.jsonl"
 SUBMITTED = "slurm.jsonl"
 RETRIED = ".retried"
 DONE = ("completed", "pruned")
@@ -103,7 +104,7 @@ class Sweep:
 
     def write_shared_files(self, hydra_yaml: str, metrics: list[str]) -> None:
         """Write what the jobs share: Hydra's settings; for TensorBoard, the keys that differ and the metrics."""
-        write_bytes(self.directory / HYDRA_FILE, hydra_yaml.encode())
+        write_bytes(self.directory / MULTIRUN, hydra_yaml.encode())
         configs = [hyperparameters(job.config, job.options) for job in self.jobs()]
         keys = dict.fromkeys(key for config in configs for key in config)
         values = {key: dict.fromkeys(config[key] for config in configs if key in config) for key in keys}
@@ -113,7 +114,7 @@ class Sweep:
 
     def hydra_files(self) -> dict[str, str]:
         """The file of .hydra/ that all jobs share, name -> text."""
-        path = self.directory / HYDRA_FILE
+        path = self.directory / MULTIRUN
         return {".hydra/hydra.yaml": path.read_text()} if path.exists() else {}
 
     def path(self, job: Job) -> Path:

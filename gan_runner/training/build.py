@@ -513,6 +513,8 @@ def choose_device(name: str, place: Place = ALONE) -> torch.device:
         available["mps"] = False  # torch.distributed has nothing for it
     if name == "auto":
         name = next(kind for kind in available if available[kind])
+        if name == "cpu" and place.count > 1 and place_of(os.environ) is None:
+            raise ConfigError(f"devices={place.count}: PyTorch finds no CUDA device here; device=cpu trains on the CPU")
     try:
         device = torch.device(name)
     except RuntimeError:

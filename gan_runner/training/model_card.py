@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
-import yaml
 
 from gan_runner.games.game import Game
 from gan_runner.games.latents import Latents, Normal, TruncatedNormal, Uniform
 from gan_runner.reporting.tables import markdown_table
+from gan_runner.storage.hydra_files import HYDRA, flags_of, words_of_run
 from gan_runner.storage.outputs import is_run
 from gan_runner.training.evaluation import floors
 
@@ -87,9 +87,7 @@ def model_card(run: Path, game: Game, config: dict[str, Any], exported: Exported
 
 def command(run: Path) -> str:
     """The command line that made a run."""
-    path = run / ".hydra" / "overrides.yaml"
-    words = yaml.safe_load(path.read_text()) if path.exists() else []
-    return shlex.join(["gan-runner", *map(str, words or [])])
+    return shlex.join(["gan-runner", *flags_of(run / HYDRA), *(words_of_run(run) or [])])
 
 
 def snippet(run: Path, game: Game, exported: Exported) -> str:

@@ -14,6 +14,7 @@ import datetime
 import functools
 import io
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -369,10 +370,11 @@ def threads_of_each(built: Built) -> int:
     return max(1, torch.get_num_threads() // built.place.count)
 
 
-def last_good(directory: Path) -> str:
-    """Where a run that ended early can go on from."""
+def last_good(directory: Path, *, ends_again: bool = False) -> str:
+    """Where a run that ended early can go on from, and the line for it unless it would only end again."""
     try:
         saved, _ = checkpoint.load_newest(directory / "checkpoints")
     except ValueError:
         return "none of its checkpoints is whole"
-    return f"its last checkpoint, of step {saved['step']:,}, is whole" if saved else "it has no checkpoint yet"
+    found = f"its last checkpoint, of step {saved['step']:,}, is whole" if saved else "it has no checkpoint yet"
+    return found if ends_again else f"{found}; to go on: {shlex.join(['gan-runner', 'resume', str(directory)])}"

@@ -145,13 +145,16 @@ def words_of(name: str, setting: str, data: Path) -> list[str]:
 
 
 def train(name: str, data: Path, processes: int) -> None:
-    """Train the runs of a table that are not finished."""
+    """Train the runs of a table that are not finished; on one core stacked, if that saves time and none is compared."""
     table = TABLES[name]
+    launcher = ["hydra/launcher=pool", f"hydra.launcher.processes={processes}"]
+    if processes == 1 and not table.equal_time:
+        launcher = ["hydra/launcher=batched"]
     for setting in table.settings:
         words = words_of(name, setting, data)
         command = [sys.executable, "-m", "gan_runner", "-m", *words, f"seed=range({table.seeds})"]
         command += [f"sweep={name}-{setting}", "checkpoint_every=null", "device=cpu"]
-        subprocess.run([*command, "hydra/launcher=pool", f"hydra.launcher.processes={processes}"], check=True)
+        subprocess.run([*command, *launcher], check=True)
 
 
 def evaluations(name: str) -> pd.DataFrame:
@@ -160,11 +163,11 @@ def evaluations(name: str) -> pd.DataFrame:
     floors: dict[str, float] = {}
     for setting in table.settings:
         for summary in Path(f"outputs/sweeps/{name}-{setting}").glob("*/summary.json"):
-            run = summary.parent
-            if json.loads(summary.read_text())["status"] != "completed":
+            run, of_run = summary.parent, json.loads(summary.read_text())
+            if of_run["status"] != "completed":
                 continue
             seed = yaml.safe_load((run / ".hydra/config.yaml").read_text())["seed"]
-            seconds = log_table(run / "metrics.jsonl")["seconds"]
+            seconds = log_table(run / "metrics.jsonl")["seconds"] / of_run.get("stacked", 1)
             for record in map(json.loads, (run / "evaluations.jsonl").read_text().splitlines()):
                 step = record["step"]
                 rows.append({"setting": setting, "seed": seed, "step": step, "seconds": round(seconds[step], 2)})

@@ -21,7 +21,7 @@ from tests.helpers import CONF, compose, options, refusal
 def test_the_page_has_every_option_and_every_key(run_cli):
     code, out, error = run_cli("--help")
     assert code == 0, error
-    for group in (*GROUPS, "experiment"):
+    for group in (*GROUPS, "experiment", "hydra/launcher", "hydra/sweeper"):
         for option in options(group):
             assert f"\n  {option} " in out, (group, option)
     keys = list(dotted_keys(compose()))
@@ -72,6 +72,12 @@ TOPICS = {  # a word -> what the answer names
     "regularizer.lecam.decay": ["regularizer.lecam.decay=0.99"],
     "monitor": ["monitor.saturation=0.999"],
     "sample": ["--interpolate", "--config-dir"],
+    "hydra/launcher": ["-m hydra/launcher=OPTION", "pool", "slurm"],
+    "slurm": ["hydra/launcher=slurm", "hydra.launcher.timeout_min=720", "partition"],
+    "search": ["hydra/sweeper=search", "hydra.sweeper.n_trials=20"],
+    "modes/covered": ["metric=modes", "`covered`"],
+    "lr": ["optimizer.lr=null"],
+    "directions": ["optimizer.directions="],  # of an option that is not chosen
 }
 
 

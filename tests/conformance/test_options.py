@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import torch
 
+from gan_runner.cli.help import comment
 from gan_runner.games.cuda_graph import WARM_UP, put_schedules_on_device
 from gan_runner.games.stacked_game import why_not_stackable
 from tests.conformance.cases import CASES, assert_trains, every_option, words_of
-from tests.helpers import README, compose
+from tests.helpers import CONF, compose
 from tests.helpers.games import build_game, floats, restore, save, take_steps
 from tests.helpers.meta import step_on_meta
 from tests.helpers.runs import differences
@@ -99,9 +100,9 @@ FALLS_BACK = {
 }
 
 
-def test_what_falls_back_is_what_the_readme_says() -> None:
-    (line,) = re.findall(r"These always run one by one: (.*?)\.\n", README.read_text(), re.S)
-    named = {f"{group}={option}" for group, option in re.findall(r"`(\w+)=(\w+)`", line)}
+def test_what_falls_back_is_what_the_help_says() -> None:
+    help_text = comment(CONF / "hydra/launcher/batched.yaml")
+    named = {f"{group}={option}" for group, option in re.findall(r"(\w+)=(\w+)", help_text)}
     assert {name for name in FALLS_BACK if " " not in name} == named & set(CASES)
 
 

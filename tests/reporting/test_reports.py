@@ -182,7 +182,7 @@ def test_without_an_objective_the_order_is_that_of_the_settings():
         path = write_run(f"w{weight}", {"weight": weight}, [weight])
         (path / "evaluations.jsonl").unlink()
     assert [row[1] for row in rows(read_study())] == ["0.5", "9", "10"]
-    assert "no objective" in printed()
+    assert "nothing was measured" in printed()
 
 
 def test_nan_and_nothing_rank_last_and_are_counted():

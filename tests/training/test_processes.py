@@ -142,7 +142,9 @@ def test_the_end_of_one_process_ends_all_and_the_run_goes_on(which, number, wait
         assert process.returncode == 128 + number
         assert summary(Path("outputs/run"))["status"] == "interrupted"
     else:
-        line = refusal((1, "", error), f"process {which} of 2", "its last checkpoint, of step")
+        line = refusal(
+            (1, "", error), f"process {which} of 2", "its last checkpoint, of step", "gan-runner resume outputs/"
+        )
         assert which == 0 or "SIGKILL" in line
     done = torch.load("outputs/run/checkpoints/last.pt", weights_only=True)["step"]
     steps = f"steps={done + 5}"
@@ -218,9 +220,12 @@ def test_modules_of_a_user_that_would_see_another_batch_are_refused(name, keys, 
 
 
 @pytest.mark.slow
-def test_stacked_runs_are_one_process_each(run_cli):
-    words = [*WORDS, "-m", "seed=0,1", "devices=2", "hydra/launcher=batched"]
-    refusal(run_cli(*words), "devices=2", "hydra/launcher=")
+def test_runs_of_several_processes_are_not_stacked(run_cli):
+    words = [*WORDS, "-m", "seed=0,1", "devices=2", "steps=3", "hydra/launcher=batched", "sweep=s"]
+    code, said, error = run_cli(*words)
+    assert code == 0, error
+    assert said.count("one by one: devices=2") == 2
+    assert [summary(Path(f"outputs/sweeps/s/seed-{seed}"))["processes"] for seed in (0, 1)] == [2, 2]
 
 
 TORCHRUN = {"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "MASTER_ADDR": "n1", "MASTER_PORT": "7"}

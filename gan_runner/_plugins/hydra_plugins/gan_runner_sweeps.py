@@ -8,7 +8,6 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
-from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
@@ -105,29 +104,3 @@ class BatchedLauncher(ComposedLauncher):
         if self.stack not in ("auto", "always"):
             raise ConfigError(f"hydra.launcher.stack={self.stack}: must be auto (where it saves time) or always")
         return Launch(run_batched, max_group=max_group, stack=self.stack)
-
-
-SEARCH = {
-    "_target_": f"{__name__}.SearchSweeper",
-    "params": None,
-    "n_trials": 20,  # of the whole search, however often it is gone on with
-    "sampler": "tpe",  # tpe, random, grid
-    "seed": 0,
-    "pruner": "none",  # none, median: a run ends whose best value so far is worse than the others' median was then
-    "startup": 10,  # trials before tpe and median go by what they see
-    "batch": None,  # trials drawn at once; None: as many as the launcher runs at once
-}
-
-BATCHED = {
-    "_target_": f"{__name__}.BatchedLauncher",
-    "max_group": None,  # jobs at once; None: 64, if memory suffices
-    "stack": "auto",  # auto: only jobs that take less time so than one by one; always
-}
-
-for group, name, node in (
-    ("hydra/sweeper", "grid", {"_target_": f"{__name__}.GridSweeper", "params": None}),
-    ("hydra/sweeper", "search", SEARCH),
-    ("hydra/launcher", "pool", {"_target_": f"{__name__}.PoolLauncher", "processes": None, "threads": None}),
-    ("hydra/launcher", "batched", BATCHED),
-):
-    ConfigStore.instance().store(group=group, name=name, node=node, provider="gan_runner")
