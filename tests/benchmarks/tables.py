@@ -10,9 +10,11 @@ import json
 import math
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import pandas as pd
 import yaml
@@ -21,6 +23,7 @@ from matplotlib.figure import Figure
 from gan_runner.reporting.answer import half_width, holm, interval, p_text, welch
 from gan_runner.reporting.formats import decimals, rounded
 from gan_runner.reporting.run_table import log_table
+from tests.benchmarks import limited_data
 
 RESULTS = Path(__file__).parent / "results"
 FLOOR = "real data"
@@ -40,6 +43,8 @@ class Table:
     higher_is_better: bool = False
     seeds: int = 5
     equal_time: bool = False  # whether the settings are compared after equal time, too
+    prepare: Callable[[Path], None] | None = None  # writes what its words read into DIR
+    of_both_splits: bool = False  # whether each run is compared with as many training and held-out samples in the end
 
 
 LENET = ["metric=frechet", "metric.frechet.samples=5000", "features=lenet", "features.weights={data}/mnist-lenet.pth"]
@@ -57,6 +62,20 @@ TABLES = {
             "modes/wasserstein": "1-Wasserstein distance", "modes/covered": "modes of 8",
             "modes/high_quality": "within 3 sd",
         },
+    ),
+    "stacked-mnist": Table(
+        shared=[
+            "dataset=stacked_mnist", "dataset.root={data}", "model.generator.width=32", "model.discriminator.width=32",
+            "steps=5000", "evaluate_every=null",
+        ],
+        settings={
+            "relativistic-r1-r2": ["loss=relativistic", "regularizer=[r1,r2]"],
+            "hinge-sn": ["loss=hinge", "regularizer=spectral_norm"],
+            "bce": ["loss=bce"],
+            "wgan-gp": ["loss=wgan_gp"],
+        },
+        values={"modes/reverse_kl": "KL", "modes/covered": "modes of 1,000"},
+        seeds=3,
     ),
     "weight-grid": Table(
         shared=[
@@ -99,6 +118,25 @@ TABLES = {
         },
         values={"frechet/distance": "Frechet distance"},
         equal_time=True,
+    ),
+    "limited-data": Table(
+        prepare=limited_data.prepare,
+        shared=[
+            "dataset=npy", "dataset.path={data}/limited/images.npy", "dataset.held_out=0.83333333",
+            "features=lenet", "features.weights={data}/limited/fashion-lenet.pth", "metric=frechet",
+            "model.generator.width=16", "model.discriminator.width=16", "loss=hinge", "steps=4000",
+            "evaluate_every=null",
+        ],
+        settings={
+            "none": ["regularizer=spectral_norm"],
+            "diffaugment": ["regularizer=spectral_norm", "augmentation=diffaugment"],
+            "ada": ["regularizer=spectral_norm", "augmentation=ada"],
+            "lecam": ["regularizer=[spectral_norm,lecam]"],
+            "consistency": ["regularizer=[spectral_norm,consistency]"],
+        },
+        values={"frechet/held_out": "distance to held-out images", "frechet/training": "to as many training images"},
+        seeds=3,
+        of_both_splits=True,
     ),
     "l1-gan": Table(
         shared=[*MNIST, "experiment=l1_gan_mnist", "epochs=null", "steps=3000", "evaluate_every=null"],
@@ -155,6 +193,25 @@ def train(name: str, data: Path, processes: int) -> None:
         command = [sys.executable, "-m", "gan_runner", "-m", *words, f"seed=range({table.seeds})"]
         command += [f"sweep={name}-{setting}", "checkpoint_every=null", "device=cpu"]
         subprocess.run([*command, *launcher], check=True)
+    for run in finished(name, list(table.settings)) if table.of_both_splits else []:
+        if not any(is_of_both_splits(record) for record in records(run)):
+            subprocess.run([sys.executable, "-m", "gan_runner", "evaluate", str(run), "device=cpu"], check=True)
+
+
+def finished(name: str, settings: list[str]) -> list[Path]:
+    """The directories of the finished runs of some rows."""
+    found = [path for setting in settings for path in Path(f"outputs/sweeps/{name}-{setting}").glob("*/summary.json")]
+    return [path.parent for path in found if json.loads(path.read_text())["status"] == "completed"]
+
+
+def records(run: Path) -> list[dict[str, Any]]:
+    """The evaluations of a run."""
+    return [json.loads(line) for line in (run / "evaluations.jsonl").read_text().splitlines()]
+
+
+def is_of_both_splits(record: dict[str, Any]) -> bool:
+    """Whether an evaluation compared with training and held-out samples."""
+    return any("held_out" in found for found in record["metrics"].values())
 
 
 def evaluations(name: str) -> pd.DataFrame:
@@ -162,17 +219,20 @@ def evaluations(name: str) -> pd.DataFrame:
     table, rows = TABLES[name], []
     floors: dict[str, float] = {}
     for setting in table.settings:
-        for summary in Path(f"outputs/sweeps/{name}-{setting}").glob("*/summary.json"):
-            run, of_run = summary.parent, json.loads(summary.read_text())
-            if of_run["status"] != "completed":
-                continue
+        for run in finished(name, [setting]):
+            of_run = json.loads((run / "summary.json").read_text())
             seed = yaml.safe_load((run / ".hydra/config.yaml").read_text())["seed"]
             seconds = log_table(run / "metrics.jsonl")["seconds"] / of_run.get("stacked", 1)
-            for record in map(json.loads, (run / "evaluations.jsonl").read_text().splitlines()):
+            for record in records(run):
+                if table.of_both_splits and not is_of_both_splits(record):
+                    continue
                 step = record["step"]
                 rows.append({"setting": setting, "seed": seed, "step": step, "seconds": round(seconds[step], 2)})
                 for metric, found in record["metrics"].items():
                     rows[-1] |= {f"{metric}/{key}": value for key, value in found["values"].items()}
+                    if both := found.get("held_out"):
+                        rows[-1] |= {f"{metric}/held_out": both["values"]["distance"]}
+                        rows[-1] |= {f"{metric}/training": both["training"]["distance"]}
                     floors |= {
                         f"{metric}/{key}": value for key, value in found.get("floor", {}).get("values", {}).items()
                     }
@@ -274,6 +334,8 @@ def main() -> None:
     for name in options.names:
         path = RESULTS / f"{name}.csv"
         if not options.print:
+            if prepare := TABLES[name].prepare:
+                prepare(options.data)
             train(name, options.data, options.processes)
             path.parent.mkdir(exist_ok=True)
             evaluations(name).to_csv(path, index=False)

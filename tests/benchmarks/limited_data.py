@@ -1,0 +1,40 @@
+"""1,000 images of Fashion-MNIST to train on and 5,000 held out, and a LeNet that tells its classes."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch.utils.data import DataLoader, TensorDataset
+from torchvision.datasets import FashionMNIST
+
+from gan_runner.features.lenet import SIDE, LeNet5
+
+TRAINING, HELD_OUT = 1000, 5000
+EPOCHS, BATCH = 3, 128
+
+
+def prepare(data: Path) -> None:
+    """Write DATA/limited/images.npy and fashion-lenet.pth, from DATA/FashionMNIST, unless they are there."""
+    folder = data / "limited"
+    images, weights = folder / "images.npy", folder / "fashion-lenet.pth"
+    if images.exists() and weights.exists():
+        return
+    folder.mkdir(exist_ok=True)
+    dataset = FashionMNIST(data)
+    np.save(images, dataset.data[: TRAINING + HELD_OUT].numpy())
+    torch.save(train_lenet(dataset.data, dataset.targets), weights)
+
+
+def train_lenet(images: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The weights of a LeNet that tells the labels (N,) of images (N, H, W), uint8."""
+    torch.manual_seed(0)
+    network = LeNet5()
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+    for _ in range(EPOCHS):
+        for batch, target in DataLoader(TensorDataset(images, labels), BATCH, shuffle=True):
+            pixels = F.interpolate(batch[:, None] / 255, size=(SIDE, SIDE), mode="bilinear", antialias=True)
+            optimizer.zero_grad()
+            F.cross_entropy(network(pixels)[1], target).backward()
+            optimizer.step()
+    return network.state_dict()
