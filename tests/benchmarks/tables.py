@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from gan_runner.reporting.answer import half_width, holm, interval, p_text, welch
 from gan_runner.reporting.formats import decimals, rounded
 from gan_runner.reporting.run_table import log_table
-from tests.benchmarks import limited_data
+from tests.benchmarks.data import few_clothes, photographs
 
 RESULTS = Path(__file__).parent / "results"
 FLOOR = "real data"
@@ -62,6 +62,28 @@ TABLES = {
             "modes/wasserstein": "1-Wasserstein distance", "modes/covered": "modes of 8",
             "modes/high_quality": "within 3 sd",
         },
+    ),
+    "photographs": Table(
+        prepare=photographs,
+        shared=[
+            "experiment=dense_deconv_npy", "dataset.path={data}/photographs/images.npy",
+            "dataset.labels={data}/photographs/labels.npy", "dataset.image_size=32", "metric=frechet",
+            "metric.frechet.samples=2000", "model.generator.activation=relu", "optimizer.lr=2e-4", "batch_size=32",
+            "precision=bf16", "steps=400", "evaluate_every=null",
+        ],
+        settings={
+            "none": [],
+            "tanh": ["model.generator.activation=tanh"],
+            "leaky": ["model.generator.activation=leaky_relu"],
+            "batch-norm": ["model.discriminator.normalization=batch"],
+            "noise": ["augmentation=input_noise"],
+            "hinge": ["loss=hinge"],
+            "rates": ["optimizer.discriminator.lr=5e-5"],
+            "l2": ["regularizer=l2"],
+            "dropout": ["model.discriminator.dropout=0.5"],
+        },
+        values={"frechet/distance": "Frechet distance"},
+        seeds=3,
     ),
     "stacked-mnist": Table(
         shared=[
@@ -120,7 +142,7 @@ TABLES = {
         equal_time=True,
     ),
     "limited-data": Table(
-        prepare=limited_data.prepare,
+        prepare=few_clothes,
         shared=[
             "dataset=npy", "dataset.path={data}/limited/images.npy", "dataset.held_out=0.83333333",
             "features=lenet", "features.weights={data}/limited/fashion-lenet.pth", "metric=frechet",

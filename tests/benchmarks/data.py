@@ -1,12 +1,13 @@
-"""1,000 images of Fashion-MNIST to train on and 5,000 held out, and a LeNet that tells its classes."""
+"""What the tables read beside MNIST: photographs as an array, few images of clothes, and a LeNet for these."""
 
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch.utils.data import DataLoader, TensorDataset
-from torchvision.datasets import FashionMNIST
+from torchvision.datasets import FashionMNIST, ImageFolder
 
 from gan_runner.features.lenet import SIDE, LeNet5
 
@@ -14,8 +15,25 @@ TRAINING, HELD_OUT = 1000, 5000
 EPOCHS, BATCH = 3, 128
 
 
-def prepare(data: Path) -> None:
-    """Write DATA/limited/images.npy and fashion-lenet.pth, from DATA/FashionMNIST, unless they are there."""
+def photographs(data: Path) -> None:
+    """Write DATA/photographs/images.npy, 64x64, and labels.npy, of the folder DATA/sign-digits, unless they are there.
+
+    https://github.com/ardamavi/Sign-Language-Digits-Dataset: 2,062 photographs of hand signs in 10 classes.
+    """
+    folder = data / "photographs"
+    if (folder / "labels.npy").exists():
+        return
+    folder.mkdir(exist_ok=True)
+    found = ImageFolder(data / "sign-digits", transform=lambda image: image.resize((64, 64), Image.Resampling.LANCZOS))
+    np.save(folder / "images.npy", np.stack([np.asarray(image) for image, _ in found]))
+    np.save(folder / "labels.npy", np.array(found.targets))
+
+
+def few_clothes(data: Path) -> None:
+    """Write DATA/limited/images.npy and fashion-lenet.pth, from DATA/FashionMNIST, unless they are there.
+
+    1,000 images to train on and 5,000 to hold out, and a LeNet that tells the classes.
+    """
     folder = data / "limited"
     images, weights = folder / "images.npy", folder / "fashion-lenet.pth"
     if images.exists() and weights.exists():
