@@ -4,7 +4,7 @@ import contextlib
 import copy
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,15 +83,19 @@ class TrainedRun:
         return players["discriminator"].network.eval()
 
     @torch.no_grad()
-    def logits(self, samples: Tensor, labels: Tensor | None = None) -> Tensor:
+    def logits(self, samples: Tensor, labels: int | Iterable[int] | None = None) -> Tensor:
         """What the discriminator says of samples as `sample` gives them, on the CPU: (N, C, H, W) or (N, D) -> (N,).
 
-        `labels` are the classes (N,) that a conditional run wants. Raises AttributeError as `discriminator`.
+        `labels` are their classes, or one for all, which a conditional run wants. Raises AttributeError as
+        `discriminator`, ValueError for a class that there is not.
         """
-        data = self._trained.built.game.data
-        labels = labels if labels is None else labels.to(data.device)
+        game = self._trained.built.game
+        told = None
+        if labels is not None:
+            wanted = [labels] if isinstance(labels, int) else [int(label) for label in labels]
+            told = choose_labels(game, wanted, len(samples)).to(game.data.device)
         with arithmetic_of(self._trained.built.settings, print):
-            logits: Tensor = self.discriminator(data.from_unit(samples.to(data.device)), labels)
+            logits: Tensor = self.discriminator(game.data.from_unit(samples.to(game.data.device)), told)
         return logits.cpu()
 
     def sample(

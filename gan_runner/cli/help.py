@@ -13,8 +13,10 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from gan_runner.cli.parser import PARSERS
 from gan_runner.config.errors import ConfigError, suggest
 from gan_runner.config.schema import GROUPS, LIST_GROUPS, conf_directory
+from gan_runner.config.words import OPTIONS
 
 MARGIN = 44  # columns before the meaning of a line
 WIDEST = 132  # columns of a page
@@ -78,6 +80,7 @@ def explain_topic(topic: str, options: Options, chosen: dict[str, str]) -> Itera
     keys = entries_of_config(options, chosen)
     if topic in PAGE_GROUPS:
         yield f"{topic}: {usage(topic)}"
+        yield from paragraph(about_group(topic))
         yield from lines_of_options(topic, options)
         if topic not in LIST_GROUPS:
             yield from (line_of(entry) for entry in keys if entry.key.startswith(f"{topic}."))
@@ -96,12 +99,39 @@ def explain_topic(topic: str, options: Options, chosen: dict[str, str]) -> Itera
         found = [entry for entry in every.values() if f"{entry.key}.".startswith(f"{topic}.")]
         found = found or [entry for entry in every.values() if entry.key.endswith(f".{topic}")]
         keys = list(every.values())
+    if not named and not found and (answers := of_other_words(topic, options)):
+        yield from answers
+        return
     if not named and not found:
         names = [*GROUPS, *(option for _, option in options), *(entry.key for entry in keys)]
         raise ConfigError(f"--help {topic}: no such group, option or key{suggest(topic, names)}")
     for entry in found:
         yield line_of(entry)
         yield from paragraph(entry.above if entry.key == topic else "")
+
+
+def of_other_words(topic: str, options: Options) -> list[str]:
+    """What the words of other tools, the values of metrics and the flags of verbs are."""
+    lines = [line for word, line in OPTIONS.items() if word.partition("=")[2] == topic.lower()]
+    found = [f"{topic}: type {line}" for line in lines]
+    for (group, option), path in options.items():
+        if group == "metric" and f"`{topic}`" in (said := comment(path)):
+            found += [f"metric={option}", *paragraph(said)]
+    for verb, parser in PARSERS.items():
+        if f"--{topic}" in parser()._option_string_actions:
+            found.append(f"{topic}: gan-runner {verb} DIR --{topic}; gan-runner {verb} --help says more")
+    return found
+
+
+def about_group(group: str) -> str:
+    """Which option is the default, and what the comment on its line in config.yaml says."""
+    text = (conf_directory() / "config.yaml").read_text()
+    match = re.search(rf"^  - {group}: (\S+)(?: +# (.*))?$", text, re.MULTILINE)
+    if match is None or match[1] == "null":
+        return ""
+    default = f"Default: {group}={match[1]}." if match[1] != "[]" else "Default: none."
+    said = match[2] or ""
+    return f"{default} {said[:1].upper()}{said[1:]}"
 
 
 def usage(group: str) -> str:

@@ -33,6 +33,7 @@ from gan_runner.config.schema import GROUPS, conf_directory, known_keys
 
 REFUSED = {
     "-cfg": "experiment=NAME takes a file of settings, and --config-dir FOLDER has your own in FOLDER/experiment",
+    "-metrics": "'metric=[inception_score,frechet,prdc]' features=inception measures by these",
     "--experimental-rerun": "it reads a pickle, which can run any code",
     "hydra.output_subdir": "the run writes its own .hydra/",
     "hydra/job_logging": "the run writes its own gan_runner.log",

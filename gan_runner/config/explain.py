@@ -3,7 +3,7 @@
 import os
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -62,7 +62,7 @@ def explain_words(error: BaseException, arguments: list[str]) -> str | None:  # 
                 f"hydra/launcher={option.removeprefix('submitit_')} needs submitit: pip install 'gan-runner[cluster]'"
             )
         options = list(error.options or ()) or sorted(path.stem for path in (conf_directory() / group).glob("*.yaml"))
-        return explain_option(group, option, options)
+        return explain_option(group, option, options, arguments)
     if isinstance(error, OverrideParseException):
         return explain_unreadable(error.override)
     if ambiguous := re.search(r"Ambiguous value for argument '(.*)'", text):
@@ -89,16 +89,27 @@ def as_sweep(arguments: list[str]) -> str:
     return shlex.join(["gan-runner", "-m", *arguments])
 
 
-def explain_option(group: str, option: str, options: list[str]) -> str:
-    """One message about an option that a group does not have."""
+def explain_option(group: str, option: str, options: list[str], arguments: Sequence[str] = ()) -> str:
+    """One message about an option that a group does not have, among the words that choose options."""
     is_path = option.startswith(("~", ".")) or (group == "dataset" and os.path.isdir(option))
     if is_path or group.startswith("dataset/"):  # Hydra takes a path for a group in a folder
         folder = "/".join([*group.split("/")[1:], option])
         line = f"dataset=image_folder {quoted('dataset.root', folder)}"
         return f"dataset={folder}: no such option; for a folder of images type {line}"
-    if f"{group}={option}" in OPTIONS:
-        return f"{group}={option}: no such option; type {OPTIONS[f'{group}={option}']}"
+    if f"{group}={option.lower()}" in OPTIONS:
+        lists = [word.partition("=")[2].strip("[]") for word in arguments if word.startswith(f"{group}=[")]
+        line = words_for(group, [name.strip() for name in lists[-1].split(",")] if lists else [option])
+        return f"{group}={option}: no such option; type {line}"
     return f"{group}={option}: no such option{suggest(option, options)} (options: {', '.join(options)})"
+
+
+def words_for(group: str, names: list[str]) -> str:
+    """What to type for options with names of other tools: metric=is -> metric=inception_score features=inception."""
+    lines = [OPTIONS.get(f"{group}={name.lower()}", f"{group}={name.lower()}").split() for name in names]
+    chosen = [word.partition("=")[2] for line in lines for word in line if word.startswith(f"{group}=")]
+    others = dict.fromkeys(word for line in lines for word in line if not word.startswith(f"{group}="))
+    first = [f"{group}={chosen[0]}" if len(chosen) == 1 else f"'{group}=[{','.join(chosen)}]'"] if chosen else []
+    return " ".join([*first, *others])
 
 
 def explain_unreadable(override: str) -> str:
@@ -161,16 +172,29 @@ def unknown_key(key: str, value: str, known: list[str]) -> str:
     """One message about a key that is none of the `known` ones: those of its last name, or the nearest."""
     above, _, name = key.rpartition(".")
     name = SYNONYMS.get(name, name)
+    above = above if any(other.startswith(above) for other in known) else ""  # MODEL, of another tool's config
     places = [other for other in known if f".{other}".endswith(f".{name}") and other.startswith(above)]
     places = [place for place in places if above or not place.startswith("features.")] or places
     if places:
         return f"unknown key '{key}'; type {' or '.join(f'{place}={value}' for place in places[:4])}"
     if line := KEYS.get(name.lower()):
-        return f"unknown key '{key}'; type {line.replace('VALUE', value)}"
+        return f"unknown key '{key}'; {as_typed(line, value)}"
     near = suggest(key, [other for other in known if not key.startswith(f"{other}.")])
     below = [other.rpartition(".")[2] for other in known if above and other.rpartition(".")[0] == above]
     takes = f" ({above} takes {', '.join(below)})"
     return f"unknown key '{key}'{near or (takes if below else '')}"
+
+
+def as_typed(line: str, value: str) -> str:
+    """What to do for a line of `KEYS`, given the value of the other tool's key."""
+    group, _, rest = line.partition("=")
+    if group in GROUPS and rest == "VALUE":
+        options = sorted(path.stem for path in (conf_directory() / group).glob("*.yaml"))
+        is_known = value.lower() in options or f"{group}={value.lower()}" in OPTIONS
+        return f"type {words_for(group, [value])}" if is_known else f"type {group}=OPTION, one of {', '.join(options)}"
+    if "VALUE" not in line and value.lower() in ("false", "0", "null", "none", "n/a"):
+        return f"leave it out: it is {line} that switches it on"
+    return f"type {line.replace('VALUE', value)}"
 
 
 def keys_near(arguments: list[str]) -> list[str]:

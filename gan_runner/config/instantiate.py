@@ -35,7 +35,7 @@ def resolve(target: Any, key: str, trust: list[str]) -> Callable[..., Any]:
     if not all(part.isidentifier() and not part.startswith("_") for part in parts) or not is_allowed(parts, trust):
         raise ConfigError(
             f"{key}._target_={target}: not allowed; a target is part of gan_runner, a class of torch.nn or torch.optim"
-            + (f", or of a package of your own with trust=[{parts[0]}]" if parts else "")
+            + (f", or of a package of your own with 'trust=[{parts[0]}]'" if parts else "")
         )
     found: Any = None
     for end in range(len(parts), 0, -1):

@@ -25,7 +25,9 @@ SYNONYMS = {
 }
 
 # The last name of a key of other tools, StudioGAN above all, in small letters -> what to type; VALUE is what was given.
+# Of GROUP=VALUE the value is an option here, or one of OPTIONS below.
 KEYS = {
+    "acml_steps": "accumulate=VALUE",
     "adv_loss": "loss=VALUE",
     "apply_ada": "augmentation=ada",
     "apply_apa": "augmentation=apa",
@@ -45,6 +47,7 @@ KEYS = {
     "backbone": "model=VALUE",
     "beta1": "'optimizer.betas=[VALUE,0.99]'",
     "beta2": "'optimizer.betas=[0,VALUE]'",
+    "cond_lambda": "head.weight=VALUE",
     "d_cond_mtd": "head=VALUE",
     "d_conv_dim": "model.discriminator.width=VALUE",
     "d_lr": "optimizer.discriminator.lr=VALUE",
@@ -52,30 +55,38 @@ KEYS = {
     "g_conv_dim": "model.generator.width=VALUE",
     "g_lr": "optimizer.generator.lr=VALUE",
     "img_size": "dataset.image_size=VALUE",
+    "m_p": "head.margin=VALUE",
+    "mixed_precision": "precision=bf16",
     "r1_lambda": "regularizer=r1 regularizer.r1.weight=VALUE",
     "total_steps": "steps=VALUE",
 }
 
-# GROUP=OPTION that there is not -> what to type.
+# GROUP=OPTION that there is not, in small letters -> what to type.
 OPTIONS = {
     "dataset=folder": "dataset=image_folder dataset.root=FOLDER",
     "loss=gan": "loss=bce",
+    "loss=logistic": "loss=bce",
+    "loss=mh": "loss=hinge head=multi_hinge conditional=true",
     "loss=non_saturating": "loss=bce",
     "loss=vanilla": "loss=bce",
     "loss=wasserstein-gp": "loss=wgan_gp",
     "loss=wasserstein_gp": "loss=wgan_gp",
     "loss=wgan-div": "loss=wgan_div",
     "loss=wgan-gp": "loss=wgan_gp",
-    "head=ac": "head=acgan",
-    "head=2c": "head=contragan",
-    "head=d2d_ce": "head=reacgan",
-    "head=mh": "head=multi_hinge",
-    "head=mhgan": "head=multi_hinge",
+    "head=ac": "head=acgan conditional=true",
+    "head=2c": "head=contragan conditional=true",
+    "head=d2d_ce": "head=reacgan conditional=true",
+    "head=d2dce": "head=reacgan conditional=true",
+    "head=mh": "head=multi_hinge conditional=true",
+    "head=mhgan": "head=multi_hinge conditional=true",
+    "head=pd": "head=projection conditional=true",
     "metric=fid": "metric=frechet features=inception",
     "metric=ifid": "metric=class_frechet features=inception conditional=true",
     "metric=inception": "metric=inception_score features=inception",
     "metric=is": "metric=inception_score features=inception",
     "metric=kid": "metric=kernel_distance features=inception",
+    "model=big_resnet": "model=biggan",
+    "model=deep_conv": "model=dcgan",
     "regularizer=bcr": "regularizer=balanced_consistency",
     "regularizer=cr": "regularizer=consistency",
     "regularizer=gp": "regularizer=gradient_penalty",

@@ -76,12 +76,11 @@ class Answer:
     def of_the_best(self) -> str:
         """Which setting it is, and its mean with an interval."""
         direction = "higher" if self.objective.higher_is_better else "lower"
-        which = (
-            f"Best of {len(self.comparisons) + 1:,} settings by {self.objective.name}, {direction} is better: "
-            f"{self.best.label}"
-            if self.comparisons
-            else f"{self.objective.name}, {direction} is better"
-        )
+        which = f"{self.objective.name}, {direction} is better"
+        if self.comparisons:
+            is_shown = any(one.is_told_apart for one in self.comparisons)
+            first = "Best" if is_shown else {"higher": "Highest", "lower": "Lowest"}[direction]
+            which = f"{first} of {len(self.comparisons) + 1:,} settings by {which}: {self.best.label}"
         mean = math.fsum(self.values) / len(self.values)
         if not self.interval:
             return f"{which}, at {mean:.4g} with one seed."

@@ -733,7 +733,7 @@ class ConditioningHead:
         if "discriminator" not in players:
             raise ConfigError(f"head={self.name}: it is a discriminator's, and this model has none; head=projection")
         if not num_classes:
-            raise ConfigError(f"head={self.name}: it wants labels; conditional=true, or head=projection without them")
+            raise ConfigError(f"head={self.name}: it wants labels: add conditional=true")
         if self.is_the_loss and type(loss) is not self.made.in_place_of:
             option = self.made.in_place_of.__name__.lower()
             raise ConfigError(f"head={self.name}: it is a {option} loss itself, over the classes; type loss={option}")

@@ -77,6 +77,10 @@ TOPICS = {  # a word -> what the answer names
     "search": ["hydra/sweeper=search", "hydra.sweeper.n_trials=20"],
     "modes/covered": ["metric=modes", "`covered`"],
     "lr": ["optimizer.lr=null"],
+    "fid": ["metric=frechet features=inception"],
+    "recall": ["metric=prdc"],
+    "truncation": ["gan-runner sample DIR --truncation", "gan-runner evaluate DIR --truncation"],
+    "head": ["Default: head=projection.", "conditional=true", "reacgan"],
     "directions": ["optimizer.directions="],  # of an option that is not chosen
 }
 

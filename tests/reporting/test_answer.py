@@ -113,6 +113,7 @@ def test_what_is_told_apart_and_what_is_not():
     assert second.more_seeds == more_seeds([1.0, 1.1, 1.2], [1.1, 1.3, 1.2], 0.05)
     assert (third.more_seeds, fourth.more_seeds) == (None, None)
     text = words_of(study)
+    assert text.startswith("Best of 4 settings by ")
     assert "regularizer.r1.weight=1, mean 1.10, 95 % interval 0.85 to 1.35 over 3 seeds" in text
     assert "Holm's correction for 2 comparisons): weight=3." in text
     assert f"Not told apart from it: weight=2: p = 0.29, about {second.more_seeds} more seeds." in text
@@ -125,7 +126,7 @@ def test_what_is_not_finished_comes_first():
     study = study_of({1.0: [1.0, 1.1], 2.0: [3.0]})
     study.missing = 1
     study.runs.append(replace(study.runs[0], path=Path("other"), status="interrupted"))
-    assert words_of(study).startswith("2 of 5 runs are not finished, so this may change. Best of 2 settings")
+    assert words_of(study).startswith("2 of 5 runs are not finished, so this may change. Lowest of 2 settings")
     assert study.counts.startswith("5 runs, 2 settings")
 
 

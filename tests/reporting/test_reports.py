@@ -482,7 +482,7 @@ def test_markdown():
     write_report(SWEEP)
     lines = (SWEEP / "report.md").read_text().splitlines()
     assert lines[0] == "# sweep"
-    assert lines[2].startswith("Best of 2 settings by modes/distance, lower is better: regularizer.r1.weight=0.5, ")
+    assert lines[2].startswith("Lowest of 2 settings by modes/distance, lower is better: regularizer.r1.weight=0.5, ")
     assert "4 runs, 2 settings: 4 completed." in lines
     headings = ["#", "regularizer.r1.weight", "modes/distance, best ↓", "modes/distance ↓", "modes/covered ↑"]
     assert f"| {' | '.join(headings)} | n | time | not counted |" in lines
