@@ -42,6 +42,7 @@ class Table:
     values: dict[str, str]
     higher_is_better: bool = False
     seeds: int = 5
+    is_timed: bool = False  # whether its runs had a core to themselves, one by one
     equal_time: bool = False  # whether the settings are compared after equal time, too
     prepare: Callable[[Path], None] | None = None  # writes what its words read into DIR
     of_both_splits: bool = False  # whether each run is compared with as many training and held-out samples in the end
@@ -62,6 +63,7 @@ TABLES = {
             "modes/wasserstein": "1-Wasserstein distance", "modes/covered": "modes of 8",
             "modes/high_quality": "within 3 sd",
         },
+        is_timed=True,
     ),
     "photographs": Table(
         prepare=photographs,
@@ -205,7 +207,7 @@ def train(name: str, data: Path, processes: int) -> None:
     """Train the runs of a table that are not finished; on one core stacked, if that saves time and none is compared."""
     table = TABLES[name]
     launcher = ["hydra/launcher=pool", f"hydra.launcher.processes={processes}"]
-    if processes == 1 and not table.equal_time:
+    if processes == 1 and not table.is_timed and not table.equal_time:
         launcher = ["hydra/launcher=batched"]
     for setting in table.settings:
         words = words_of(name, setting, data)
@@ -299,12 +301,16 @@ def markdown(name: str, found: pd.DataFrame) -> str:
     if table.equal_time:
         points["seconds"] = ("s", math.floor(last.seconds.min()))
     first = next(iter(table.values))
-    headings, rows = ["setting", "runs", "time of all steps"], {}
-    for setting in table.settings:
-        mine = last.loc[setting].seconds if setting in last.index else []
-        rows[setting] = [f"`{' '.join(table.settings[setting])}`", str(len(mine))]
-        rows[setting].append(f"{fmean(mine):.0f} s" if len(mine) else "–")
-    rows[FLOOR] = ["real data against real data", "", ""]
+    headings, rows = ["setting", "runs"], {}
+    for setting, words in table.settings.items():
+        rows[setting] = [f"`{' '.join(words)}`" if words else "none", str(len(of_setting(last, setting)))]
+    rows[FLOOR] = ["real data against real data", ""]
+    if table.is_timed or table.equal_time:
+        headings.append("time of all steps")
+        for setting in table.settings:
+            mine = of_setting(last, setting).seconds
+            rows[setting].append(f"{mine.mean():.0f} s" if len(mine) else "–")
+        rows[FLOOR].append("")
     (floor,) = found[found.setting == FLOOR].to_dict("records")
     for clock, (unit, limit) in points.items():
         then = at(runs, clock, limit)
@@ -319,6 +325,11 @@ def markdown(name: str, found: pd.DataFrame) -> str:
         rows[FLOOR] += ["" if math.isnan(floor[tag]) else f"{floor[tag]:.3g}" for tag in table.values] + [""]
     lines = [headings, ["---"] * len(headings), *rows.values()]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def of_setting(last: pd.DataFrame, setting: str) -> pd.DataFrame:
+    """The runs of a setting, of a table with an index of settings and seeds."""
+    return last[last.index.get_level_values("setting") == setting]
 
 
 def draw(name: str, found: pd.DataFrame, picture: Path) -> None:
