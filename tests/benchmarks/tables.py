@@ -89,7 +89,7 @@ TABLES = {
     "stacked-mnist": Table(
         shared=[
             "dataset=stacked_mnist", "dataset.root={data}", "model.generator.width=32", "model.discriminator.width=32",
-            "steps=5000", "evaluate_every=null",
+            "steps=7500", "evaluate_every=2500",
         ],
         settings={
             "relativistic-r1-r2": ["loss=relativistic", "regularizer=[r1,r2]"],
@@ -243,14 +243,15 @@ def evaluations(name: str) -> pd.DataFrame:
     floors: dict[str, float] = {}
     for setting in table.settings:
         for run in finished(name, [setting]):
-            of_run = json.loads((run / "summary.json").read_text())
             seed = yaml.safe_load((run / ".hydra/config.yaml").read_text())["seed"]
-            seconds = log_table(run / "metrics.jsonl")["seconds"] / of_run.get("stacked", 1)
+            seconds = log_table(run / "metrics.jsonl")["seconds"]
             for record in records(run):
                 if table.of_both_splits and not is_of_both_splits(record):
                     continue
                 step = record["step"]
-                rows.append({"setting": setting, "seed": seed, "step": step, "seconds": round(seconds[step], 2)})
+                rows.append({"setting": setting, "seed": seed, "step": step})
+                if table.is_timed or table.equal_time:
+                    rows[-1]["seconds"] = round(seconds[step], 2)
                 for metric, found in record["metrics"].items():
                     rows[-1] |= {f"{metric}/{key}": value for key, value in found["values"].items()}
                     if both := found.get("held_out"):
@@ -288,6 +289,8 @@ def text(values: list[float], name: str) -> str:
 
 def p_values(groups: dict[str, list[float]], higher_is_better: bool) -> dict[str, str]:
     """Welch's test of each setting against the best, by Holm's correction."""
+    if len(groups) < 2:
+        return {}
     best = (max if higher_is_better else min)(groups, key=lambda setting: fmean(groups[setting]))
     tested = {name: welch(groups[best], values) for name, values in groups.items() if name != best}
     known = {name: p for name, p in tested.items() if p is not None}
