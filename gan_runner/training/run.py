@@ -273,7 +273,7 @@ def supervised_loop(prepared: PreparedRun, stop: StopRequest, *, is_alone: bool 
             log.say(f"samples, losses and checkpoints in {shown_path}")
             return best
     except Diverged as end:
-        raise Stopped(f"{shown_path} diverged at {end}; {last_good(directory.path, ends_again=True)}") from None
+        raise Stopped(f"{shown_path} diverged at {end}; {last_good(shown_path, ends_again=True)}") from None
     except Exception as error:
         reason = outside_cause(error)
         try:
@@ -284,7 +284,7 @@ def supervised_loop(prepared: PreparedRun, stop: StopRequest, *, is_alone: bool 
         except OSError:  # the disk may be full
             pass
         if reason:
-            raise Stopped(f"{shown_path}: {reason}; {last_good(directory.path)}") from error
+            raise Stopped(f"{shown_path}: {reason}; {last_good(shown_path)}") from error
         raise TrainingFailed from error
 
 
