@@ -86,13 +86,15 @@ class TrainedRun:
     def logits(self, samples: Tensor, labels: int | Iterable[int] | None = None) -> Tensor:
         """What the discriminator says of samples as `sample` gives them, on the CPU: (N, C, H, W) or (N, D) -> (N,).
 
-        `labels` are their classes, or one for all, which a conditional run wants. Raises AttributeError as
-        `discriminator`, ValueError for a class that there is not.
+        `labels` are their classes, (N,) or one for all, which a conditional run wants. Raises AttributeError as
+        `discriminator`, ValueError for another number of labels, and for a class that there is not.
         """
         game = self._trained.built.game
         told = None
         if labels is not None:
-            wanted = [labels] if isinstance(labels, int) else [int(label) for label in labels]
+            wanted = [labels] * len(samples) if isinstance(labels, int) else [int(label) for label in labels]
+            if len(wanted) != len(samples):
+                raise ValueError(f"labels: {len(wanted)} of them for {len(samples)} samples")
             told = choose_labels(game, wanted, len(samples)).to(game.data.device)
         with arithmetic_of(self._trained.built.settings, print):
             logits: Tensor = self.discriminator(game.data.from_unit(samples.to(game.data.device)), told)

@@ -106,9 +106,12 @@ def test_labels_of_a_conditional_run(run_cli):
     assert torch.equal(latents_only[0::2], run.sample(4, labels=[3, 4], seed=1)[0::2])
     with pytest.raises(ValueError, match=naming("12", "0 to 9")):
         run.sample(2, labels=12)
-    assert not torch.allclose(
-        run.logits(latents_only, torch.tensor([3] * 4)), run.logits(latents_only, torch.arange(4))
-    )
+    of_threes = run.logits(latents_only, 3)
+    assert torch.equal(of_threes, run.logits(latents_only, [3] * 4))
+    assert not torch.allclose(of_threes, run.logits(latents_only, torch.arange(4)))
+    for labels, named in (([3, 4], ["2", "4 samples"]), ([], ["0", "4 samples"]), (12, ["12", "0 to 9"])):
+        with pytest.raises(ValueError, match=naming(*named)):
+            run.logits(latents_only, labels)
 
 
 def test_an_autoencoder_has_no_discriminator(run_cli):

@@ -99,10 +99,10 @@ def explain_topic(topic: str, options: Options, chosen: dict[str, str]) -> Itera
         found = [entry for entry in every.values() if f"{entry.key}.".startswith(f"{topic}.")]
         found = found or [entry for entry in every.values() if entry.key.endswith(f".{topic}")]
         keys = list(every.values())
-    if not named and not found and (answers := of_other_words(topic, options)):
-        yield from answers
-        return
     if not named and not found:
+        if answers := of_other_words(topic, options):
+            yield from answers
+            return
         names = [*GROUPS, *(option for _, option in options), *(entry.key for entry in keys)]
         raise ConfigError(f"--help {topic}: no such group, option or key{suggest(topic, names)}")
     for entry in found:

@@ -12,7 +12,7 @@ from gan_runner.config.compose import to_yaml
 from gan_runner.config.errors import ConfigError
 from gan_runner.config.keys import describe_changes, find_key
 from gan_runner.config.stored import stored_config, without
-from gan_runner.storage.hydra_files import OVERRIDES, words_of_run
+from gan_runner.storage.hydra_files import CONFIG, OVERRIDES, words_of_run
 from gan_runner.storage.run_directory import take_over
 from gan_runner.sweeps.cluster import refuse_queued
 from gan_runner.sweeps.launchers import Launch, run_in_processes, run_jobs, run_sequentially
@@ -35,11 +35,11 @@ def main(arguments: list[str]) -> None:
     loggers = chosen_loggers([config], named)
     config |= {"logger": loggers} if "logger" in config else {}
     check_changes(stored, config)
-    hydra_files = {".hydra/config.yaml": to_yaml(config)} if config != stored else {}
+    hydra_files = {CONFIG: to_yaml(config)} if config != stored else {}
     if hydra_files and (words := words_of_run(options.directory)):
         changed = without(overrides, ["trust"])
         kept = without(words, [word.partition("=")[0] for word in changed])
-        hydra_files[str(OVERRIDES)] = yaml.safe_dump([*kept, *changed])
+        hydra_files[OVERRIDES] = yaml.safe_dump([*kept, *changed])
     resume(config, trust, options.directory, hydra_files=hydra_files, any_version=options.any_version)
 
 

@@ -20,6 +20,7 @@ from gan_runner.config.errors import ConfigError
 from gan_runner.config.keys import label_words
 from gan_runner.config.schema import GROUPS, LIST_GROUPS, conf_directory
 from gan_runner.config.stylegan2_auto import stylegan2_auto
+from gan_runner.storage.hydra_files import CONFIG, HYDRA, OVERRIDES
 from gan_runner.storage.outputs import OUTPUTS, check_free, check_name
 
 sys.path.append(str(Path(__file__).parents[1] / "_plugins"))  # where Hydra finds those of this package
@@ -88,9 +89,9 @@ def settle_run(config: DictConfig, hydra_config: Any, path: Path) -> RunConfig:
     check_before_torch(plain)
     choices = hydra_config.runtime.choices
     hydra_files = {
-        ".hydra/config.yaml": OmegaConf.to_yaml(config, resolve=True),
-        ".hydra/overrides.yaml": OmegaConf.to_yaml(hydra_config.overrides.task),
-        ".hydra/hydra.yaml": OmegaConf.to_yaml({"hydra": hydra_config}),
+        CONFIG: OmegaConf.to_yaml(config, resolve=True),
+        OVERRIDES: OmegaConf.to_yaml(hydra_config.overrides.task),
+        HYDRA: OmegaConf.to_yaml({"hydra": hydra_config}),
     }
     return RunConfig(plain, chosen_options(choices), describe_run(plain, choices), notes, hydra_files)
 

@@ -20,7 +20,7 @@ from gan_runner.config.compose import compose_packaged, settle_length, to_plain
 from gan_runner.config.errors import ConfigError
 from gan_runner.config.explain import dotted_keys, unknown_key, wants_a_name
 from gan_runner.config.schema import GROUPS, LIST_GROUPS, Settings
-from gan_runner.storage.hydra_files import HYDRA, flags_of, words_of_run
+from gan_runner.storage.hydra_files import CONFIG, HYDRA, flags_of, words_of_run
 from gan_runner.storage.outputs import OUTPUTS, is_sweep
 
 # --- what earlier versions wrote --------------------------------------------------------------------------------------
@@ -146,7 +146,7 @@ def stored_config(
     `metric` and `features` may name options, as for a run, those in a folder of the user's too. A stored `trust` does
     not count: the directory may come from a stranger. Raises ConfigError.
     """
-    path = directory / ".hydra" / "config.yaml"
+    path = directory / CONFIG
     chosen: dict[str, Any] = {}
     refuse_other_groups(overrides, directory)
     for group in MAY_BE_CHOSEN:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from gan_runner.config.errors import ConfigError
 from gan_runner.config.keys import hyperparameters
 from gan_runner.config.stored import read_stored
+from gan_runner.storage.hydra_files import CONFIG
 from gan_runner.storage.outputs import OUTPUTS, find, is_run, is_sweep
 from gan_runner.storage.status import status_of
 
@@ -60,7 +61,7 @@ def read_row(path: Path) -> dict[str, dict[str, Any]]:
     """What a run says of itself: facts, keys of its config, last values of its log. Raises ConfigError."""
     try:
         summary = json.loads((path / "summary.json").read_bytes())
-        config = read_stored(path / ".hydra" / "config.yaml")
+        config = read_stored(path / CONFIG)
         best = summary.get("best") or {}
         facts = {
             "sweep": path.parent.name if is_sweep(path.parent) else None,

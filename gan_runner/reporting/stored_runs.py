@@ -14,7 +14,7 @@ import yaml
 
 from gan_runner.config.errors import ConfigError
 from gan_runner.config.stored import translate_stored
-from gan_runner.storage.hydra_files import load_yaml, words_of_run
+from gan_runner.storage.hydra_files import CONFIG, load_yaml, words_of_run
 from gan_runner.storage.outputs import PLAN
 from gan_runner.storage.status import is_locked, status_of
 
@@ -136,7 +136,7 @@ def read_run(path: Path, prefixes: tuple[str, ...] = COMPARED, *, name: str | No
         summary, reason = {}, "its summary.json cannot be read"
     run = Run(path=path, name=printable(path.name if name is None else name), status=status, reason=reason)
     try:
-        stored = load_yaml(path / ".hydra" / "config.yaml")
+        stored = load_yaml(path / CONFIG)
         run.config = dict(dotted_items(translate_stored(stored) if isinstance(stored, dict) else stored))
     except (OSError, ValueError, RecursionError, yaml.YAMLError):
         run.status, run.reason = "damaged", run.reason or "its .hydra/config.yaml cannot be read"

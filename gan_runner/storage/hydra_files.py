@@ -5,7 +5,8 @@ from typing import Any
 
 import yaml
 
-OVERRIDES, HYDRA, MULTIRUN = Path(".hydra/overrides.yaml"), Path(".hydra/hydra.yaml"), Path("multirun.yaml")
+CONFIG, OVERRIDES, HYDRA = ".hydra/config.yaml", ".hydra/overrides.yaml", ".hydra/hydra.yaml"  # of a run
+MULTIRUN = "multirun.yaml"  # of a sweep
 
 
 def words_of_run(directory: Path) -> list[str] | None:

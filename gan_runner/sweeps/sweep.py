@@ -20,7 +20,7 @@ from gan_runner.config.keys import hyperparameters, identity
 from gan_runner.config.stored import translate_stored
 from gan_runner.storage import outputs
 from gan_runner.storage.atomic_files import json_safe, write_bytes
-from gan_runner.storage.hydra_files import MULTIRUN
+from gan_runner.storage.hydra_files import CONFIG, HYDRA, MULTIRUN, OVERRIDES
 from gan_runner.storage.status import run_status
 from gan_runner.training.log import write_experiment
 
@@ -115,7 +115,7 @@ class Sweep:
     def hydra_files(self) -> dict[str, str]:
         """The file of .hydra/ that all jobs share, name -> text."""
         path = self.directory / MULTIRUN
-        return {".hydra/hydra.yaml": path.read_text()} if path.exists() else {}
+        return {HYDRA: path.read_text()} if path.exists() else {}
 
     def path(self, job: Job) -> Path:
         """The run directory of the job."""
@@ -253,7 +253,7 @@ def prepare_job(
     if status in (*DONE, "running"):  # another process was faster
         return None
     if status in GOING_ON:
-        own = {name: text for name, text in hydra_files.items() if name == ".hydra/config.yaml"}
+        own = {name: text for name, text in hydra_files.items() if name == CONFIG}
         try:
             return restore_run(job.config, trust, path, hydra_files=own, data=data.of(job.config))
         except ConfigError as error:
@@ -285,8 +285,8 @@ def why_failed(error: Exception, path: Path, hydra_files: dict[str, str]) -> str
 def own_hydra_files(job: Job) -> dict[str, str]:
     """The files of .hydra/ that differ between jobs, name -> text."""
     return {
-        ".hydra/config.yaml": to_yaml(job.config),
-        ".hydra/overrides.yaml": "".join(f"- {json.dumps(override)}\n" for override in job.overrides) or "[]\n",
+        CONFIG: to_yaml(job.config),
+        OVERRIDES: "".join(f"- {json.dumps(override)}\n" for override in job.overrides) or "[]\n",
     }
 
 

@@ -21,6 +21,7 @@ from rich.text import Text
 
 from gan_runner.loggers import Logger
 from gan_runner.storage.atomic_files import json_safe, write_bytes
+from gan_runner.storage.hydra_files import CONFIG
 
 SECONDS_BETWEEN_LINES = 10.0  # of the plain progress, which a pipe and gan_runner.log get
 EVENTS = "events.out.tfevents."  # how the names of TensorBoard's files begin
@@ -83,7 +84,7 @@ class RunLog:
             opened.callback(self.events.file.close)
             if logged is not None:
                 self.events.restart(logged + 1 if logged else 0)
-            config = directory / ".hydra" / "config.yaml"
+            config = directory / CONFIG
             text = config.read_text(encoding="utf-8") if config.exists() else ""
             if not logged:
                 self.write_hyperparameters(hyperparameters)

@@ -206,7 +206,7 @@ def words_of(name: str, setting: str, data: Path) -> list[str]:
 
 
 def train(name: str, data: Path, processes: int) -> None:
-    """Train the runs of a table that are not finished; on one core stacked, if that saves time and none is compared."""
+    """Train the runs of a table that are not finished; on one core stacked, where no time is compared."""
     table = TABLES[name]
     launcher = ["hydra/launcher=pool", f"hydra.launcher.processes={processes}"]
     if processes == 1 and not table.is_timed and not table.equal_time:
@@ -288,14 +288,15 @@ def text(values: list[float], name: str) -> str:
 
 
 def p_values(groups: dict[str, list[float]], higher_is_better: bool) -> dict[str, str]:
-    """Welch's test of each setting against the best, by Holm's correction."""
+    """Welch's test of each setting against that of the best mean, by Holm's correction."""
     if len(groups) < 2:
         return {}
     best = (max if higher_is_better else min)(groups, key=lambda setting: fmean(groups[setting]))
     tested = {name: welch(groups[best], values) for name, values in groups.items() if name != best}
     known = {name: p for name, p in tested.items() if p is not None}
     corrected = dict(zip(known, holm(list(known.values())), strict=True))
-    return {name: "the best" if name == best else p_text(corrected[name]) if name in known else "–" for name in groups}
+    first = "highest" if higher_is_better else "lowest"
+    return {name: first if name == best else p_text(corrected[name]) if name in known else "–" for name in groups}
 
 
 def markdown(name: str, found: pd.DataFrame) -> str:
