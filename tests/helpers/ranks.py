@@ -103,48 +103,25 @@ def train(words: list[str], steps: int, dtype: torch.dtype, count: int = 1) -> O
 
 
 def gradgradcheck(name: str) -> bool:
-    """Whether the second derivatives of a function of `ranks`, of all processes' values, are the numeric ones.
+    """Whether first and second derivatives of a function of `ranks`, of all processes' values, are the numeric ones.
 
-    The value is a sum over all processes, and every one of them perturbs the same entries of its own values.
+    Every process perturbs the whole batch in the same way, computes with its own range of it, and returns the sum over
+    all processes.
     """
     function = {
         "mean": lambda x: ranks.batch_mean(x, 0),
         "sd": lambda x: ranks.batch_sd(x.flatten()),
         "gathered": lambda x: ranks.gathered(x).roll(1, 0) * ranks.gathered(x),
     }[name]
-    generator = torch.Generator().manual_seed(ranks.present.rank)
-    x = torch.randn(2, 3, dtype=torch.float64, generator=generator).requires_grad_()
+    torch.manual_seed(0)  # of the batch, and of the gradients that torch draws
+    batch = torch.randn(2 * ranks.processes(), 3, dtype=torch.float64).requires_grad_()
 
-    def of_all(x: Tensor) -> Tensor:
-        return ranks.total(function(x.sin()).square().sum())
+    def of_all(batch: Tensor) -> Tensor:
+        own = (ranks.total(batch) / ranks.processes())[ranks.positions(len(batch))]
+        return ranks.total(function(own.sin()).square().sum())
 
-    with ranks.divided(2 * ranks.processes(), 1):
-        return together(of_all, x)
-
-
-def together(function: Callable[[Tensor], Tensor], x: Tensor) -> bool:
-    """First and second derivatives of a sum over all processes against differences; one process moves at a time."""
-    epsilon, processes = 1e-5, ranks.processes()
-
-    def gradient(x: Tensor) -> Tensor:
-        # Each process differentiates the sum: what comes back is the derivative of as many sums.
-        (found,) = torch.autograd.grad(function(x), x, create_graph=True)
-        return found / processes
-
-    generator = torch.Generator().manual_seed(0)
-    directions = torch.randn(processes, *x.shape, dtype=x.dtype, generator=generator)
-    own = directions[ranks.present.rank]
-    first = ranks.total((gradient(x) * own).sum())
-    ahead, behind = function(x + epsilon * own), function(x - epsilon * own)
-    is_right = torch.allclose(first, (ahead - behind) / (2 * epsilon), rtol=1e-6, atol=1e-8)
-
-    def slope(x: Tensor) -> Tensor:
-        return ranks.total((gradient(x) * own).sum())
-
-    (second,) = torch.autograd.grad(slope(x), x)
-    curvature = ranks.total((second / processes * own).sum())
-    numeric = (slope(x + epsilon * own) - slope(x - epsilon * own)) / (2 * epsilon)
-    return is_right and torch.allclose(curvature, numeric, rtol=1e-5, atol=1e-7)
+    with ranks.divided(len(batch), 1):
+        return torch.autograd.gradcheck(of_all, batch) and torch.autograd.gradgradcheck(of_all, batch)
 
 
 def main() -> None:
