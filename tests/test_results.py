@@ -2,9 +2,10 @@
 
 import pandas as pd
 import pytest
+from PIL import Image
 
 from tests.benchmarks import tables
-from tests.benchmarks.tables import FLOOR, RESULTS, TABLES, Table, at, markdown, text, words_of
+from tests.benchmarks.tables import FLOOR, RESULTS, TABLES, Table, at, draw, markdown, text, words_of
 from tests.helpers import CONF, compose
 
 TEXT = CONF.parent.joinpath("RESULTS.md").read_text()
@@ -48,6 +49,27 @@ def test_a_table_compares_at_equal_steps_and_at_equal_time(monkeypatch):
     assert quick == "| `loss=bce` | 3 | 20 s | 3, 4, 5 | p = 0.036 | 3, 4, 5 | lowest |"
     assert slow == "| `loss=hinge seed=1` | 3 | 40 s | 1.10 ± 0.25 | lowest | 11.10 ± 0.25 | p = 0.0061 |"
     assert floor == "| real data against real data |  |  | 0.5 |  | 0.5 |  |"
+
+
+def test_runs_of_unequal_length_count_at_their_ends(monkeypatch):
+    settings = {"short": ["loss=bce"], "long": ["loss=hinge"]}
+    found = evaluations({"short": [3.0, 3.1], "long": [1.0, 1.1]}, {"short": 1.0, "long": 1.0})
+    found = found[(found.setting != "short") | (found.step == 10)]
+    for own_length, cells in ((True, ["13.05 ± 0.64", "1, 1.1"]), (False, ["13.05 ± 0.64", "11.05 ± 0.64"])):
+        table = Table(shared=[], settings=settings, values={"m/x": "distance"}, own_length=own_length)
+        monkeypatch.setitem(tables.TABLES, "t", table)
+        assert [row.split(" | ")[2] for row in markdown("t", found).splitlines()[2:4]] == cells
+
+
+def test_a_figure_of_every_table_with_evaluations(monkeypatch, tmp_path):
+    settings = {"one": ["loss=bce"], "two": ["loss=hinge"]}
+    found = evaluations({"one": [3.0, 3.1], "two": [1.0]}, {"one": 1.0, "two": 2.0})
+    for equal_time, rows, panels in ((False, found[found.step != 10], 1), (False, found, 2), (True, found, 3)):
+        table = Table(shared=[], settings=settings, values={"m/x": "distance"}, equal_time=equal_time)
+        monkeypatch.setitem(tables.TABLES, "t", table)
+        draw("t", rows, tmp_path / "t.png")
+        with Image.open(tmp_path / "t.png") as figure:
+            assert figure.width == pytest.approx(100 * (1.4 + 3.8 * panels), abs=1)
 
 
 def test_values_that_spread_far_and_counts_are_listed():

@@ -1,8 +1,9 @@
 """The tables of RESULTS.md that trainings make: `python -m tests.benchmarks.tables NAME --data DIR`
 
 Trains what `outputs/sweeps` does not hold yet, a sweep over seeds for each row, so that the same line goes on where it
-was; writes the evaluations of all finished runs to tests/benchmarks/results/NAME.csv; prints the table. With --print it
-only prints the table of that file. DIR holds MNIST/ as torchvision has it, and mnist-lenet.pth.
+was; writes a report of them to outputs/tables/NAME, the evaluations of all finished runs to
+tests/benchmarks/results/NAME.csv, and a figure of these to .readme/NAME.png; prints the table. With --print it takes
+that file as it is. DIR holds MNIST/ and FashionMNIST/ as torchvision has them, mnist-lenet.pth, and sign-digits/.
 """
 
 import argparse
@@ -23,9 +24,11 @@ from matplotlib.figure import Figure
 from gan_runner.reporting.answer import half_width, holm, interval, p_text, welch
 from gan_runner.reporting.formats import decimals, rounded
 from gan_runner.reporting.run_table import log_table
+from gan_runner.reporting.writer import write_report
 from tests.benchmarks.data import few_clothes, photographs
 
 RESULTS = Path(__file__).parent / "results"
+FIGURES = Path(__file__).parents[2] / ".readme"
 FLOOR = "real data"
 
 
@@ -44,6 +47,7 @@ class Table:
     seeds: int = 5
     is_timed: bool = False  # whether its runs had a core to themselves, one by one
     equal_time: bool = False  # whether the settings are compared after equal time, too
+    own_length: bool = False  # whether each counts at its own end, and not where the shortest run ends
     prepare: Callable[[Path], None] | None = None  # writes what its words read into DIR
     of_both_splits: bool = False  # whether each run is compared with as many training and held-out samples in the end
 
@@ -89,15 +93,39 @@ TABLES = {
     "stacked-mnist": Table(
         shared=[
             "dataset=stacked_mnist", "dataset.root={data}", "model.generator.width=32", "model.discriminator.width=32",
-            "steps=7500", "evaluate_every=2500",
+            "evaluate_every=2500",
         ],
         settings={
-            "relativistic-r1-r2": ["loss=relativistic", "regularizer=[r1,r2]"],
-            "hinge-sn": ["loss=hinge", "regularizer=spectral_norm"],
-            "bce": ["loss=bce"],
-            "wgan-gp": ["loss=wgan_gp"],
+            "relativistic-r1-r2": ["loss=relativistic", "regularizer=[r1,r2]", "steps=7500"],
+            "hinge-sn": ["loss=hinge", "regularizer=spectral_norm", "steps=5000"],
+            "bce": ["loss=bce", "steps=5000"],
+            "wgan-gp": ["loss=wgan_gp", "steps=1000"],
         },
         values={"modes/reverse_kl": "KL", "modes/covered": "modes of 1,000"},
+        seeds=3,
+        own_length=True,
+    ),
+    "grid-losses": Table(
+        shared=[
+            "dataset=grid", "model=mlp", "model.generator.width=128", "model.discriminator.width=128",
+            "batch_size=256", "optimizer.lr=2e-3", "optimizer.betas=[0.5,0.9]", "lr_schedule=cosine", "steps=8000",
+            "evaluate_every=null",
+        ],
+        settings={
+            "bce": ["loss=bce"],
+            "wgan": ["loss=wgan", "discriminator_steps=2", "regularizer.weight_clip.bound=0.05", "optimizer.lr=5e-4"],
+            "wgan-gp": ["loss=wgan_gp", "discriminator_steps=2", "regularizer.gradient_penalty.weight=0.1"],
+            "hinge-sn": [
+                "loss=hinge", "regularizer=spectral_norm", "optimizer.lr=1e-3", "optimizer.betas=[0.0,0.9]",
+            ],
+            "relativistic-r1-r2": [
+                "loss=relativistic", "regularizer=[r1,r2]", "regularizer.r1.weight=0.05", "regularizer.r2.weight=0.05",
+            ],
+        },
+        values={
+            "modes/wasserstein": "1-Wasserstein distance", "modes/covered": "modes of 25",
+            "modes/high_quality": "within 3 sd",
+        },
         seeds=3,
     ),
     "weight-grid": Table(
@@ -120,18 +148,18 @@ TABLES = {
     "losses-mnist": Table(
         shared=[*MNIST, "model.generator.width=16", "model.discriminator.width=16", "evaluate_every=250"],
         settings={
-            "bce": ["loss=bce", "steps=4000"],
-            "bce-r1": ["loss=bce", "regularizer=r1", "steps=3000"],
-            "hinge-sn": ["loss=hinge", "regularizer=spectral_norm", "steps=4000"],
-            "lsgan": ["loss=lsgan", "steps=4000"],
-            "relativistic-r1-r2": ["loss=relativistic", "regularizer=[r1,r2]", "steps=2500"],
-            "wgan-gp": ["loss=wgan_gp", "steps=1000"],
+            "bce": ["loss=bce", "steps=2000"],
+            "bce-r1": ["loss=bce", "regularizer=r1", "steps=1500"],
+            "hinge-sn": ["loss=hinge", "regularizer=spectral_norm", "steps=2000"],
+            "lsgan": ["loss=lsgan", "steps=2000"],
+            "relativistic-r1-r2": ["loss=relativistic", "regularizer=[r1,r2]", "steps=1250"],
+            "wgan-gp": ["loss=wgan_gp", "steps=500"],
         },
         values={"frechet/distance": "Frechet distance"},
         equal_time=True,
     ),
     "iterated-penalty": Table(
-        shared=[*MNIST, "experiment=iterative_penalty_mnist", "model=mlp", "steps=2000", "evaluate_every=200"],
+        shared=[*MNIST, "experiment=iterative_penalty_mnist", "model=mlp", "steps=1000", "evaluate_every=100"],
         settings={
             "iterated": ["regularizer=iterative_gradient_penalty"],
             **{
@@ -303,7 +331,7 @@ def markdown(name: str, found: pd.DataFrame) -> str:
     """The table as RESULTS.md has it."""
     table, runs = TABLES[name], found[found.setting != FLOOR]
     last = runs.groupby(["setting", "seed"])[["step", "seconds"]].max()
-    points = {"step": ("steps", int(last.step.min()))}
+    points = {"step": ("steps", math.inf if table.own_length else int(last.step.min()))}
     if table.equal_time:
         points["seconds"] = ("s", math.floor(last.seconds.min()))
     first = next(iter(table.values))
@@ -338,25 +366,44 @@ def of_setting(last: pd.DataFrame, setting: str) -> pd.DataFrame:
     return last[last.index.get_level_values("setting") == setting]
 
 
-def draw(name: str, found: pd.DataFrame, picture: Path) -> None:
-    """The first value against steps, and against time where that is compared: means with 95 % intervals, the floor."""
-    table, (first, heading) = TABLES[name], next(iter(TABLES[name].values.items()))
+def draw(name: str, found: pd.DataFrame, figure_path: Path) -> None:
+    """The last values of the seeds with mean and 95 % interval; curves, where there are several; the floor, if near."""
+    first, heading = next(iter(TABLES[name].values.items()))
     runs, floor = found[found.setting != FLOOR], found[found.setting == FLOOR][first].item()
-    clocks = {"step": "steps", "seconds": "time, s"} if table.equal_time else {"step": "steps"}
-    figure = Figure(figsize=(4.2 * len(clocks) + 2.4, 3.2), dpi=100, layout="constrained")
-    for panel, (clock, label) in zip(figure.subplots(1, len(clocks), squeeze=False)[0], clocks.items(), strict=True):
-        for setting, mine in runs.groupby("setting", sort=False):
+    clocks = {"step": "steps", "seconds": "time, s"} if TABLES[name].equal_time else {"step": "steps"}
+    clocks = clocks if runs.groupby(["setting", "seed"]).size().max() > 1 else {}
+    settings = [setting for setting in TABLES[name].settings if setting in set(runs.setting)]
+    size = (1.4 + 3.8 * (1 + len(clocks)), max(1.2 + 0.3 * len(settings), 3.2 if clocks else 0))
+    figure = Figure(figsize=size, dpi=100, layout="constrained")
+    last_values, *curves = figure.subplots(1, 1 + len(clocks), squeeze=False)[0]
+    for place, setting in enumerate(settings):
+        colour = f"C{place}"
+        mine = runs[runs.setting == setting]
+        values = at(mine, "step", math.inf)[first]
+        mean, half = values.mean(), half_width(values.std(), len(values))
+        last_values.plot(values, [place] * len(values), "o", color=colour, markersize=4, alpha=0.5)
+        last_values.plot([max(mean - half, mean / 10), mean + half], [place, place], color=colour)
+        last_values.plot(mean, place, "|", color=colour, markersize=14)
+        for panel, clock in zip(curves, clocks, strict=True):
             each = mine.groupby("step").agg({clock: "mean", first: ["mean", "std", "count"]})
             mean, half = each[first, "mean"], half_width(each[first, "std"], each[first, "count"])
-            (line,) = panel.plot(each[clock, "mean"], mean, label=setting)
+            panel.plot(each[clock, "mean"], mean, color=colour)
             panel.fill_between(each[clock, "mean"], (mean - half).clip(lower=mean / 10), mean + half,
-                               alpha=0.15, linewidth=0, color=line.get_color())  # fmt: skip
-        if not math.isnan(floor):
-            panel.axhline(floor, color="black", linestyle="--", linewidth=1, label=FLOOR)
+                               alpha=0.15, linewidth=0, color=colour)  # fmt: skip
+    last_values.set(xlabel=f"{heading}, last evaluation", yticks=range(len(settings)))
+    last_values.set_yticklabels(settings)
+    last_values.invert_yaxis()
+    if runs[first].max() > 10 * runs[first].min():
+        last_values.set_xscale("log")
+    for panel, label in zip(curves, clocks.values(), strict=True):
         panel.set(xlabel=label, ylabel=heading, yscale="log")
+    if floor > runs[first].min() / 10:
+        last_values.axvline(floor, color="black", linestyle="--", linewidth=1)
+        for panel in curves:
+            panel.axhline(floor, color="black", linestyle="--", linewidth=1)
+    for panel in (last_values, *curves):
         panel.grid(alpha=0.3, which="both")
-    figure.legend(*panel.get_legend_handles_labels(), frameon=False, loc="outside right upper")
-    figure.savefig(picture)
+    figure.savefig(figure_path)
 
 
 def main() -> None:
@@ -364,8 +411,7 @@ def main() -> None:
     parser.add_argument("names", nargs="+", choices=list(TABLES), metavar="NAME", help=", ".join(TABLES))
     parser.add_argument("--data", type=Path, default=Path("data"))
     parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--print", action="store_true", help="train nothing, and print the table of the CSV file")
-    parser.add_argument("--pictures", type=Path, help="a folder for NAME.png, the curves")
+    parser.add_argument("--print", action="store_true", help="train nothing, and take the evaluations of the CSV file")
     options = parser.parse_args()
     for name in options.names:
         path = RESULTS / f"{name}.csv"
@@ -373,12 +419,13 @@ def main() -> None:
             if prepare := TABLES[name].prepare:
                 prepare(options.data)
             train(name, options.data, options.processes)
+            sweeps = [Path(f"outputs/sweeps/{name}-{setting}") for setting in TABLES[name].settings]
+            write_report(*sweeps, rank="last", out=Path("outputs/tables") / name)
             path.parent.mkdir(exist_ok=True)
             evaluations(name).to_csv(path, index=False)
         found = pd.read_csv(path)
         print(markdown(name, found))
-        if options.pictures:
-            draw(name, found, options.pictures / f"{name}.png")
+        draw(name, found, FIGURES / f"{name}.png")
 
 
 if __name__ == "__main__":
