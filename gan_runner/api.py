@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from gan_runner.config.compose import compose_run, trusted_packages
 from gan_runner.config.errors import ConfigError, Stopped, TrainingFailed
 from gan_runner.config.explain import explain
-from gan_runner.config.place import place_of
+from gan_runner.config.process_rank import launched_process
 from gan_runner.config.stored import stored_config
 from gan_runner.reporting.run_table import log_table
 from gan_runner.storage.outputs import LATEST, checkpoint_file, newest
@@ -144,9 +144,9 @@ def train(overrides: Sequence[str]) -> TrainedRun:
     diverges, or ends for another reason that one line explains; KeyboardInterrupt after Ctrl-C, the run being saved.
     """
     words = list(overrides)
-    if place := place_of(os.environ):
+    if process := launched_process(os.environ):
         raise ConfigError(
-            f"train: {place.count} processes have been started, each of which would train a run of its own; "
+            f"train: {process.world_size} processes have been started, each of which would train a run of its own; "
             "torchrun -m gan_runner KEY=VALUE ... trains one, as does train([..., 'devices=N']) in one process"
         )
     for word in words:

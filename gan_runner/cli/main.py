@@ -28,7 +28,7 @@ from gan_runner.config.compose import VERSION_BASE, settle_run, trusted_packages
 from gan_runner.config.errors import ConfigError, TrainingFailed, suggest
 from gan_runner.config.explain import Refused, as_sweep, explain, explain_unreadable, one_line
 from gan_runner.config.keys import find_key
-from gan_runner.config.place import place_of
+from gan_runner.config.process_rank import launched_process
 from gan_runner.config.schema import GROUPS, conf_directory, known_keys
 
 REFUSED = {
@@ -56,16 +56,16 @@ def main() -> None:
     # 10 times slower than one thread alone; with this one it costs 3 % on an idle machine.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors, instead of printing them its way
-    place = place_of(os.environ)
+    process = launched_process(os.environ)
     try:
-        if place and trains(arguments):
+        if process and trains(arguments):
             from gan_runner.training.processes import awaited, follow
 
-            if place.rank > 0:
+            if process.rank > 0:
                 follow()
-            with awaited(place):
+            with awaited(process):
                 obey(arguments, wants_traceback)
-        elif not place or place.rank == 0:
+        elif not process or process.rank == 0:
             obey(arguments, wants_traceback)
         sys.stdout.flush()
     except BrokenPipeError:  # its reader has gone away; this is what Python's documentation of SIGPIPE advises
@@ -88,8 +88,10 @@ def obey(arguments: list[str], wants_traceback: bool) -> None:
         elif arguments and re.fullmatch(r"\w[\w.-]*", arguments[0]):
             run_verb(arguments[0], arguments[1:])
         else:
-            if (place := place_of(os.environ)) and {"-m", "--multirun"} & set(arguments):
-                raise ConfigError(f"-m: {place.count} processes train one run; each run of a sweep may have devices=N")
+            if (process := launched_process(os.environ)) and {"-m", "--multirun"} & set(arguments):
+                raise ConfigError(
+                    f"-m: {process.world_size} processes train one run; each run of a sweep may have devices=N"
+                )
             sys.argv[1:] = check_flags(arguments)
             run()
     except BrokenPipeError:

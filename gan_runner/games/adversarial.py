@@ -13,7 +13,7 @@ from gan_runner.augmentations.adaptation import adaptations
 from gan_runner.augmentations.apa import Apa
 from gan_runner.augmentations.scheduled import Scheduled
 from gan_runner.games.game import Batch, Game, evaluating
-from gan_runner.games.player import LOSS, Player, Values, each_part, frozen
+from gan_runner.games.player import LOSS, Player, Values, frozen, micro_batches
 from gan_runner.games.term import Term
 from gan_runner.games.view import AdversarialView, at_least_float32, judged
 from gan_runner.torch_utils import ranks
@@ -73,15 +73,15 @@ class Adversarial(Game):
         size = max(self.batch_size, -(-wanted // len(updates)))
         read = [self.batch(update, size) for update in updates]
         needed = -(-wanted // size)  # batches that hold as many samples
-        of_generator = self.part(self.joined(read[-needed:]), -wanted, wanted)
-        of_discriminator = [self.part(batch, 0, self.batch_size) for batch in read]
-        return [self.share(batch) for batch in (*of_discriminator, of_generator)]
+        of_generator = self.narrow(self.joined(read[-needed:]), -wanted, wanted)
+        of_discriminator = [self.narrow(batch, 0, self.batch_size) for batch in read]
+        return [self.own_shard(batch) for batch in (*of_discriminator, of_generator)]
 
-    def share(self, batch: Batch) -> Batch:
-        """This process's share of a batch that has been read as a whole."""
+    def own_shard(self, batch: Batch) -> Batch:
+        """This process's shard of a batch that has been read as a whole."""
         size = batch[0].shape[len(self.batch_shape) - 1]
         positions = ranks.positions(size)
-        return self.part(batch, positions.start, positions.stop - positions.start)
+        return self.narrow(batch, positions.start, positions.stop - positions.start)
 
     def joined(self, batches: list[Batch]) -> Batch:
         """The samples of several batches, one after another."""
@@ -89,7 +89,7 @@ class Adversarial(Game):
         labels = [labels for _, labels in batches if labels is not None]
         return torch.cat([real for real, _ in batches], axis), torch.cat(labels, axis) if labels else None
 
-    def part(self, batch: Batch, start: int, count: int) -> Batch:
+    def narrow(self, batch: Batch, start: int, count: int) -> Batch:
         """So many samples of a batch, from one on, which counts from the end if it is negative."""
         axis = len(self.batch_shape) - 1
         real, labels = batch
@@ -98,7 +98,7 @@ class Adversarial(Game):
     @property
     def generator_batch_shape(self) -> tuple[int, ...]:
         """(..., N): the same of the generator's batch."""
-        return (*self.randomness.leading_shape, ranks.share_of(self.generator_batch_size or self.batch_size))
+        return (*self.randomness.leading_shape, ranks.shard_size(self.generator_batch_size or self.batch_size))
 
     def active_terms(self, step: int) -> tuple[tuple[str, ...], ...]:
         """The names of the terms of the discriminator's turns, then of the generator's."""
@@ -110,9 +110,9 @@ class Adversarial(Game):
         values: Values = {}
         for update, (real, labels) in zip(self.updates(step), batches, strict=False):  # the generator's may follow
             is_last = update == self.updates(step)[-1]
-            with ranks.divided(self.batch_size, self.accumulate):
+            with ranks.sharded(self.batch_size, self.accumulate):
                 values |= self.discriminator_turn(real, labels, update, step, is_logged=is_logged and is_last)
-        with ranks.divided(self.generator_batch_size or self.batch_size, self.accumulate):
+        with ranks.sharded(self.generator_batch_size or self.batch_size, self.accumulate):
             return self.generator_turn(*batches[-1], step, is_logged=is_logged) | values
 
     def discriminator_turn(
@@ -121,7 +121,7 @@ class Adversarial(Game):
         """The discriminator learns to tell `real` from fakes, which carry no graph."""
         latents = self.draw_latents(self.randomness, *self.batch_shape)
         with torch.no_grad():
-            fake = self.generate_in_parts(latents, labels)
+            fake = self.generate_in_micro_batches(latents, labels)
             real = self.with_pseudo_samples(real, labels, step)
         # They require grad: a penalty differentiates at them through the forward pass that the loss makes.
         real, fake = real.detach().requires_grad_(), fake.requires_grad_()
@@ -131,8 +131,8 @@ class Adversarial(Game):
 
         def objective() -> Tensor:
             with self.autocast, self.layers(update):
-                own_real, own_fake, own_labels = ranks.of_part(real), ranks.of_part(fake), ranks.of_part(labels)
-                own_latents = ranks.of_part(latents)
+                own_real, own_fake = ranks.of_micro_batch(real), ranks.of_micro_batch(fake)
+                own_labels, own_latents = ranks.of_micro_batch(labels), ranks.of_micro_batch(latents)
                 view = self.view(self.discriminator, own_real, own_fake, own_labels, latents=own_latents, step=step)
                 value = self.discriminator.objective(view, update, step)
                 if adaptive and not judged_real:
@@ -140,15 +140,17 @@ class Adversarial(Game):
                 return value
 
         others = [self.generator.network]
-        values = self.discriminator.learn(objective, step, is_logged=is_logged, others=others, parts=self.accumulate)
+        values = self.discriminator.learn(
+            objective, step, is_logged=is_logged, others=others, accumulate=self.accumulate
+        )
         for adaptation in adaptive:
             adaptation.update(judged_real[0])
         return values
 
-    def generate_in_parts(self, latents: Tensor, labels: Tensor | None) -> Tensor:
-        """What `generate` makes, in the parts that a turn is computed in: (..., N, *sample)."""
-        parts = each_part(self.accumulate, [self.generator.network], self.randomness.device)
-        fakes = [self.generate(ranks.of_part(latents), ranks.of_part(labels)) for _ in parts]
+    def generate_in_micro_batches(self, latents: Tensor, labels: Tensor | None) -> Tensor:
+        """What `generate` makes, in the micro-batches of a turn: (..., N, *sample)."""
+        each = micro_batches(self.accumulate, [self.generator.network], self.randomness.device)
+        fakes = [self.generate(ranks.of_micro_batch(latents), ranks.of_micro_batch(labels)) for _ in each]
         return torch.cat(fakes) if len(fakes) > 1 else fakes[0]
 
     def with_pseudo_samples(self, real: Tensor, labels: Tensor | None, step: int) -> Tensor:
@@ -156,7 +158,7 @@ class Adversarial(Game):
         for augmentation in self.augmentations:
             own = augmentation.at(real, step) if isinstance(augmentation, Scheduled) else augmentation
             if isinstance(own, Apa):
-                fake = self.generate_in_parts(self.draw_latents(self.randomness, *self.batch_shape), labels)
+                fake = self.generate_in_micro_batches(self.draw_latents(self.randomness, *self.batch_shape), labels)
                 real = own.replace(real, fake, self.batch_shape, self.randomness)
         return real
 
@@ -171,7 +173,8 @@ class Adversarial(Game):
         latents = self.draw_latents(self.randomness, *self.generator_batch_shape)
 
         def objective() -> Tensor:
-            own_real, own_latents, own_labels = ranks.of_part(real), ranks.of_part(latents), ranks.of_part(labels)
+            own_latents, own_labels = ranks.of_micro_batch(latents), ranks.of_micro_batch(labels)
+            own_real = ranks.of_micro_batch(real)
             fake = self.generate(own_latents, own_labels)
             with self.autocast:
                 view = self.view(self.generator, own_real, fake, own_labels, latents=own_latents, step=step)
@@ -180,7 +183,7 @@ class Adversarial(Game):
         opponent = self.discriminator
         with frozen(opponent.parameters):
             others = [opponent.network]
-            return self.generator.learn(objective, step, is_logged=is_logged, others=others, parts=self.accumulate)
+            return self.generator.learn(objective, step, is_logged=is_logged, others=others, accumulate=self.accumulate)
 
     def generate(self, latents: Tensor, labels: Tensor | None) -> Tensor:
         """Fakes of latents (..., N, latent_size), by the generator in training: (..., N, *sample)."""

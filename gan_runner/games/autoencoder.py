@@ -44,11 +44,11 @@ class Autoencoder(Game):
 
         def objective() -> Tensor:
             with self.autocast:
-                view = self.view(ranks.of_part(real), ranks.of_part(labels))
+                view = self.view(ranks.of_micro_batch(real), ranks.of_micro_batch(labels))
                 return self.autoencoder.objective(view, step, step)
 
-        with ranks.divided(self.batch_size, self.accumulate):
-            return self.autoencoder.learn(objective, step, is_logged=is_logged, parts=self.accumulate)
+        with ranks.sharded(self.batch_size, self.accumulate):
+            return self.autoencoder.learn(objective, step, is_logged=is_logged, accumulate=self.accumulate)
 
     def view(self, real: Tensor, labels: Tensor | None) -> AutoencoderView:
         """What the autoencoder sees: the reparameterised code is mean + sd x N(0, 1)."""

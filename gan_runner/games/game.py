@@ -32,14 +32,14 @@ class Game(ABC):
     latents: Latents
     randomness: Randomness
     batch_size: int
-    """Of the whole batch, whatever share of it this process computes."""
+    """Of the whole batch, whatever shard of it this process computes."""
     autocast: torch.autocast
     moving_average: MovingAverage | None
     is_conditional: bool
     average_batches: int = 0
     """On so many batches the moving average's statistics of batch normalization are estimated; 0 = as in training."""
     accumulate: int = 1
-    """In so many parts each process computes its share of a batch, one after another."""
+    """In so many micro-batches each process computes its shard of a batch, one after another."""
     truncation: float | None = None
     """How far samples keep from the typical one, where the model defines that itself; None: all the way."""
     is_average_fresh: bool = False
@@ -47,8 +47,8 @@ class Game(ABC):
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
-        """(..., N): the shape of a batch of samples, without their own axes; in a turn, of the share computed there."""
-        return (*self.randomness.leading_shape, ranks.share_of(self.batch_size))
+        """(..., N): the shape of a batch of samples, without their own axes; in a turn, of what is computed there."""
+        return (*self.randomness.leading_shape, ranks.shard_size(self.batch_size))
 
     def step(self, step: int, *, is_logged: bool = False) -> Values:
         """Training step number `step`, counted from 0: all its randomness and data follow from that number.
@@ -90,7 +90,7 @@ class Game(ABC):
     def batch(self, index: int, size: int | None = None) -> Batch:
         """Real samples (N, *sample), and labels (N,) where the networks are told them.
 
-        N is this process's share of batch_size; or `size`, of which it then has all.
+        N is this process's shard of batch_size; or `size`, of which it then has all.
         """
         positions = WHOLE if size else ranks.positions(self.batch_size)
         real, labels = self.data.batch(index, size or self.batch_size, self.randomness.seed, positions)

@@ -63,7 +63,7 @@ class Player:
             for name in active:
                 self.terms[name].update(view)
             return torch.zeros(())
-        moves = closure is None or (closure.is_first and closure.parts == 1)  # in parts they have moved already
+        moves = closure is None or (closure.is_first and closure.accumulate == 1)  # else they have moved already
         summands = []
         for name in active:
             if moves:
@@ -80,17 +80,17 @@ class Player:
         *,
         is_logged: bool = False,
         others: Sequence[nn.Module] = (),
-        parts: int = 1,
+        accumulate: int = 1,
     ) -> Values:
         """One step of the optimizer down the gradient of the objective, (...,).
 
-        The objective is evaluated once, or once for each of the `parts` of its batch; an optimizer that wants it again
+        The objective is evaluated once, or for each of `accumulate` micro-batches; an optimizer that wants it again
         (finite differences, L-BFGS) does so by torch.optim's own protocol. `others` are the networks beside the own one
         that the objective evaluates.
         Returns what a step that is logged did: the norm of the gradient before any clipping, and the rate.
         """
         self.set_rates(lambda schedule: schedule(step))
-        self.closure = Closure(self, objective, is_logged, others, parts)
+        self.closure = Closure(self, objective, is_logged, others, accumulate)
         try:
             self.optimizer.step(self.closure)  # type: ignore[arg-type]  # torch asks for a float, and takes a tensor
             values = self.closure.values
@@ -140,8 +140,8 @@ class Closure:
     the turn's own: it moves on the noise, the statistics of layers and the memories of terms, and is what is logged.
     Further calls, at other weights, see the same noise and leave no trace.
 
-    Of a batch in several parts the gradients add up to those of the whole. Terms that remember look at the whole batch,
-    before the first part.
+    Of a batch in micro-batches the gradients add up to those of the whole. Terms that remember look at the whole batch,
+    before the first.
     """
 
     def __init__(
@@ -150,16 +150,16 @@ class Closure:
         objective: Callable[[], Tensor],
         is_logged: bool,
         others: Sequence[nn.Module],
-        parts: int,
+        accumulate: int,
     ) -> None:
-        self.player, self.objective, self.is_logged, self.parts = player, objective, is_logged, parts
+        self.player, self.objective, self.is_logged, self.accumulate = player, objective, is_logged, accumulate
         self.networks = [player.network, *others]
         self.modules = [*self.networks, *player.terms.values()]
         self.device = player.parameters[0].device
         self.is_first, self.is_remembering = True, False
-        self.is_divided = parts > 1 or ranks.is_gathered()
+        self.is_divided = accumulate > 1 or ranks.is_gathered()
         self.values: Values = {}
-        self.seen: list[dict[tuple[str, str], Tensor]] = []  # of each part: its terms' values, and what is logged
+        self.seen: list[dict[tuple[str, str], Tensor]] = []  # of each micro-batch: values of terms, and what is logged
         if player.is_evaluated_again:
             self.generator = default_generator(self.device)
             self.noise = self.generator.get_state()
@@ -175,9 +175,9 @@ class Closure:
                 entered.enter_context(self.again())
             if not wants_gradient:
                 entered.enter_context(frozen(self.player.parameters))
-            if self.parts > 1:
+            if self.accumulate > 1:
                 self.remember()
-            each = each_part(self.parts, self.modules, self.device)
+            each = micro_batches(self.accumulate, self.modules, self.device)
             value = functools.reduce(torch.add, [self.evaluate(wants_gradient) for _ in each])
         if wants_gradient:
             if self.is_divided:
@@ -187,19 +187,19 @@ class Closure:
         return value
 
     def evaluate(self, wants_gradient: bool) -> Tensor:
-        """The value of one part, (), as the share that it has in that of the batch; its gradients are added."""
+        """The value of a micro-batch, (), as its share in that of the batch; its gradients are added."""
         value = self.objective()
         if value.ndim:  # over the runs, which share no weights
             value = value.sum()
-        if self.parts > 1:
-            value = value / self.parts
+        if self.accumulate > 1:
+            value = value / self.accumulate
         if wants_gradient:
             # Only towards the own weights: not to the samples, which require grad where a penalty differentiates there.
             value.backward(inputs=self.player.parameters)
         return value.detach()
 
     def remember(self) -> None:
-        """Let the terms that remember look at this process's whole share, without a graph that would not fit."""
+        """Let the terms that remember look at this process's whole shard, without a graph that would not fit."""
         if any(hasattr(term.fn, "update") for term in self.player.terms.values()):
             self.is_remembering = True
             with torch.no_grad(), kept(self.networks, self.device):
@@ -207,7 +207,7 @@ class Closure:
             self.is_remembering = False
 
     def look(self, terms: dict[str, Term], view: Any) -> None:
-        """Keep what is logged of the first evaluation; of one part, or one process, until all have theirs."""
+        """Keep what is logged of the first evaluation; of one micro-batch, or process, until all have theirs."""
         logged = view.logged() if self.is_first and self.is_logged else {}
         if self.is_divided:
             found = {("term", name): term.value for name, term in terms.items()}
@@ -216,8 +216,8 @@ class Closure:
             self.values |= logged
 
     def average(self) -> None:
-        """Make the gradients, and what was seen, those of the whole batch: the means over its parts and processes."""
-        found = {key: torch.stack([part[key] for part in self.seen]).mean(0) for key in self.seen[0]}
+        """Make the gradients, and what was seen, those of the whole batch: means over micro-batches and processes."""
+        found = {key: torch.stack([each[key] for each in self.seen]).mean(0) for key in self.seen[0]}
         ranks.average([*gradients(self.player.network), *found.values()])
         for (kind, name), value in found.items():
             if kind == "term":
@@ -245,15 +245,15 @@ class Closure:
             self.generator.set_state(now)
 
 
-def each_part(parts: int, modules: Sequence[nn.Module], device: torch.device) -> Iterator[None]:
-    """Once for each part of the process's share of a batch: all see the same noise, and buffers as the first does."""
-    if parts == 1:
+def micro_batches(accumulate: int, modules: Sequence[nn.Module], device: torch.device) -> Iterator[None]:
+    """Once for each micro-batch of this process's shard: all see the same noise, and buffers as the first does."""
+    if accumulate == 1:
         yield
         return
-    for index in range(parts - 1):
-        with ranks.part(index, parts), kept(modules, device):
+    for index in range(accumulate - 1):
+        with ranks.micro_batch(index, accumulate), kept(modules, device):
             yield
-    with ranks.part(parts - 1, parts):  # this one moves them, as a turn on the whole batch does
+    with ranks.micro_batch(accumulate - 1, accumulate):  # this one moves them, as a turn on the whole batch does
         yield
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gan_runner.config.errors import ConfigError, Stopped
-from gan_runner.config.place import place_of
+from gan_runner.config.process_rank import launched_process
 from gan_runner.sweeps.launchers import Launch, cores, data_cache, terminated_by_exit
 from gan_runner.sweeps.sweep import DONE, FAILED, Job, JobRow, Sweep, execute, make_row
 
@@ -367,14 +367,14 @@ class Task:
         """Run it, or go on with it. A warning of its end saves it, before submitit puts it into the queue again."""
         os.chdir(self.folder)
         use_granted_cores()
-        if place := place_of(os.environ):
+        if process := launched_process(os.environ):
             from gan_runner.training import processes
 
-            if place.rank > 0:
+            if process.rank > 0:
                 with contextlib.suppress(SystemExit):  # as the first ends: srun would take that for a failure
                     processes.follow()
                 return
-            with processes.awaited(place):
+            with processes.awaited(process):
                 status = self.run()
             if status in FAILED:
                 raise SystemExit(1)  # srun ends the others, which may wait on their GPUs for this one

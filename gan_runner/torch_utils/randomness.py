@@ -33,7 +33,7 @@ class Randomness:
     Training draws from the device's default generator, so that dropout follows the same law, seeded anew at every step:
     `Generator.manual_seed` costs 1 us where `torch.manual_seed`, which also visits every other device, costs 120.
 
-    In a turn whose batch is divided, among processes or into parts, a draw is that of the whole batch, cut: see
+    In a turn whose batch is divided, among processes or into micro-batches, a draw is that of the whole batch, cut: see
     `ranks.drawn`.
     """
 

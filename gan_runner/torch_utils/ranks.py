@@ -1,9 +1,9 @@
-"""The processes that train one run together, and the share of a batch that one of them computes.
+"""The processes that train one run together, and the shard of a batch that one of them computes.
 
 A run's batch is one batch, whoever computes it: its samples have positions 0, ..., size - 1, of which each process has
-an equal range, and each part of a process's share (`accumulate`) an equal range of that. What is drawn for the samples
-of a batch is drawn for all of it and cut, so every process draws the numbers of a run in one process. What looks at the
-whole batch gathers it by `batch_mean`, `batch_sd` or `gathered`, all differentiable twice.
+an equal range, its shard, and each of a shard's micro-batches (`accumulate`) an equal range of that. What is drawn for
+the samples of a batch is drawn for all of it and cut, so every process draws the numbers of a run in one process. What
+looks at the whole batch gathers it by `batch_mean`, `batch_sd` or `gathered`, all differentiable twice.
 
 In a run of one process, and outside of a turn, all of these are what they are without processes. torch.distributed does
 the work; `training.processes` starts the group and ends it.
@@ -23,7 +23,7 @@ from torch.autograd import Function
 
 
 @dataclass(frozen=True)
-class Share:
+class Shard:
     """Range number `index` of the `count` equal ones that a batch of `size` samples is cut into."""
 
     index: int
@@ -42,8 +42,8 @@ class Present:
 
     rank: int = 0
     processes: int = 1
-    of_process: Share | None = None  # in a turn of a batch that is divided
-    share: Share | None = None  # the same, or a part of it
+    process_shard: Shard | None = None  # in a turn of a batch that is divided
+    shard: Shard | None = None  # the same, or a micro-batch of it
 
 
 present = Present()
@@ -64,48 +64,48 @@ def as_rank(rank: int, count: int) -> Iterator[None]:
         present.rank, present.processes = 0, 1
 
 
-# --- the share of a batch
+# --- the shard of a batch
 
 
 @contextmanager
-def divided(size: int, parts: int) -> Iterator[None]:
-    """A turn on a batch of `size` samples, divided among the processes, and by each into `parts` after one another."""
-    if present.processes == parts == 1:
+def sharded(size: int, micro_batches: int) -> Iterator[None]:
+    """A turn on a batch of `size` samples, divided among the processes, and by each into so many micro-batches."""
+    if present.processes == micro_batches == 1:
         yield
         return
-    present.share = present.of_process = Share(present.rank, present.processes, size)
+    present.shard = present.process_shard = Shard(present.rank, present.processes, size)
     try:
         yield
     finally:
-        present.share = present.of_process = None
+        present.shard = present.process_shard = None
 
 
 @contextmanager
-def part(index: int, count: int) -> Iterator[None]:
-    """One of the parts that the process's share of the present batch is computed in."""
-    whole = present.of_process
+def micro_batch(index: int, count: int) -> Iterator[None]:
+    """One of the micro-batches that the shard of this process is computed in."""
+    whole = present.process_shard
     assert whole is not None, "within a turn"
-    present.share = Share(whole.index * count + index, whole.count * count, whole.size)
+    present.shard = Shard(whole.index * count + index, whole.count * count, whole.size)
     try:
         yield
     finally:
-        present.share = whole
+        present.shard = whole
 
 
 @contextmanager
 def every(step: int) -> Iterator[None]:
-    """Draws within this context are for every `step`-th sample of the batch; `step` divides a share's size."""
-    share = present.share
-    present.share = share and Share(share.index, share.count, share.size // step)
+    """Draws within this context are for every `step`-th sample of the batch; `step` divides a shard's size."""
+    shard = present.shard
+    present.shard = shard and Shard(shard.index, shard.count, shard.size // step)
     try:
         yield
     finally:
-        present.share = share
+        present.shard = shard
 
 
-def share_of(size: int) -> int:
+def shard_size(size: int) -> int:
     """How many samples of a batch of `size` are computed at present."""
-    return size // present.share.count if present.share else size
+    return size // present.shard.count if present.shard else size
 
 
 def positions(size: int) -> slice:
@@ -118,32 +118,32 @@ Samples = TypeVar("Samples", Tensor, Tensor | None)
 Marked = TypeVar("Marked", bound=Callable[..., Any])
 
 
-def of_part(samples: Samples) -> Samples:
-    """Of this process's samples (N, ...), or their labels, those of the present part."""
-    whole, share = present.of_process, present.share
-    if samples is None or whole is None or share is None or share.count == whole.count:
+def of_micro_batch(samples: Samples) -> Samples:
+    """Of this process's samples (N, ...), or their labels, those of the present micro-batch."""
+    whole, shard = present.process_shard, present.shard
+    if samples is None or whole is None or shard is None or shard.count == whole.count:
         return samples
-    index = share.index - whole.index * (share.count // whole.count)
-    return samples.narrow(0, index * share.samples, share.samples)
+    index = shard.index - whole.index * (shard.count // whole.count)
+    return samples.narrow(0, index * shard.samples, shard.samples)
 
 
 def drawn(shape: Sequence[int], draw: Callable[[Sequence[int]], Tensor]) -> Tensor:
-    """What `draw` makes of a shape, or of that of the whole batch, cut to the present share.
+    """What `draw` makes of a shape, or of that of the whole batch, cut to the present shard.
 
-    A first axis of the share's length, or of a multiple of it where several batches lie one after another, is that of
+    A first axis of the shard's length, or of a multiple of it where several batches lie one after another, is that of
     the samples. A draw of any other shape is no sample's, and all processes have the same.
     """
-    share = present.share
-    if share is None or not shape or shape[0] % share.samples:
+    shard = present.shard
+    if shard is None or not shape or shape[0] % shard.samples:
         return draw(shape)
-    batches, rest = shape[0] // share.samples, shape[1:]
-    whole = draw((batches * share.size, *rest))
-    return whole.unflatten(0, (batches, share.count, share.samples))[:, share.index].flatten(0, 1)
+    batches, rest = shape[0] // shard.samples, shape[1:]
+    whole = draw((batches * shard.size, *rest))
+    return whole.unflatten(0, (batches, shard.count, shard.samples))[:, shard.index].flatten(0, 1)
 
 
 def dropout(x: Tensor, p: float, training: bool) -> Tensor:
-    """`F.dropout`, with the noise of the whole batch cut to the present share: (N, ...) -> the same."""
-    if present.share is None or not training or p == 0:
+    """`F.dropout`, with the noise of the whole batch cut to the present shard: (N, ...) -> the same."""
+    if present.shard is None or not training or p == 0:
         return F.dropout(x, p, training)
     strides = torch.empty_like(x).stride()  # noise is drawn in the order in which the entries lie in memory
     sample = x[:1].numel()
@@ -155,7 +155,7 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
     return x * drawn(x.shape, noise)
 
 
-# --- the whole batch, from within one's share
+# --- the whole batch, from within one's shard
 
 
 def batch_mean(x: Tensor, dim: int | list[int] = -1, *, keepdim: bool = False) -> Tensor:
@@ -232,7 +232,7 @@ def gathers_batch(function: Marked) -> Marked:
 
 def is_gathered() -> bool:
     """Whether a batch is divided among several processes now."""
-    return present.share is not None and present.processes > 1
+    return present.shard is not None and present.processes > 1
 
 
 @torch.no_grad()

@@ -19,7 +19,7 @@ from gan_runner.augmentations.scheduled import Scheduled
 from gan_runner.config.check import active, check_arguments, load_settings, show_value, signature
 from gan_runner.config.errors import ConfigError, suggest
 from gan_runner.config.instantiate import component, resolve
-from gan_runner.config.place import ALONE, Place, place_in_run, place_of
+from gan_runner.config.process_rank import ALONE, ProcessRank, launched_process, process_in_run
 from gan_runner.config.schema import Settings
 from gan_runner.config.stored import RENAMED_ROLES
 from gan_runner.datasets.data import Data
@@ -68,7 +68,7 @@ class Built(NamedTuple):
     """The packages that the present command line trusts."""
     evaluator: Evaluator
     loggers: list[Logger]
-    place: Place
+    process: ProcessRank
     """Which of the run's processes this is."""
     recipe: dict[str, Any]
     """The arguments of `build`, for the others: config, trust, horizon."""
@@ -103,9 +103,9 @@ class Builder:
     def __init__(self, config: dict[str, Any], trust: list[str], data: Data | None, horizon: int | None):
         self.config, self.trust = config, trust
         self.settings = load_settings(config)
-        self.place = place_in_run(self.settings.devices)
+        self.process = process_in_run(self.settings.devices)
         regularizers, augmentations = active(config, "regularizer"), active(config, "augmentation")
-        self.device = choose_device(self.settings.device, self.place)
+        self.device = choose_device(self.settings.device, self.process)
         if self.device.type == "cuda":  # or pinning memory and waiting for the device would open the first GPU too
             torch.cuda.set_device(self.device)
         loaded = data or load_data(config["dataset"], trust)
@@ -140,7 +140,7 @@ class Builder:
         terms = [("loss", self.loss), *((own.key, own.function) for own in self.regularizers)]
         adaptive: list[Any] = [augment for augment in self.augmentations if isinstance(augment, Adaptive)]
         terms += [(f"augmentation.{augment.name}", augment) for augment in adaptive]
-        check_divided(settings, self.place.count, players, terms + self.head.sides(self.names))
+        check_divided(settings, self.process.world_size, players, terms + self.head.sides(self.names))
         autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=settings.precision == "bf16")
         make: Callable[..., Game]
         if "autoencoder" in players:
@@ -169,7 +169,7 @@ class Builder:
             average_batches=settings.ema_statistics,
             accumulate=settings.accumulate,
         )
-        if settings.capture is True and (reason := why_not_capturable(game, self.place.count)):
+        if settings.capture is True and (reason := why_not_capturable(game, self.process.world_size)):
             raise ConfigError(f"capture=true: {reason}; capture=auto takes steps without graphs then")
         if settings.ema_half_life:
             images = settings.generator_batch_size or settings.batch_size
@@ -178,7 +178,7 @@ class Builder:
             game.moving_average = MovingAverage.of(game.sampler, half_life)
         recipe = {"config": self.config, "trust": self.trust, "horizon": self.horizon}
         evaluator, loggers = self.evaluator(), self.loggers()
-        return Built(game, settings, self.steps, self.notes, self.trust, evaluator, loggers, self.place, recipe)
+        return Built(game, settings, self.steps, self.notes, self.trust, evaluator, loggers, self.process, recipe)
 
     def evaluator(self) -> Evaluator:
         """The metrics, and the network that they look through where one of them needs it."""
@@ -292,9 +292,9 @@ def refuse_giants(config: dict[str, Any], trust: list[str]) -> None:
     To see that by resizing the dataset and building the networks takes minutes. Only those of this package are asked.
     """
     settings = load_settings(config)
-    place = place_in_run(settings.devices)
-    device = choose_device(settings.device, place)
-    batch_size = max(2, settings.batch_size // (place.count * settings.accumulate))
+    process = process_in_run(settings.devices)
+    device = choose_device(settings.device, process)
+    batch_size = max(2, settings.batch_size // (process.world_size * settings.accumulate))
     size, free = config["dataset"].get("image_size"), free_memory(device)
     sides = [size, size] if isinstance(size, int) else size
     if free is None or not isinstance(sides, list) or max(sides, default=0) <= LARGE:
@@ -503,18 +503,20 @@ def notes_on_unbounded_loss(loss: Any, regularizers: list["Regularizer"]) -> lis
     ]
 
 
-def choose_device(name: str, place: Place = ALONE) -> torch.device:
+def choose_device(name: str, process: ProcessRank = ALONE) -> torch.device:
     """The device that a name means, with its index; auto is cuda, else mps, else cpu. Each process has its own GPU.
 
     Raises ConfigError where there is none of that name, or too few.
     """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if place.count > 1:
+    if process.world_size > 1:
         available["mps"] = False  # torch.distributed has nothing for it
     if name == "auto":
         name = next(kind for kind in available if available[kind])
-        if name == "cpu" and place.count > 1 and place_of(os.environ) is None:
-            raise ConfigError(f"devices={place.count}: PyTorch finds no CUDA device here; device=cpu trains on the CPU")
+        if name == "cpu" and process.world_size > 1 and launched_process(os.environ) is None:
+            raise ConfigError(
+                f"devices={process.world_size}: PyTorch finds no CUDA device here; device=cpu trains on the CPU"
+            )
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -523,14 +525,13 @@ def choose_device(name: str, place: Place = ALONE) -> torch.device:
         raise ConfigError(f"device={name}: PyTorch finds no such device here; device=auto takes what there is")
     if device.type == "cuda":
         index, count = device.index or 0, torch.cuda.device_count()
-        if place.count > 1:
+        if process.world_size > 1:
             if device.index is not None:
-                raise ConfigError(f"device={name}: {place.count} processes have a GPU each; type device=cuda")
-            if place_of(os.environ) is None and place.count > count:
-                raise ConfigError(
-                    f"devices={place.count}: PyTorch finds {count} CUDA devices here; device=cpu trains on the CPU"
-                )
-            index = place.local % count  # where each has been given one, it sees no other
+                raise ConfigError(f"device={name}: {process.world_size} processes have a GPU each; type device=cuda")
+            if launched_process(os.environ) is None and process.world_size > count:
+                found = f"PyTorch finds {count} CUDA devices here"
+                raise ConfigError(f"devices={process.world_size}: {found}; device=cpu trains on the CPU")
+            index = process.local_rank % count  # where each has been given one, it sees no other
         if index >= count:
             raise ConfigError(f"device={name}: PyTorch finds {count} CUDA devices here, cuda:0 to cuda:{count - 1}")
         return torch.device("cuda", index)

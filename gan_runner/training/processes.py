@@ -30,7 +30,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
-from gan_runner.config.place import Place, meeting_place, place_of
+from gan_runner.config.process_rank import ProcessRank, launched_process, rendezvous
 from gan_runner.games.player import Values
 from gan_runner.storage import checkpoint
 from gan_runner.torch_utils.ranks import as_rank
@@ -40,7 +40,7 @@ from gan_runner.training.signals import StopRequest
 
 END, GENERATE, NOTHING = -1, -2, -3  # in the place of a step's number
 LONG = datetime.timedelta(days=7)  # before a step process 0 may load data, or evaluate, for hours
-MEETING = datetime.timedelta(minutes=30)  # until all are there
+RENDEZVOUS_TIMEOUT = datetime.timedelta(minutes=30)  # until all are there
 RUN, BEGINS, HEARD = "run", "begins", "heard"  # keys of the store, and what RUN is: this, or a code to exit with
 GRACE = 10.0  # seconds in which a process that lost another ends by itself
 STARTED = "GAN_RUNNER_STARTED"  # in the environment of a process that process 0 has started
@@ -57,7 +57,7 @@ class Group:
     """
 
     def __init__(self, built: Built, directory: Path, stop: StopRequest):
-        self.built, self.place, self.directory, self.stop = built, built.place, directory, stop
+        self.built, self.process, self.directory, self.stop = built, built.process, directory, stop
         self.children: list[subprocess.Popen[bytes]] = []
         self.opened = ExitStack()
         self.store: Any = None  # where the processes that are started here meet
@@ -65,9 +65,9 @@ class Group:
         self.is_in_step = self.is_ended = False
 
     def __enter__(self) -> Self:
-        if self.place.count > 1:
+        if self.process.world_size > 1:
             self.built.evaluator.make_batches = self.make_batches
-            if place_of(os.environ) is None:
+            if launched_process(os.environ) is None:
                 self.start()
         return self
 
@@ -77,16 +77,16 @@ class Group:
         before = torch.get_num_threads()
         torch.set_num_threads(threads)
         self.opened.callback(torch.set_num_threads, before)
-        self.store = meeting_at("127.0.0.1", 0, self.place)
+        self.store = store_at("127.0.0.1", 0, self.process)
         shared = {
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(self.store.underlying_store.port),
-            "WORLD_SIZE": str(self.place.count),
+            "WORLD_SIZE": str(self.process.world_size),
             "OMP_NUM_THREADS": str(threads),
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
             STARTED: "1",
         }
-        for rank in range(1, self.place.count):
+        for rank in range(1, self.process.world_size):
             own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
             command = [sys.executable, "-c", "from gan_runner.training.processes import follow; follow()"]
             # Ctrl-C is for process 0, which tells the others; the pipe ends when process 0 is gone.
@@ -98,7 +98,7 @@ class Group:
 
     def leading(self, take_step: Callable[..., Values]) -> Callable[..., Values]:
         """Takes a step in all processes. Raises LostError where one of the others is gone."""
-        if self.place.count == 1:
+        if self.process.world_size == 1:
             return take_step
 
         def lead(step: int, *, is_logged: bool = False) -> Values:
@@ -115,7 +115,7 @@ class Group:
         if self.control is None:  # before the first step
             return one_by_one(generation, before_batch)
         found: list[Tensor] = []
-        for first in range(0, len(generation.parts), self.place.count):
+        for first in range(0, len(generation.parts), self.process.world_size):
             before_batch()
             with self.together():
                 self.ask(GENERATE, first)
@@ -143,7 +143,7 @@ class Group:
         """Wait for the others, and give them what they need to take the steps."""
         store = self.store or given_store()
         store.set(RUN, BEGINS)
-        self.control = connect(self.opened, self.place, store)
+        self.control = connect(self.opened, self.process, store)
         state = io.BytesIO()
         torch.save(self.built.game.state_dict(), state)
         share(self.control, {**self.built.recipe, "state": state.getvalue(), "directory": str(self.directory)})
@@ -154,7 +154,7 @@ class Group:
         """Which of the others is gone, where an error means that one is."""
         if reason := self.ended_child(seconds=2.0 if self.children else 0.0):
             return reason
-        return f"one of the other {self.place.count - 1} processes is gone" if is_of_connection(error) else None
+        return f"one of the other {self.process.world_size - 1} processes is gone" if is_of_connection(error) else None
 
     def ended_child(self, seconds: float) -> str | None:
         """The first of the children that has ended, or does so within so many seconds, and how."""
@@ -164,7 +164,7 @@ class Group:
                 if child.poll() is not None:
                     code = child.returncode
                     how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"failed (code {code})"
-                    return f"process {rank} of {self.place.count} {how}"
+                    return f"process {rank} of {self.process.world_size} {how}"
             if time.monotonic() > end:
                 return None
             time.sleep(0.05)
@@ -210,33 +210,33 @@ def follow() -> None:
 
     Raises SystemExit. What process 0 says is not said again.
     """
-    place = place_of(os.environ)
-    assert place is not None, "the environment says which"
+    process = launched_process(os.environ)
+    assert process is not None, "the environment says which"
     if STARTED in os.environ:
         threading.Thread(target=end_with_parent, daemon=True).start()
     job: dict[str, Any] = {}
     try:
         with StopRequest() as stop, ExitStack() as opened:
-            code = take_part(place, stop, opened, job)
+            code = take_part(process, stop, opened, job)
     except RuntimeError as error:
         if not is_of_connection(error):
             raise
-        if place.rank == 1 and job:
+        if process.rank == 1 and job:
             directory = Path(job["directory"])
-            said = f"process 0 of {place.count}, or another, is gone; {last_good(directory)}"
+            said = f"process 0 of {process.world_size}, or another, is gone; {last_good(directory)}"
             print(f"gan-runner: {directory}: {said}", file=sys.stderr, flush=True)
         raise SystemExit(1) from None
     raise SystemExit(code)
 
 
-def take_part(place: Place, stop: StopRequest, opened: ExitStack, job: dict[str, Any]) -> int:
+def take_part(process: ProcessRank, stop: StopRequest, opened: ExitStack, job: dict[str, Any]) -> int:
     """Take steps until process 0 ends, and return the code that it ends with; `job` is filled with what it says."""
     store = given_store()
     store.wait([RUN], LONG)
     if (said := store.get(RUN).decode()) != BEGINS:
         store.add(HEARD, 1)
         return int(said)
-    control = connect(opened, place, store)
+    control = connect(opened, process, store)
     job.update(share(control, None))
     reason, built = None, None
     try:
@@ -244,7 +244,7 @@ def take_part(place: Place, stop: StopRequest, opened: ExitStack, job: dict[str,
         built.game.load_state_dict(torch.load(io.BytesIO(job["state"]), map_location="cpu", weights_only=True))
     except Exception as error:  # process 0 says it
         first = (str(error).splitlines() or [""])[0]
-        reason = f"process {place.rank} of {place.count}: {first or type(error).__name__}"
+        reason = f"process {process.rank} of {process.world_size}: {first or type(error).__name__}"
     reasons = collect(control, reason)
     if built is None or any(reasons):
         return 1
@@ -266,7 +266,7 @@ def take_part(place: Place, stop: StopRequest, opened: ExitStack, job: dict[str,
 
 
 @contextmanager
-def awaited(place: Place) -> Iterator[None]:
+def awaited(process: ProcessRank) -> Iterator[None]:
     """Within this, process 0 of several that somebody else started may begin a run; if it does not, the others end too.
 
     They wait for a run of these words, and exit with the same code.
@@ -284,36 +284,38 @@ def awaited(place: Place) -> Iterator[None]:
             if not store.check([RUN]):
                 store.set(RUN, str(code))
                 end_of_grace = time.monotonic() + GRACE
-                while store.add(HEARD, 0) < place.count - 1 and time.monotonic() < end_of_grace:
+                while store.add(HEARD, 0) < process.world_size - 1 and time.monotonic() < end_of_grace:
                     time.sleep(0.05)  # the store may go with this process
 
 
 @functools.cache
 def given_store() -> Any:
     """Where the processes find each other whose ranks the environment gives."""
-    place = place_of(os.environ)
-    assert place is not None
-    return meeting_at(*meeting_place(os.environ), place)
+    process = launched_process(os.environ)
+    assert process is not None
+    return store_at(*rendezvous(os.environ), process)
 
 
-def meeting_at(host: str, port: int, place: Place) -> Any:
+def store_at(host: str, port: int, process: ProcessRank) -> Any:
     """Where the processes of a run find each other: process 0 opens the port, or with 0 a free one."""
-    is_first = place.rank == 0 and "TORCHELASTIC_USE_AGENT_STORE" not in os.environ  # torchrun has opened it already
-    store = TCPStore(host, port, place.count, is_first, timeout=MEETING, wait_for_workers=False)
+    is_first = process.rank == 0 and "TORCHELASTIC_USE_AGENT_STORE" not in os.environ  # torchrun has opened it already
+    store = TCPStore(host, port, process.world_size, is_first, timeout=RENDEZVOUS_TIMEOUT, wait_for_workers=False)
     # torchrun keeps its store when it starts them again, with what was said before.
     return PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
 
-def connect(opened: ExitStack, place: Place, store: Any, patience: datetime.timedelta = MEETING) -> Any:
+def connect(
+    opened: ExitStack, process: ProcessRank, store: Any, patience: datetime.timedelta = RENDEZVOUS_TIMEOUT
+) -> Any:
     """Join torch.distributed's default group, which `opened` leaves again; the group for what is said on the host.
 
     Gradients go through NCCL where they are on GPUs, through gloo on CPUs. `patience` is how long a process waits in
     a step for another one that does not come.
     """
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    dist.init_process_group(backend, store=store, rank=place.rank, world_size=place.count, timeout=patience)
+    dist.init_process_group(backend, store=store, rank=process.rank, world_size=process.world_size, timeout=patience)
     opened.callback(dist.destroy_process_group)
-    opened.enter_context(as_rank(place.rank, place.count))
+    opened.enter_context(as_rank(process.rank, process.world_size))
     return dist.new_group(backend="gloo", timeout=LONG)
 
 
@@ -365,9 +367,9 @@ def end_with_parent() -> None:
 
 def threads_of_each(built: Built) -> int:
     """How many threads each process of a run has: an equal share, where they are started here and nobody says."""
-    if built.place.count == 1 or place_of(os.environ) or "OMP_NUM_THREADS" in os.environ:
+    if built.process.world_size == 1 or launched_process(os.environ) or "OMP_NUM_THREADS" in os.environ:
         return torch.get_num_threads()
-    return max(1, torch.get_num_threads() // built.place.count)
+    return max(1, torch.get_num_threads() // built.process.world_size)
 
 
 def last_good(directory: Path, *, ends_again: bool = False) -> str:

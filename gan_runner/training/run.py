@@ -180,7 +180,7 @@ def restore_run(
         notes = [f"warning: {warning}"] if warning else []
         if (older := began["gan_runner"]) != __version__:
             notes.append(f"warning: gan_runner {older} saved it, and {__version__} goes on as that would, to rounding")
-        for unit, now in (("processes", built.place.count), ("threads", threads_of_each(built))):
+        for unit, now in (("processes", built.process.world_size), ("threads", threads_of_each(built))):
             before = directory.summary.get(unit, 1 if unit == "processes" else now)
             if before != now and (unit == "processes" or built.game.randomness.device.type == "cpu"):
                 notes.append(f"warning: {now} {unit}, and there were {before}: the numbers go on as before to rounding")
@@ -207,7 +207,7 @@ def train(prepared: PreparedRun) -> float | None:
     """Train one run; the best value of its objective is returned. Raises what `supervised_loop` does."""
     with prepared.directory, StopRequest() as stop:
         built = prepared.built
-        take_step = stepper(built.game, built.settings, prepared.notes.append, built.place.count)
+        take_step = stepper(built.game, built.settings, prepared.notes.append, built.process.world_size)
         with Group(built, prepared.directory.path, stop) as group:
             return run_loop(supervised_loop(prepared, stop), group.leading(take_step))
 
@@ -334,7 +334,7 @@ def outline(built: Built) -> list[str]:
     game, settings = built.game, built.settings
     counts = ", ".join(f"{name} {count_parameters(game.players[name].network):,} parameters" for name in game.players)
     device = describe_device(game.randomness.device)
-    where = device if built.place.count == 1 else f"{built.place.count} x {device}"
+    where = device if built.process.world_size == 1 else f"{built.process.world_size} x {device}"
     steps = f"{built.steps:,} steps on {where}, {settings.precision}"
     return [steps, counts, describe_metrics(built), *(f"note: {n}" for n in built.notes)]
 
@@ -356,7 +356,7 @@ def metadata(built: Built) -> dict[str, Any]:
     return {
         "parameters": {name: count_parameters(game.players[name].network) for name in game.players},
         "device": describe_device(device),
-        "processes": built.place.count,
+        "processes": built.process.world_size,
         "threads": threads_of_each(built),
         "deterministic": built.settings.deterministic or device.type == "cpu",
     }

@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gan_runner.config.place import meeting_place, place_of
+from gan_runner.config.process_rank import launched_process, rendezvous
 from gan_runner.torch_utils import ranks
-from gan_runner.training.processes import connect, meeting_at
+from gan_runner.training.processes import connect, store_at
 from tests.helpers import compose
 from tests.helpers.games import build_game, floats
 
@@ -120,18 +120,18 @@ def gradgradcheck(name: str) -> bool:
         own = (ranks.total(batch) / ranks.processes())[ranks.positions(len(batch))]
         return ranks.total(function(own.sin()).square().sum())
 
-    with ranks.divided(len(batch), 1):
+    with ranks.sharded(len(batch), 1):
         return torch.autograd.gradcheck(of_all, batch) and torch.autograd.gradgradcheck(of_all, batch)
 
 
 def main() -> None:
     """Be one of the processes: do what is said, until nothing is."""
-    place = place_of(os.environ)
-    assert place is not None
+    process = launched_process(os.environ)
+    assert process is not None
     torch.set_num_threads(1)
     with os.fdopen(os.dup(1), "wb") as out, ExitStack() as opened:
         os.dup2(2, 1)  # what is printed is no answer
-        connect(opened, place, meeting_at(*meeting_place(os.environ), place), PATIENCE)
+        connect(opened, process, store_at(*rendezvous(os.environ), process), PATIENCE)
         jobs = os.fdopen(0, "rb")
         while jobs.peek(1):
             function, arguments = pickle.load(jobs)

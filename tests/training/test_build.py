@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from gan_runner.config.errors import ConfigError
-from gan_runner.config.place import Place
+from gan_runner.config.process_rank import ProcessRank
 from gan_runner.games.latents import Latents, Normal, Uniform
 from gan_runner.training import build as module
 from tests.helpers import TINY_MODEL, compose
@@ -39,8 +39,8 @@ def test_a_loss_that_brings_a_penalty_keeps_it_beside_others() -> None:
 def test_several_processes_on_the_cpu_are_asked_for(monkeypatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ConfigError, match=r"devices=8: .*; device=cpu trains on the CPU"):
-        module.choose_device("auto", Place(count=8))
-    assert module.choose_device("cpu", Place(count=8)) == module.choose_device("auto") == torch.device("cpu")
+        module.choose_device("auto", ProcessRank(world_size=8))
+    assert module.choose_device("cpu", ProcessRank(world_size=8)) == module.choose_device("auto") == torch.device("cpu")
 
 
 @pytest.mark.parametrize(

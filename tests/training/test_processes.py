@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from gan_runner.config.place import Place, meeting_place, place_in_run, place_of
+from gan_runner.config.process_rank import ProcessRank, launched_process, process_in_run, rendezvous
 from gan_runner.models.layers import SharedDropout
 from gan_runner.training.build import build
 from gan_runner.training.evaluation import Generation
@@ -231,19 +231,24 @@ SRUN = {"SLURM_PROCID": "3", "SLURM_NTASKS": "8", "SLURM_LOCALID": "1"}
 
 
 def test_the_environment_says_which_process_this_is(monkeypatch):
-    assert place_of(TORCHRUN) == place_of(SRUN) == Place(3, 8, 1)
-    assert place_of({}) is place_of({**SRUN, "SLURM_NTASKS": "1"}) is place_of({"RANK": "0"}) is None
+    assert launched_process(TORCHRUN) == launched_process(SRUN) == ProcessRank(3, 8, 1)
+    assert (
+        launched_process({})
+        is launched_process({**SRUN, "SLURM_NTASKS": "1"})
+        is launched_process({"RANK": "0"})
+        is None
+    )
     of_script = {**SRUN, "SLURM_JOB_ID": "12"}
-    assert place_of(of_script) is None
+    assert launched_process(of_script) is None
     of_step = {**of_script, "SLURM_STEP_ID": "0"}
-    assert place_of(of_step) == Place(3, 8, 1)
-    assert place_of({**of_step, "SLURM_PTY_PORT": "39907"}) is None
-    assert meeting_place(TORCHRUN) == ("n1", 7)
+    assert launched_process(of_step) == ProcessRank(3, 8, 1)
+    assert launched_process({**of_step, "SLURM_PTY_PORT": "39907"}) is None
+    assert rendezvous(TORCHRUN) == ("n1", 7)
     for nodes, first in (("gpu[07-09,12],cpu1", "gpu07"), ("node-3", "node-3"), ("a1,a2", "a1"), ("n[2,4]", "n2")):
-        assert meeting_place({"SLURM_JOB_NODELIST": nodes, "SLURM_JOB_ID": "5"})[0] == first
-    assert place_in_run(4) == Place(0, 4, 0)
+        assert rendezvous({"SLURM_JOB_NODELIST": nodes, "SLURM_JOB_ID": "5"})[0] == first
+    assert process_in_run(4) == ProcessRank(0, 4, 0)
     for name, value in SRUN.items():
         monkeypatch.setenv(name, value)
-    assert place_in_run(1) == place_in_run(8) == Place(3, 8, 1)
+    assert process_in_run(1) == process_in_run(8) == ProcessRank(3, 8, 1)
     with pytest.raises(ValueError, match=naming("devices=4", "8 processes")):
-        place_in_run(4)
+        process_in_run(4)

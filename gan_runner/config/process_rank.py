@@ -11,30 +11,32 @@ PORTS = range(20_000, 52_000)  # where the processes of a SLURM job meet: one of
 
 
 @dataclass(frozen=True)
-class Place:
-    """Process `rank` of `count` that train one run; number `local` of those on its machine."""
+class ProcessRank:
+    """One of `world_size` processes that train one run, as torch.distributed numbers them, also on its machine."""
 
     rank: int = 0
-    count: int = 1
-    local: int = 0
+    world_size: int = 1
+    local_rank: int = 0
 
 
-ALONE = Place()
+ALONE = ProcessRank()
 
 
-def place_in_run(devices: int) -> Place:
-    """The place of this process in a run with the key `devices`; process 0 where it starts the others itself.
+def process_in_run(devices: int) -> ProcessRank:
+    """Which process this is of a run with the key `devices`; process 0 where it starts the others itself.
 
     Raises ConfigError where somebody else has started another number of them.
     """
-    given = place_of(os.environ)
-    if given and devices not in (1, given.count):
-        raise ConfigError(f"devices={devices}: {given.count} processes have been started for this run; leave it out")
-    return given or Place(count=devices)
+    given = launched_process(os.environ)
+    if given and devices not in (1, given.world_size):
+        raise ConfigError(
+            f"devices={devices}: {given.world_size} processes have been started for this run; leave it out"
+        )
+    return given or ProcessRank(world_size=devices)
 
 
-def place_of(environment: Mapping[str, str]) -> Place | None:
-    """The place that the environment gives this process; None where nobody has started several.
+def launched_process(environment: Mapping[str, str]) -> ProcessRank | None:
+    """Which process the environment says that this is; None where nobody has started several.
 
     `RANK`, `WORLD_SIZE` and `LOCAL_RANK` are torchrun's; `SLURM_PROCID`, `SLURM_NTASKS` and `SLURM_LOCALID` those of
     srun. The script of a SLURM job has these too, but is one process: it is no step of the job. So is the shell of
@@ -47,13 +49,13 @@ def place_of(environment: Mapping[str, str]) -> Place | None:
     else:
         names = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID")
     try:
-        place = Place(*(int(environment[name]) for name in names))
+        process = ProcessRank(*(int(environment[name]) for name in names))
     except (KeyError, ValueError):
         return None
-    return place if place.count > 1 else None
+    return process if process.world_size > 1 else None
 
 
-def meeting_place(environment: Mapping[str, str]) -> tuple[str, int]:
+def rendezvous(environment: Mapping[str, str]) -> tuple[str, int]:
     """The address and the port at which process 0 waits for the others.
 
     `MASTER_ADDR` and `MASTER_PORT` say it, as torchrun sets them; else it is the first node of the SLURM job.
