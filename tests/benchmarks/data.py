@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch.utils.data import DataLoader, TensorDataset
-from torchvision.datasets import FashionMNIST, ImageFolder
+from torchvision.datasets import ImageFolder
 
+from gan_runner.datasets.vision import fashion_mnist
 from gan_runner.features.lenet import SIDE, LeNet5
 
 TRAINING, HELD_OUT = 1000, 5000
@@ -39,19 +40,23 @@ def few_clothes(data: Path) -> None:
     if images.exists() and weights.exists():
         return
     folder.mkdir(exist_ok=True)
-    dataset = FashionMNIST(data)
-    np.save(images, dataset.data[: TRAINING + HELD_OUT].numpy())
-    torch.save(train_lenet(dataset.data, dataset.targets), weights)
+    dataset = fashion_mnist(
+        root=str(data), download=False, image_size=None, channels=None, normalization="unit", flip=False, seed=0
+    )
+    samples, labels = dataset.training(None)
+    assert labels is not None
+    np.save(images, samples[: TRAINING + HELD_OUT, 0].numpy())
+    torch.save(train_lenet(samples, labels), weights)
 
 
 def train_lenet(images: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
-    """The weights of a LeNet that tells the labels (N,) of images (N, H, W), uint8."""
+    """The weights of a LeNet that tells the labels (N,) of images (N, 1, H, W), uint8."""
     torch.manual_seed(0)
     network = LeNet5()
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     for _ in range(EPOCHS):
         for batch, target in DataLoader(TensorDataset(images, labels), BATCH, shuffle=True):
-            pixels = F.interpolate(batch[:, None] / 255, size=(SIDE, SIDE), mode="bilinear", antialias=True)
+            pixels = F.interpolate(batch / 255, size=(SIDE, SIDE), mode="bilinear", antialias=True)
             optimizer.zero_grad()
             F.cross_entropy(network(pixels)[1], target).backward()
             optimizer.step()

@@ -240,6 +240,8 @@ def train(name: str, data: Path, processes: int) -> None:
     if processes == 1 and not table.is_timed and not table.equal_time:
         launcher = ["hydra/launcher=batched"]
     for setting in table.settings:
+        if len(finished(name, [setting])) >= table.seeds:
+            continue
         words = words_of(name, setting, data)
         command = [sys.executable, "-m", "gan_runner", "-m", *words, f"seed=range({table.seeds})"]
         command += [f"sweep={name}-{setting}", "checkpoint_every=null", "device=cpu"]
