@@ -9,20 +9,17 @@ Shape axes: N samples, F features, K classes, E entries of an embedding.
 
 from abc import ABC, abstractmethod
 from functools import partial
-from typing import Annotated, Protocol
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
-from annotated_types import Ge, Gt
 from torch import Tensor, nn
 
 from gan_runner.losses import Hinge
 from gan_runner.models.layers import Head, Judgement, required
 from gan_runner.torch_utils import ranks
+from gan_runner.torch_utils.bounds import NonNegativeFloat, PositiveFloat, PositiveInt
 from gan_runner.torch_utils.precision import full_precision, full_product
-
-Positive = Annotated[float, Gt(0)]
-Share = Annotated[float, Ge(0)]
 
 
 class Judged(Protocol):
@@ -132,7 +129,7 @@ class Contragan(Contrast):
 
     name = "contragan"
 
-    def __init__(self, *, temperature: Positive, dimension: Annotated[int, Ge(1)]):
+    def __init__(self, *, temperature: PositiveFloat, dimension: PositiveInt):
         self.temperature, self.make = temperature, partial(Embedding, dimension=dimension)
 
     def contrast(self, judgement: Judgement, labels: Tensor | None) -> Tensor:
@@ -155,7 +152,7 @@ class Reacgan(Contrast):
 
     name = "reacgan"
 
-    def __init__(self, *, temperature: Positive, margin: Annotated[float, Ge(0)], dimension: Annotated[int, Ge(1)]):
+    def __init__(self, *, temperature: PositiveFloat, margin: NonNegativeFloat, dimension: PositiveInt):
         self.temperature, self.margin = temperature, margin
         self.make = partial(Embedding, dimension=dimension)
 
@@ -227,7 +224,7 @@ class MultiHinge:
     name = "multi_hinge"
     in_place_of = Hinge
 
-    def __init__(self, *, generator_weight: Share, feature_matching: Share):
+    def __init__(self, *, generator_weight: NonNegativeFloat, feature_matching: NonNegativeFloat):
         self.generator_weight, self.feature_matching = generator_weight, feature_matching
 
     def make(self, features: int, num_classes: int) -> Head:

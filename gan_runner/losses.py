@@ -5,15 +5,13 @@ and return one value per sample, (..., N). A loss owns no penalty, and touches o
 """
 
 import math
-from typing import Annotated, Literal, Protocol
+from typing import Literal, Protocol
 
 import torch.nn.functional as F
-from annotated_types import Ge, Gt, Le
 from torch import Tensor
 
+from gan_runner.torch_utils.bounds import PositiveFloat, Probability
 from gan_runner.torch_utils.ranks import batch_mean
-
-Label = Annotated[float, Ge(0), Le(1)]
 
 
 class Logits(Protocol):
@@ -47,7 +45,7 @@ class BinaryCrossEntropy:
     Raises: ValueError unless 0 <= fake_label < real_label <= 1.
     """
 
-    def __init__(self, *, real_label: Label = 1.0, fake_label: Label = 0.0):
+    def __init__(self, *, real_label: Probability = 1.0, fake_label: Probability = 0.0):
         if not 0 <= fake_label < real_label <= 1:
             raise ValueError(f"fake_label={fake_label}, real_label={real_label}: must be 0 <= fake < real <= 1")
         self.real_label, self.fake_label = real_label, fake_label
@@ -152,7 +150,7 @@ class Elbo:
     Kingma & Welling 2013, arXiv:1312.6114, appendix C. Sums over the entries of a sample, in nats.
     """
 
-    def __init__(self, *, likelihood: Literal["bernoulli", "gaussian"], sd: Annotated[float, Gt(0)]):
+    def __init__(self, *, likelihood: Literal["bernoulli", "gaussian"], sd: PositiveFloat):
         self.likelihood, self.sd = likelihood, sd
 
     def autoencoder(self, view: Decoded) -> Tensor:

@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Literal
 
 import torch
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge, Lt
 from torch import Tensor, nn, optim
 
-Count = Annotated[int, Ge(1)]
-Positive = Annotated[float, Gt(0)]
+from gan_runner.torch_utils.bounds import PositiveFloat, PositiveInt
+
 Fraction = Annotated[float, Ge(0), Lt(1)]
 
 
@@ -46,11 +46,11 @@ class FiniteDifference(optim.Optimizer):
         params: Iterable[nn.Parameter],
         *,
         method: Literal["forward", "central"],
-        epsilon: Positive,
-        directions: Count | None,
-        max_coordinates: Count,
+        epsilon: PositiveFloat,
+        directions: PositiveInt | None,
+        max_coordinates: PositiveInt,
         rule: Literal["sgd", "adam"],
-        lr: Positive,
+        lr: PositiveFloat,
         betas: tuple[Fraction, Fraction],
         momentum: Fraction,
     ):
@@ -157,7 +157,7 @@ class Subgradient(optim.Optimizer):
     Source: Shor 1985, Minimization Methods for Non-Differentiable Functions, section 2.2.
     """
 
-    def __init__(self, params: Iterable[nn.Parameter], *, lr: Positive, normalize: bool):
+    def __init__(self, params: Iterable[nn.Parameter], *, lr: PositiveFloat, normalize: bool):
         super().__init__(params, {"lr": lr, "normalize": normalize})
 
     @torch.no_grad()

@@ -9,27 +9,36 @@ Everything is counted in training steps (generator updates), from 0; multipliers
 """
 
 import math
-from typing import Annotated
 
-from annotated_types import Ge, Gt
-
-Count = Annotated[int, Ge(0)]
-Positive = Annotated[float, Gt(0)]
-Multiplier = Annotated[float, Ge(0)]
+from gan_runner.torch_utils.bounds import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 
-def constant(now: Count, *, steps: Count, warmup: Count) -> float:
+def constant(now: NonNegativeInt, *, steps: NonNegativeInt, warmup: NonNegativeInt) -> float:
     """1 after the warm-up. `steps` changes nothing; it is here so that all schedules have the same keys."""
     return _rise(now, warmup)
 
 
-def linear(now: Count, *, steps: Count, warmup: Count, start: Multiplier = 1.0, end: Multiplier) -> float:
+def linear(
+    now: NonNegativeInt,
+    *,
+    steps: NonNegativeInt,
+    warmup: NonNegativeInt,
+    start: NonNegativeFloat = 1.0,
+    end: NonNegativeFloat,
+) -> float:
     """(1 - p) start + p end, with progress p from 0 to 1: an `end` above `start` rises, as for a weight that grows."""
     progress = _progress(now, steps, warmup)
     return _rise(now, warmup) * ((1 - progress) * start + progress * end)
 
 
-def cosine(now: Count, *, steps: Count, warmup: Count, start: Multiplier = 1.0, end: Multiplier) -> float:
+def cosine(
+    now: NonNegativeInt,
+    *,
+    steps: NonNegativeInt,
+    warmup: NonNegativeInt,
+    start: NonNegativeFloat = 1.0,
+    end: NonNegativeFloat,
+) -> float:
     """c start + (1 - c) end, where c = (1 + cos(π p)) / 2, with progress p from 0 to 1.
 
     A number v0 that is to go to v1 in T steps, and stay there, is v0 with `steps` T and `end` v1 / v0; one that begins
@@ -41,12 +50,14 @@ def cosine(now: Count, *, steps: Count, warmup: Count, start: Multiplier = 1.0, 
     return _rise(now, warmup) * (half_wave * start + (1 - half_wave) * end)
 
 
-def exponential(now: Count, *, steps: Count, warmup: Count, end: Positive) -> float:
+def exponential(now: NonNegativeInt, *, steps: NonNegativeInt, warmup: NonNegativeInt, end: PositiveFloat) -> float:
     """end^p, with progress p from 0 to 1: the same factor at every step, and `end` at the horizon."""
     return _rise(now, warmup) * end ** _progress(now, steps, warmup)
 
 
-def step(now: Count, *, steps: Count, warmup: Count, step_size: Annotated[int, Ge(1)], gamma: Positive) -> float:
+def step(
+    now: NonNegativeInt, *, steps: NonNegativeInt, warmup: NonNegativeInt, step_size: PositiveInt, gamma: PositiveFloat
+) -> float:
     """gamma^floor(n / step_size), where n counts the steps since the warm-up, up to the horizon."""
     since_warmup = max(min(now, steps) - warmup, 0)
     return _rise(now, warmup) * gamma ** (since_warmup // step_size)

@@ -5,12 +5,13 @@ from collections.abc import Callable
 from typing import Annotated
 
 import torch
-from annotated_types import Ge, Interval
+from annotated_types import Interval
 from torch import Tensor
 
 from gan_runner.augmentations.adaptation import Adaptive
-from gan_runner.augmentations.draws import Fraction, Randomness
+from gan_runner.augmentations.draws import Randomness
 from gan_runner.augmentations.warp import Resampling, reflected_, resampling, warp
+from gan_runner.torch_utils.bounds import PositiveInt, Probability
 from gan_runner.torch_utils.precision import full_precision, full_product
 
 BANDS = 4  # octaves of frequencies that the image filter amplifies each on its own
@@ -79,17 +80,17 @@ class Ada(Adaptive):
     def __init__(
         self,
         *,
-        p: Fraction,
+        p: Probability,
         target: Annotated[float, Interval(ge=-1, le=1)] | None,
-        interval: Annotated[int, Ge(1)],
-        images: Annotated[int, Ge(1)],
-        blit: Fraction,
-        geometric: Fraction,
-        color: Fraction,
-        filter: Fraction,  # noqa: A002 -- the paper's name
-        noise: Fraction,
-        cutout: Fraction,
-        cutout_size: Fraction,
+        interval: PositiveInt,
+        images: PositiveInt,
+        blit: Probability,
+        geometric: Probability,
+        color: Probability,
+        filter: Probability,  # noqa: A002 -- the paper's name
+        noise: Probability,
+        cutout: Probability,
+        cutout_size: Probability,
         without: list[str],
     ):
         super().__init__(p=p, target=target, interval=interval, images=images)

@@ -4,11 +4,11 @@ from collections.abc import Iterable
 from typing import Annotated, Any
 
 import torch
-from annotated_types import Ge, Interval
+from annotated_types import Interval
 from torch import Tensor, nn
 
-from gan_runner.augmentations.draws import Fraction
 from gan_runner.torch_utils import ranks
+from gan_runner.torch_utils.bounds import PositiveInt, Probability
 
 
 class Adaptation(nn.Module):
@@ -65,10 +65,10 @@ class Adaptive:
     def __init__(
         self,
         *,
-        p: Fraction,
+        p: Probability,
         target: Annotated[float, Interval(ge=-1, le=1)] | None,
-        interval: Annotated[int, Ge(1)],
-        images: Annotated[int, Ge(1)],
+        interval: PositiveInt,
+        images: PositiveInt,
     ):
         self.name = type(self).__name__.lower()  # by which the log and checkpoints call it, unless a config has another
         self.number: float | Tensor = p

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from gan_runner.augmentations.draws import Fraction, Randomness
+from gan_runner.augmentations.draws import Randomness
+from gan_runner.torch_utils.bounds import Probability
 
 
 def diffaugment(
@@ -11,9 +12,9 @@ def diffaugment(
     randomness: Randomness,
     *,
     color: bool,
-    translation: Fraction,
-    cutout: Fraction,
-    p: Fraction = 1.0,  # or a tensor, with as many axes as the images or none
+    translation: Probability,
+    cutout: Probability,
+    p: Probability = 1.0,  # or a tensor, with as many axes as the images or none
 ) -> Tensor:
     """Differentiable augmentation (DiffAugment): color, then translation, then cutout.
 
@@ -47,7 +48,7 @@ def diffaugment(
     return torch.where(randomness.uniform(*images.shape[:-3], 1, 1, 1) < p, images, original)
 
 
-def flip_and_translate(images: Tensor, randomness: Randomness, *, flip: bool, translation: Fraction) -> Tensor:
+def flip_and_translate(images: Tensor, randomness: Randomness, *, flip: bool, translation: Probability) -> Tensor:
     """Mirrored left to right with probability 1/2, then shifted as in `diffaugment`.
 
     Shapes: images and result (..., N, C, H, W).

@@ -1,11 +1,8 @@
 """Where the random numbers of an augmentation come from."""
 
-from typing import Annotated, Protocol
+from typing import Protocol
 
-from annotated_types import Ge, Le
 from torch import Tensor
-
-Fraction = Annotated[float, Ge(0), Le(1)]
 
 
 class Randomness(Protocol):

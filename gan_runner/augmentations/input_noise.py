@@ -1,13 +1,12 @@
 """Instance noise."""
 
 from collections.abc import Callable
-from typing import Annotated
 
-from annotated_types import Ge
 from torch import Tensor
 
 from gan_runner.augmentations.draws import Randomness
 from gan_runner.augmentations.scheduled import for_each_run
+from gan_runner.torch_utils.bounds import NonNegativeFloat
 
 
 class InputNoise:
@@ -22,7 +21,7 @@ class InputNoise:
 
     capturable = True  # in a CUDA graph: the step's number goes to the schedule alone
 
-    def __init__(self, *, sd: Annotated[float, Ge(0)], schedule: Callable[[int], float] | None = None):
+    def __init__(self, *, sd: NonNegativeFloat, schedule: Callable[[int], float] | None = None):
         self.sd, self.schedule = sd, schedule
 
     def __call__(self, samples: Tensor, randomness: Randomness, step: int) -> Tensor:

@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le
 
+from gan_runner.torch_utils.bounds import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
 
 @dataclass(frozen=True)
 class KeyKind:
@@ -58,15 +60,15 @@ COMPONENT_KEYS = {
 }
 
 
-Interval = Annotated[int, Ge(1)] | None  # steps; None is never
+Interval = PositiveInt | None  # steps; None is never
 
 
 @dataclass(frozen=True)
 class PlayerBudget:
     """How large a player's network may be; None is no limit."""
 
-    layers: Annotated[int, Ge(1)] | None = None
-    parameters: Annotated[int, Ge(1)] | None = None
+    layers: PositiveInt | None = None
+    parameters: PositiveInt | None = None
 
 
 @dataclass(frozen=True)
@@ -83,20 +85,20 @@ class Budget:
 class Monitor:
     """The key `monitor`: thresholds at which a run warns; None never warns."""
 
-    vanishing_gradient: Annotated[float, Gt(0)] | None = None
-    exploding_gradient: Annotated[float, Gt(0)] | None = None
+    vanishing_gradient: PositiveFloat | None = None
+    exploding_gradient: PositiveFloat | None = None
     saturation: Annotated[float, Gt(0.5), Le(1)] | None = None
-    diversity: Annotated[float, Gt(0)] | None = None
-    warm_up: Annotated[int, Ge(0)] = 0
+    diversity: PositiveFloat | None = None
+    warm_up: NonNegativeInt = 0
 
 
 @dataclass(frozen=True)
 class Divergence:
     """The key `divergence`: when a run counts as diverged; None never does. What is not finite always does."""
 
-    loss: Annotated[float, Gt(0)] | None = None
-    dead_gradient: Annotated[float, Ge(0)] = 0.0
-    dead_steps: Annotated[int, Ge(1)] | None = None
+    loss: PositiveFloat | None = None
+    dead_gradient: NonNegativeFloat = 0.0
+    dead_steps: PositiveInt | None = None
 
 
 @dataclass(frozen=True)
@@ -108,21 +110,21 @@ class Settings:
     runs stands in conf/. The fields without a default have been there from the first config on.
     """
 
-    seed: Annotated[int, Ge(0), KeyKind(may_differ=True, tells_apart=False)]
-    steps: Annotated[Annotated[int, Ge(1)] | None, MEASUREMENT]
-    epochs: Annotated[Annotated[int, Ge(1)] | None, MEASUREMENT]
+    seed: Annotated[NonNegativeInt, KeyKind(may_differ=True, tells_apart=False)]
+    steps: Annotated[PositiveInt | None, MEASUREMENT]
+    epochs: Annotated[PositiveInt | None, MEASUREMENT]
     batch_size: Annotated[int, Ge(2)]
-    discriminator_steps: Annotated[int, Ge(1)]
-    ema_half_life: Annotated[float, Gt(0)] | None
+    discriminator_steps: PositiveInt
+    ema_half_life: PositiveFloat | None
     device: Annotated[str, EXECUTION]
     precision: Literal["fp32", "bf16"]
     log_every: Annotated[Interval, EXECUTION]
     sample_every: Annotated[Interval, EXECUTION]
-    sample_count: Annotated[int, Ge(1), EXECUTION]
+    sample_count: Annotated[PositiveInt, EXECUTION]
     checkpoint_every: Annotated[Interval, EXECUTION]
     generator_batch_size: Annotated[int, Ge(2)] | None = None
-    accumulate: Annotated[Annotated[int, Ge(1)], EXECUTION] = 1
-    devices: Annotated[Annotated[int, Ge(1)], EXECUTION] = 1
+    accumulate: Annotated[PositiveInt, EXECUTION] = 1
+    devices: Annotated[PositiveInt, EXECUTION] = 1
     init_from: str | None = None
     conditional: bool = False
     budget: Budget = Budget()
@@ -134,15 +136,15 @@ class Settings:
     on_divergence: Annotated[Literal["stop", "ignore"], MEASUREMENT] = "ignore"
     tf32: bool = True
     # A search sets it from the trials before, so that equal trials have different values.
-    prune: Annotated[list[tuple[Annotated[int, Ge(0)], float]] | None, replace(EXECUTION, may_differ=True)] = None
+    prune: Annotated[list[tuple[NonNegativeInt, float]] | None, replace(EXECUTION, may_differ=True)] = None
     stream: Annotated[Literal["auto"] | bool, EXECUTION] = False
-    workers: Annotated[int, Ge(0), EXECUTION] = 2
+    workers: Annotated[NonNegativeInt, EXECUTION] = 2
     capture: Annotated[Literal["auto"] | bool, EXECUTION] = False
-    checkpoint_keep: Annotated[Annotated[int, Ge(1)] | None, EXECUTION] = None
-    ema_ramp: Annotated[float, Gt(0)] | None = None
-    ema_start: Annotated[int, Ge(0)] = 0
+    checkpoint_keep: Annotated[PositiveInt | None, EXECUTION] = None
+    ema_ramp: PositiveFloat | None = None
+    ema_start: NonNegativeInt = 0
     ema_half_life_schedule: dict[str, Any] | None = None
-    ema_statistics: Annotated[Annotated[int, Ge(0)], MEASUREMENT] = 0
+    ema_statistics: Annotated[NonNegativeInt, MEASUREMENT] = 0
     name: Annotated[str | int | float | None, replace(EXECUTION, may_change=False)] = None
     trust: Annotated[list[str], replace(EXECUTION, may_differ=True)] = field(default_factory=list)
     sweep: Annotated[str | None, replace(EXECUTION, may_differ=True, is_of_sweep=True)] = None

@@ -21,10 +21,10 @@ from gan_runner.datasets.data import CHUNK, seeded
 from gan_runner.datasets.memory import SHARE, available_memory
 from gan_runner.datasets.memory import size as readable
 from gan_runner.datasets.on_disk import OnDisk, UnreadableError
+from gan_runner.torch_utils.bounds import PositiveInt
 from gan_runner.torch_utils.randomness import derive
 
-Pixels = Annotated[int, Ge(1)]
-ImageSize = Pixels | Annotated[list[Pixels], Len(2, 2)] | None
+ImageSize = PositiveInt | Annotated[list[PositiveInt], Len(2, 2)] | None
 """Both sides, or [height, width], in pixels; None = as it is."""
 Channels = Literal[1, 3] | None
 """1 = grey, 3 = RGB, None = as it is."""

@@ -7,26 +7,23 @@ held-out samples, drawn from the same distribution.
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated
 
 import torch
-from annotated_types import Ge, Gt
 from torch import Tensor
 
 from gan_runner.datasets.data import Data, Endless, Labelled, Samples, seeded
+from gan_runner.torch_utils.bounds import NonNegativeFloat, PositiveFloat, PositiveInt
 from gan_runner.torch_utils.randomness import derive
 
-Count = Annotated[int, Ge(1)]
-Positive = Annotated[float, Gt(0)]
-NotNegative = Annotated[float, Ge(0)]
 
-
-def gaussian_2d(*, samples: Count | None, seed: int) -> Data:
+def gaussian_2d(*, samples: PositiveInt | None, seed: int) -> Data:
     """N(0, I) in the plane (N, 2), without labels."""
     return _points(_draw_gaussian, samples, seed)
 
 
-def ring(*, modes: Count, radius: Positive, sd: NotNegative, samples: Count | None, seed: int) -> Data:
+def ring(
+    *, modes: PositiveInt, radius: PositiveFloat, sd: NonNegativeFloat, samples: PositiveInt | None, seed: int
+) -> Data:
     """Gaussians N(centre, sd^2 I) evenly spaced on a circle, each as likely (N, 2); the label is the mode's index.
 
     Source: Metz et al. 2016, Unrolled Generative Adversarial Networks, arXiv 1611.02163, appendix A.
@@ -34,7 +31,9 @@ def ring(*, modes: Count, radius: Positive, sd: NotNegative, samples: Count | No
     return _mixture(partial(_ring_centres, modes=modes, radius=radius), modes, sd, samples, seed)
 
 
-def grid(*, side: Count, spacing: Positive, sd: NotNegative, samples: Count | None, seed: int) -> Data:
+def grid(
+    *, side: PositiveInt, spacing: PositiveFloat, sd: NonNegativeFloat, samples: PositiveInt | None, seed: int
+) -> Data:
     """Gaussians N(centre, sd^2 I) on a square grid around 0, each as likely (N, 2); label = column + side * row.
 
     Source: Srivastava et al. 2017, VEEGAN, arXiv 1705.07761, section 4.1.
@@ -42,7 +41,7 @@ def grid(*, side: Count, spacing: Positive, sd: NotNegative, samples: Count | No
     return _mixture(partial(_grid_centres, side=side, spacing=spacing), side**2, sd, samples, seed)
 
 
-def swiss_roll(*, noise: NotNegative, samples: Count | None, seed: int) -> Data:
+def swiss_roll(*, noise: NonNegativeFloat, samples: PositiveInt | None, seed: int) -> Data:
     """A spiral (N, 2), without labels: t (cos t, sin t) / 7.5 + N(0, noise^2 I), with t uniform in [1.5 pi, 4.5 pi].
 
     Without noise it lies within [-1.9, 1.9]. Source: Gulrajani et al. 2017, arXiv 1704.00028, whose code drops the

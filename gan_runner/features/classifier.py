@@ -3,17 +3,17 @@
 import sys
 import time
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from annotated_types import Ge
 from rich.progress import track
 from torch import Tensor, nn
 
 from gan_runner.datasets.data import CHUNK, Data, seeded
 from gan_runner.features.network import FeatureNetwork, require_images
 from gan_runner.storage.cache import cache_directory, cached, content_key
+from gan_runner.torch_utils.bounds import NonNegativeInt, PositiveInt
 from gan_runner.torch_utils.randomness import derive
 
 RECIPE = 1  # raise it with every change of the network or of its training: weights of another recipe are not reused
@@ -39,7 +39,7 @@ class Classifier(FeatureNetwork):
     name = "classifier"
     resize = "none"
 
-    def __init__(self, *, steps: Annotated[int, Ge(1)], width: Annotated[int, Ge(1)], seed: Annotated[int, Ge(0)]):
+    def __init__(self, *, steps: PositiveInt, width: PositiveInt, seed: NonNegativeInt):
         self.steps, self.width, self.seed = steps, width, seed
 
     def prepare(self, data: Data, say: Callable[[str], None]) -> None:

@@ -1,11 +1,12 @@
 """Terms: the named, weighted parts of what a player minimises."""
 
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from annotated_types import Ge
 from torch import Tensor, nn
+
+from gan_runner.torch_utils.bounds import NonNegativeFloat, NonNegativeInt, PositiveInt
 
 Schedule = Callable[[int], float | Tensor]  # of the training step: a number, or one for each run, (...,)
 Reduction = Callable[[Tensor, Any, int], Tensor]  # of a term's values (..., N), the view and the step: (...,)
@@ -31,9 +32,9 @@ class Term(nn.Module):
     def __init__(
         self,
         fn: Callable[[Any], Tensor],
-        weight: Annotated[float, Ge(0)] = 1.0,  # or (...,), one for each run of a sweep
-        every: Annotated[int, Ge(1)] = 1,
-        start: Annotated[int, Ge(0)] = 0,
+        weight: NonNegativeFloat = 1.0,  # or (...,), one for each run of a sweep
+        every: PositiveInt = 1,
+        start: NonNegativeInt = 0,
         schedule: Schedule | None = None,
     ):
         super().__init__()

@@ -14,6 +14,7 @@ from torch import Tensor
 from gan_runner.datasets.data import Data
 from gan_runner.features.network import FeatureNetwork
 from gan_runner.metrics.metric import Ends, EvaluationView, Metric, Moments, images_only, real_count
+from gan_runner.torch_utils.bounds import PositiveInt
 from gan_runner.torch_utils.randomness import derive
 
 Count = Annotated[int, Ge(2)]
@@ -188,9 +189,7 @@ class KernelDistance(FeatureMetric):
     higher_is_better: Mapping[str, bool] = {"distance": False}
     distances = ("distance",)
 
-    def __init__(
-        self, *, samples: Count, real_samples: Count | None, subsets: Annotated[int, Ge(1)], subset_size: Count
-    ):
+    def __init__(self, *, samples: Count, real_samples: Count | None, subsets: PositiveInt, subset_size: Count):
         self.samples, self.real_samples, self.subsets, self.subset_size = samples, real_samples, subsets, subset_size
 
     def check(self, data: Data, network: FeatureNetwork | None) -> list[str]:
@@ -248,7 +247,7 @@ class Prdc(FeatureMetric):
     higher_is_better: Mapping[str, bool] = {"coverage": True, "density": True, "precision": True, "recall": True}
     bounds: Mapping[str, Ends] = {"coverage": (0, 1), "density": (0, None), "precision": (0, 1), "recall": (0, 1)}
 
-    def __init__(self, *, samples: Count, real_samples: Count | None, nearest: Annotated[int, Ge(1)]):
+    def __init__(self, *, samples: Count, real_samples: Count | None, nearest: PositiveInt):
         self.samples, self.real_samples, self.nearest = samples, real_samples, nearest
 
     def check(self, data: Data, network: FeatureNetwork | None) -> list[str]:
@@ -305,7 +304,7 @@ class InceptionScore(FeatureMetric):
     higher_is_better: Mapping[str, bool] = {"score": True}
     bounds: Mapping[str, Ends] = {"score": (1, None)}
 
-    def __init__(self, *, samples: Count, splits: Annotated[int, Ge(1)]):
+    def __init__(self, *, samples: Count, splits: PositiveInt):
         self.samples, self.splits = samples, splits
 
     def check(self, data: Data, network: FeatureNetwork | None) -> list[str]:
@@ -344,7 +343,7 @@ class Classes(FeatureMetric):
     higher_is_better: Mapping[str, bool] = {"entropy": True, "covered": True, "agreement": True}
     bounds: Mapping[str, Ends] = {"entropy": (0, None), "covered": (0, None), "agreement": (0, 1)}
 
-    def __init__(self, *, samples: Count, least: Annotated[int, Ge(1)]):
+    def __init__(self, *, samples: Count, least: PositiveInt):
         self.samples, self.least = samples, least
 
     def check(self, data: Data, network: FeatureNetwork | None) -> list[str]:

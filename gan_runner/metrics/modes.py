@@ -11,6 +11,7 @@ from gan_runner.datasets.data import Data
 from gan_runner.features.network import FeatureNetwork
 from gan_runner.metrics.metric import Ends, EvaluationView, Metric
 from gan_runner.metrics.transport import distances, wasserstein
+from gan_runner.torch_utils.bounds import PositiveInt
 
 POINTS, STACKED = 2500, 26_000  # generated samples, as in VEEGAN and PacGAN
 NEAR = 3  # standard deviations within which a point is of high quality
@@ -49,8 +50,8 @@ class Modes(Metric):
         self,
         *,
         samples: Annotated[int, Ge(2)] | None,
-        pairs: Annotated[int, Ge(1)],
-        least: Annotated[int, Ge(1)],
+        pairs: PositiveInt,
+        least: PositiveInt,
         data: Data,
     ):
         self.pairs, self.least = pairs, least

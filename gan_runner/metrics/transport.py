@@ -2,17 +2,16 @@
 
 import math
 from collections.abc import Mapping
-from typing import Annotated
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from annotated_types import Ge
 from torch import Tensor
 
 from gan_runner.datasets.data import Data, seeded
 from gan_runner.features.network import FeatureNetwork
 from gan_runner.metrics.metric import Ends, EvaluationView, Metric, images_only, points_only
+from gan_runner.torch_utils.bounds import PositiveInt
 from gan_runner.torch_utils.randomness import derive
 
 PATCH = 7  # height and width of a patch
@@ -38,7 +37,7 @@ class Wasserstein(Metric):
     bounds: Mapping[str, Ends] = {"distance": (0, None)}
     is_paired = True
 
-    def __init__(self, *, samples: Annotated[int, Ge(1)]):
+    def __init__(self, *, samples: PositiveInt):
         self.samples = self.real_samples = samples
 
     def check(self, data: Data, network: FeatureNetwork | None) -> list[str]:
@@ -90,9 +89,7 @@ class SlicedWasserstein(Metric):
     bounds: Mapping[str, Ends] = {"distance": (0, None)}
     is_paired = True
 
-    def __init__(
-        self, *, samples: Annotated[int, Ge(1)], patches: Annotated[int, Ge(1)], projections: Annotated[int, Ge(1)]
-    ):
+    def __init__(self, *, samples: PositiveInt, patches: PositiveInt, projections: PositiveInt):
         self.samples = self.real_samples = samples
         self.patches, self.projections = patches, projections
 

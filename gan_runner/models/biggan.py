@@ -16,7 +16,6 @@ from gan_runner.models.layers import (
     Initialization,
     Labelled,
     Output,
-    Positive,
     checked_depth,
     halvings_to_four,
     hidden_layers,
@@ -25,7 +24,8 @@ from gan_runner.models.layers import (
     output_activation_layer,
     required,
 )
-from gan_runner.models.resnet import Block, Halvings, convolution, up_block, with_attention
+from gan_runner.models.resnet import Block, convolution, up_block, with_attention
+from gan_runner.torch_utils.bounds import NonNegativeInt, PositiveInt
 
 
 class SharedEmbedding(nn.Embedding):
@@ -93,13 +93,13 @@ class Generator(nn.Module):
         default_output: Output,
         num_classes: int = 0,
         *,
-        width: Positive,
-        depth: Positive | None,
-        growth: Positive,
-        start_growth: Positive,
+        width: PositiveInt,
+        depth: PositiveInt | None,
+        growth: PositiveInt,
+        start_growth: PositiveInt,
         split_latents: bool,
-        shared_embedding: Positive | None,
-        attention: Halvings | None,
+        shared_embedding: PositiveInt | None,
+        attention: NonNegativeInt | None,
         activation: Activation,
         initialization: Initialization,
         output_activation: Output | None,

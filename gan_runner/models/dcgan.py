@@ -19,7 +19,6 @@ from gan_runner.models.layers import (
     MakeHead,
     Normalization,
     Output,
-    Positive,
     checked_depth,
     generator_normalizations,
     halvings_to_four,
@@ -29,6 +28,7 @@ from gan_runner.models.layers import (
     latents_to_map,
     output_activation_layer,
 )
+from gan_runner.torch_utils.bounds import PositiveInt
 from gan_runner.torch_utils.parameters import is_normalization
 
 LAYERS = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)  # that are initialized
@@ -102,8 +102,8 @@ class Generator(nn.Module):
         default_output: Output,
         num_classes: int = 0,
         *,
-        width: Positive,
-        depth: Positive | None,
+        width: PositiveInt,
+        depth: PositiveInt | None,
         kernel: Kernel = 4,
         activation: Activation,
         normalization: Normalization,
@@ -156,8 +156,8 @@ class Discriminator(Judge):
         num_classes: int = 0,
         head: MakeHead = Head,
         *,
-        width: Positive,
-        depth: Positive | None,
+        width: PositiveInt,
+        depth: PositiveInt | None,
         kernel: Kernel = 4,
         activation: Activation,
         normalization: Normalization,

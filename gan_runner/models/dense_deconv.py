@@ -24,7 +24,6 @@ from gan_runner.models.layers import (
     LatentInput,
     Layers,
     Output,
-    Positive,
     checked_depth,
     hidden_layers,
     image_shape,
@@ -32,6 +31,7 @@ from gan_runner.models.layers import (
     output_activation_layer,
 )
 from gan_runner.models.mlp import Normalization
+from gan_runner.torch_utils.bounds import PositiveInt
 
 Momentum = Annotated[float, Gt(0), Le(1)]
 
@@ -73,9 +73,9 @@ class Generator(nn.Module):
         default_output: Output,
         num_classes: int = 0,
         *,
-        dense: list[Positive],
-        width: Positive,
-        depth: Positive | None,
+        dense: list[PositiveInt],
+        width: PositiveInt,
+        depth: PositiveInt | None,
         dense_activation: Activation,
         activation: Activation,
         normalization: Normalization,

@@ -16,9 +16,9 @@ from annotated_types import Ge, Lt
 from torch import Tensor, nn
 
 from gan_runner.torch_utils import ranks
+from gan_runner.torch_utils.bounds import PositiveInt
 
 # The types of the constructor arguments, which are the config keys. Each Literal lists the keys of a table below.
-Positive = Annotated[int, Ge(1)]
 Dropout = Annotated[float, Ge(0), Lt(1)]
 Activation = Literal["relu", "leaky_relu", "elu", "gelu", "silu", "softplus", "tanh"]
 Normalization = Literal["batch", "layer", "instance", "none"]
@@ -282,7 +282,7 @@ class MinibatchDeviation(nn.Module):
     compares_samples = True
     gathers_batch = True
 
-    def __init__(self, group: Positive = 4) -> None:
+    def __init__(self, group: PositiveInt = 4) -> None:
         super().__init__()
         self.group = group
 

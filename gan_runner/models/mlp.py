@@ -3,9 +3,8 @@
 from functools import partial
 from itertools import pairwise
 from math import prod
-from typing import Annotated, Literal
+from typing import Literal
 
-from annotated_types import Ge
 from torch import Tensor, nn
 
 from gan_runner.models.layers import (
@@ -19,14 +18,13 @@ from gan_runner.models.layers import (
     Layers,
     MakeHead,
     Output,
-    Positive,
     hidden_layers,
     initialize,
     output_activation_layer,
 )
+from gan_runner.torch_utils.bounds import NonNegativeInt, PositiveInt
 
 Normalization = Literal["batch", "layer", "none"]  # instance normalization is for feature maps
-Depth = Annotated[int, Ge(0)]
 
 
 def hidden_widths(width: int | list[int], depth: int | None) -> list[int]:
@@ -64,8 +62,8 @@ class Generator(nn.Module):
         default_output: Output,
         num_classes: int = 0,
         *,
-        width: Positive | list[Positive],
-        depth: Depth | None,
+        width: PositiveInt | list[PositiveInt],
+        depth: NonNegativeInt | None,
         activation: Activation,
         normalization: Normalization,
         dropout: Dropout,
@@ -115,8 +113,8 @@ class Discriminator(Judge):
         num_classes: int = 0,
         head: MakeHead = Head,
         *,
-        width: Positive | list[Positive],
-        depth: Depth | None,
+        width: PositiveInt | list[PositiveInt],
+        depth: NonNegativeInt | None,
         activation: Activation,
         normalization: Normalization,
         dropout: Dropout,

@@ -4,7 +4,7 @@ import math
 from typing import Annotated
 
 import torch
-from annotated_types import Ge, MinLen
+from annotated_types import MinLen
 from torch import Tensor, nn
 
 from gan_runner.models.layers import (
@@ -14,7 +14,6 @@ from gan_runner.models.layers import (
     Layers,
     MakeHead,
     Output,
-    Positive,
     checked_depth,
     image_shape,
     output_activation_layer,
@@ -22,13 +21,13 @@ from gan_runner.models.layers import (
 )
 from gan_runner.models.resampling import Downsample, Upsample
 from gan_runner.models.resnet import Block
+from gan_runner.torch_utils.bounds import NonNegativeInt, PositiveInt
 
 SLOPE = 0.2  # of every leaky ReLU
 EXPANSION = 2  # channels within a block, as multiples of those around it
 CONVOLUTIONS = 3  # of a block
 
-Width = Positive | Annotated[list[Positive], MinLen(1)]
-Depth = Annotated[int, Ge(0)]
+Width = PositiveInt | Annotated[list[PositiveInt], MinLen(1)]
 
 
 def residual_block(width: int, group_size: int) -> Block:
@@ -181,9 +180,9 @@ class Generator(nn.Module):
         num_classes: int = 0,
         *,
         width: Width,
-        depth: Depth | None,
-        blocks: Positive,
-        group_size: Positive,
+        depth: NonNegativeInt | None,
+        blocks: PositiveInt,
+        group_size: PositiveInt,
         output_activation: Output | None,
     ) -> None:
         super().__init__()
@@ -229,9 +228,9 @@ class Discriminator(Judge):
         head: MakeHead = ProjectionHead,
         *,
         width: Width,
-        depth: Depth | None,
-        blocks: Positive,
-        group_size: Positive,
+        depth: NonNegativeInt | None,
+        blocks: PositiveInt,
+        group_size: PositiveInt,
     ) -> None:
         super().__init__()
         image_channels, rows, columns = image_shape(shape, "r3gan")

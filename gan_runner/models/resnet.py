@@ -4,10 +4,9 @@ import math
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
-from annotated_types import Ge
 from torch import Tensor, nn
 
 from gan_runner.models.layers import (
@@ -23,7 +22,6 @@ from gan_runner.models.layers import (
     MakeHead,
     Normalization,
     Output,
-    Positive,
     SelfAttention,
     checked_depth,
     choose,
@@ -35,10 +33,10 @@ from gan_runner.models.layers import (
     latents_to_map,
     output_activation_layer,
 )
+from gan_runner.torch_utils.bounds import NonNegativeInt, PositiveInt
 
 Hidden = Callable[[int], list[nn.Module]]  # channels -> normalization, activation, dropout
 
-Halvings = Annotated[int, Ge(0)]
 ResidualInitialization = Literal[Initialization, "residual"]
 
 POOLINGS = {"sum": torch.sum, "mean": torch.mean}
@@ -171,15 +169,15 @@ class Generator(nn.Module):
         default_output: Output,
         num_classes: int = 0,
         *,
-        width: Positive,
-        depth: Positive | None,
-        growth: Positive,
+        width: PositiveInt,
+        depth: PositiveInt | None,
+        growth: PositiveInt,
         activation: Activation,
         normalization: Normalization,
         dropout: Dropout,
         initialization: ResidualInitialization,
         output_activation: Output | None,
-        attention: Halvings | None = None,
+        attention: NonNegativeInt | None = None,
     ) -> None:
         super().__init__()
         hidden = partial(
@@ -238,18 +236,18 @@ class Discriminator(Judge):
         num_classes: int = 0,
         head: MakeHead = Head,
         *,
-        width: Positive,
-        depth: Positive | None,
-        growth: Positive,
-        plain_blocks: Annotated[int, Ge(0)],
+        width: PositiveInt,
+        depth: PositiveInt | None,
+        growth: PositiveInt,
+        plain_blocks: NonNegativeInt,
         pooling: Literal["sum", "mean"],
         activation: Activation,
         normalization: Normalization,
         dropout: Dropout,
         initialization: ResidualInitialization,
-        attention: Halvings | None = None,
+        attention: NonNegativeInt | None = None,
         wide: bool = False,
-        end_growth: Positive = 1,
+        end_growth: PositiveInt = 1,
     ) -> None:
         super().__init__()
         bare = partial(

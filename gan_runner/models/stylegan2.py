@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
-from annotated_types import Ge, Le
+from annotated_types import Le
 from torch import Tensor, nn
 
 from gan_runner.models.layers import (
@@ -27,7 +27,6 @@ from gan_runner.models.layers import (
     MakeHead,
     MinibatchDeviation,
     Output,
-    Positive,
     checked_depth,
     choose,
     image_shape,
@@ -36,9 +35,9 @@ from gan_runner.models.layers import (
 )
 from gan_runner.models.resampling import Downsample, Resample, Upsample
 from gan_runner.torch_utils import ranks
+from gan_runner.torch_utils.bounds import PositiveInt, Probability
 
 Architecture = Literal["skip", "residual", "plain"]
-Probability = Annotated[float, Ge(0), Le(1)]
 
 KEPT = 0.995  # of the mean style at every forward pass in training
 HALF = math.sqrt(0.5)  # the gain of either summand of a residual block, which keeps the variance
@@ -347,11 +346,11 @@ class Generator(nn.Module):
         default_output: Output,
         num_classes: int = 0,
         *,
-        width: Positive,
-        full_width_to: Positive,
-        depth: Positive | None,
-        style_size: Positive,
-        mapping_layers: Positive,
+        width: PositiveInt,
+        full_width_to: PositiveInt,
+        depth: PositiveInt | None,
+        style_size: PositiveInt,
+        mapping_layers: PositiveInt,
         mapping_rate: Annotated[float, Le(1)],
         architecture: Architecture,
         noise: bool,
@@ -514,13 +513,13 @@ class Discriminator(Judge):
         num_classes: int = 0,
         head: MakeHead | None = None,
         *,
-        width: Positive,
-        full_width_to: Positive,
-        depth: Positive | None,
-        mapping_layers: Positive,
+        width: PositiveInt,
+        full_width_to: PositiveInt,
+        depth: PositiveInt | None,
+        mapping_layers: PositiveInt,
         mapping_rate: Annotated[float, Le(1)],
         architecture: Architecture,
-        minibatch_group: Positive | None,
+        minibatch_group: PositiveInt | None,
         activation: Activation,
     ) -> None:
         super().__init__()

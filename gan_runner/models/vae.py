@@ -12,12 +12,12 @@ from gan_runner.models.layers import (
     Activation,
     Dropout,
     Initialization,
-    Positive,
     hidden_layers,
     initialize,
     required,
 )
 from gan_runner.models.mlp import Normalization
+from gan_runner.torch_utils.bounds import PositiveInt
 
 
 class Autoencoder(nn.Module):
@@ -43,8 +43,8 @@ class Autoencoder(nn.Module):
         latent_size: int,
         num_classes: int = 0,
         *,
-        encoder_width: list[Positive],
-        decoder_width: list[Positive],
+        encoder_width: list[PositiveInt],
+        decoder_width: list[PositiveInt],
         activation: Activation,
         normalization: Normalization,
         dropout: Dropout,

@@ -1,18 +1,14 @@
 """Transforms of a player's gradient, between the backward pass and the optimizer's step."""
 
-from typing import Annotated
-
 import torch
-from annotated_types import Gt
 from torch import nn
 
+from gan_runner.torch_utils.bounds import PositiveFloat
 from gan_runner.torch_utils.parameters import gradient_norm, gradients, run_axes
 
 
 @torch.no_grad()
-def gradient_clip(
-    network: nn.Module, *, norm: Annotated[float, Gt(0)] | None, value: Annotated[float, Gt(0)] | None
-) -> None:
+def gradient_clip(network: nn.Module, *, norm: PositiveFloat | None, value: PositiveFloat | None) -> None:
     """Entries into [-value, value], then the whole gradient scaled to a norm of at most `norm`.
 
     Pascanu et al. 2013, arXiv:1211.5063; `torch.nn.utils.clip_grad_norm_` does the same for one run.

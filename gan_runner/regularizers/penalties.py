@@ -14,19 +14,18 @@ from dataclasses import replace
 from typing import Annotated, Literal, TypeVar
 
 import torch
-from annotated_types import Ge, Gt, Interval
+from annotated_types import Interval
 from torch import Tensor, nn
 
 from gan_runner.augmentations.diff_augment import flip_and_translate
-from gan_runner.augmentations.draws import Fraction
 from gan_runner.games.view import AdversarialView, AutoencoderView
+from gan_runner.torch_utils.bounds import NonNegativeFloat, PositiveFloat, PositiveInt, Probability
 from gan_runner.torch_utils.double_backward import Layers, gradient_at
 from gan_runner.torch_utils.parameters import as_matrix, kernels, per_run
 from gan_runner.torch_utils.precision import full_precision, full_product
 from gan_runner.torch_utils.ranks import batch_mean, batch_sd, every, gathered, gathers_batch
 
 View = AdversarialView
-Positive = Annotated[float, Gt(0)]
 Penalty = TypeVar("Penalty", bound=Callable[..., Tensor])
 
 
@@ -139,7 +138,7 @@ def like_samples(values: Tensor, samples: Tensor) -> Tensor:
 
 @of_each_sample
 @fitting_weight(images=10.0, points=0.1)
-def gradient_penalty(view: View, *, target: Annotated[float, Gt(0)]) -> Tensor:
+def gradient_penalty(view: View, *, target: PositiveFloat) -> Tensor:
     """(|∇D| - target)² between real and generated samples. Gulrajani et al. 2017, arXiv:1704.00028.
 
     Its weight is 10 in the paper, and 0.1 for points in the authors' code (improved_wgan_training, gan_toy.py).
@@ -148,7 +147,7 @@ def gradient_penalty(view: View, *, target: Annotated[float, Gt(0)]) -> Tensor:
 
 
 @of_each_sample
-def gradient_penalty_one_sided(view: View, *, target: Annotated[float, Gt(0)]) -> Tensor:
+def gradient_penalty_one_sided(view: View, *, target: PositiveFloat) -> Tensor:
     """max(0, |∇D| - target)² between real and generated samples. Gulrajani et al. 2017, arXiv:1704.00028."""
     return (slope(view, between(view)) - target).relu().square()
 
@@ -160,7 +159,7 @@ def zero_centered_gradient_penalty(view: View) -> Tensor:
 
 
 @of_each_sample
-def wasserstein_divergence(view: View, *, power: Annotated[float, Gt(0)]) -> Tensor:
+def wasserstein_divergence(view: View, *, power: PositiveFloat) -> Tensor:
     """|∇D|^power between real and generated samples: with the Wasserstein loss the dual of a divergence.
 
     It asks for no Lipschitz constant, as the target 1 of a gradient penalty does.
@@ -185,7 +184,7 @@ def r2(view: View) -> Tensor:
 
 @of_each_sample
 @gathers_batch
-def dragan(view: View, *, target: Annotated[float, Gt(0)], scale: Annotated[float, Gt(0)]) -> Tensor:
+def dragan(view: View, *, target: PositiveFloat, scale: PositiveFloat) -> Tensor:
     """(|∇D| - target)² around the real samples. Kodali et al. 2017, arXiv:1705.07215.
 
     The perturbation is that of the authors' code: a uniform point on the line from the sample to itself plus noise,
@@ -199,7 +198,7 @@ def dragan(view: View, *, target: Annotated[float, Gt(0)], scale: Annotated[floa
 
 @only_on("discriminator")
 @at_samples
-def adversarial_perturbation(view: View, *, epsilon: Annotated[float, Gt(0)]) -> Tensor:
+def adversarial_perturbation(view: View, *, epsilon: PositiveFloat) -> Tensor:
     """The discriminator's loss at x - ε sign(∇D(x)) and G(z) + ε sign(∇D(G(z))): (..., N).
 
     Each entry of a sample moves by ε, in the units of the data, to where the logit is worst for the discriminator; the
@@ -216,7 +215,7 @@ def adversarial_perturbation(view: View, *, epsilon: Annotated[float, Gt(0)]) ->
 
 
 @only_on("discriminator")
-def consistency(view: View, *, flip: bool, translation: Fraction) -> Tensor:
+def consistency(view: View, *, flip: bool, translation: Probability) -> Tensor:
     """(D(x) - D(T(x)))² at the real samples, T a random flip and translation: (..., N).
 
     `flip` mirrors an image left to right with probability 1/2; `translation` shifts it by whole pixels, uniform up to
@@ -230,7 +229,7 @@ def consistency(view: View, *, flip: bool, translation: Fraction) -> Tensor:
 
 @only_on("discriminator")
 def balanced_consistency(
-    view: View, *, real: Annotated[float, Ge(0)], fake: Annotated[float, Ge(0)], flip: bool, translation: Fraction
+    view: View, *, real: NonNegativeFloat, fake: NonNegativeFloat, flip: bool, translation: Probability
 ) -> Tensor:
     """real (D(x) - D(T(x)))² + fake (D(G(z)) - D(T(G(z))))², T as in `consistency`: (..., N).
 
@@ -250,7 +249,7 @@ def of_both(view: View, transform: Callable[[Tensor], Tensor], real: float, fake
 
 @only_on("discriminator", "generator")
 def latent_consistency(
-    view: View, *, discriminator: Annotated[float, Ge(0)], generator: Annotated[float, Ge(0)], scale: Positive
+    view: View, *, discriminator: NonNegativeFloat, generator: NonNegativeFloat, scale: PositiveFloat
 ) -> Tensor:
     """Latents that lie near each other: alike to the discriminator, and different images of the generator, (..., N).
 
@@ -274,13 +273,13 @@ def latent_consistency(
 def improved_consistency(
     view: View,
     *,
-    real: Annotated[float, Ge(0)],
-    fake: Annotated[float, Ge(0)],
-    discriminator: Annotated[float, Ge(0)],
-    generator: Annotated[float, Ge(0)],
-    scale: Positive,
+    real: NonNegativeFloat,
+    fake: NonNegativeFloat,
+    discriminator: NonNegativeFloat,
+    generator: NonNegativeFloat,
+    scale: PositiveFloat,
     flip: bool,
-    translation: Fraction,
+    translation: Probability,
 ) -> Tensor:
     """`balanced_consistency`, which is on the discriminator, and `latent_consistency`, which is on both: (..., N).
 
@@ -461,7 +460,7 @@ class IterativeGradientPenalty(nn.Module):
     def __init__(
         self,
         *,
-        target: Annotated[float, Gt(0)],
+        target: PositiveFloat,
         smoothing: Annotated[float, Interval(ge=0, lt=1)],
         rate: Annotated[float, Interval(ge=0, le=1)],
     ):
@@ -513,7 +512,7 @@ class PathLength(nn.Module):
     mean_length: Tensor
     ahead: Tensor | None = None  # the lengths, where the mean has moved by them but the penalty has not used them
 
-    def __init__(self, *, decay: Annotated[float, Interval(ge=0, le=1)], shrink: Annotated[int, Ge(1)]):
+    def __init__(self, *, decay: Annotated[float, Interval(ge=0, le=1)], shrink: PositiveInt):
         super().__init__()
         self.decay, self.shrink = decay, shrink
         self.register_buffer("mean_length", torch.zeros(()))

@@ -1,16 +1,14 @@
 """Projections: what is done to a network's weights after each of its updates."""
 
-from typing import Annotated
-
 import torch
-from annotated_types import Gt
 from torch import nn
 
+from gan_runner.torch_utils.bounds import PositiveFloat
 from gan_runner.torch_utils.parameters import as_matrix, kernels
 
 
 @torch.no_grad()
-def weight_clip(network: nn.Module, *, bound: Annotated[float, Gt(0)]) -> None:
+def weight_clip(network: nn.Module, *, bound: PositiveFloat) -> None:
     """Every parameter into [-bound, bound]. Arjovsky et al. 2017, arXiv:1701.07875, algorithm 1."""
     for parameter in network.parameters():
         parameter.clamp_(-bound, bound)
@@ -36,7 +34,7 @@ class ValueRange:
 
 
 @torch.no_grad()
-def max_norm(network: nn.Module, *, norm: Annotated[float, Gt(0)]) -> None:
+def max_norm(network: nn.Module, *, norm: PositiveFloat) -> None:
     """The incoming weights of each unit, scaled to a Euclidean norm of at most `norm` where they have a larger one.
 
     A unit's weights are a row of a kernel as a matrix (outputs, inputs). Biases and normalization stay as they are.

@@ -4,10 +4,11 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 import torch
-from annotated_types import Ge, Gt, Le
+from annotated_types import Gt, Le
 from torch import Tensor
 
 from gan_runner.torch_utils import ranks
+from gan_runner.torch_utils.bounds import PositiveInt
 
 Fraction = Annotated[float, Gt(0), Le(1)]
 
@@ -27,7 +28,7 @@ class TopK:
     only_on = ("generator",)
     gathers_batch = True  # from all processes of a run, to rank it
 
-    def __init__(self, *, least: Fraction, gamma: Fraction, interval: Annotated[int, Ge(1)]):
+    def __init__(self, *, least: Fraction, gamma: Fraction, interval: PositiveInt):
         self.least, self.gamma, self.interval = least, gamma, interval
         self.schedule: Callable[[int], float | Tensor] = self.share
 

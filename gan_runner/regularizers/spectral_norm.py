@@ -1,13 +1,14 @@
 """Wrappers: what is done to a network once, when it is built."""
 
 from collections import defaultdict
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from annotated_types import Ge
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
+
+from gan_runner.torch_utils.bounds import PositiveInt
 
 WORTHWHILE = 3  # layers of one shape; two cost more together than one by one, on a CPU
 
@@ -101,7 +102,7 @@ def product(matrix: Tensor, vector: Tensor) -> Tensor:
     return matrix @ vector if vector.ndim == 1 else (matrix @ vector.unsqueeze(-1)).squeeze(-1)
 
 
-def spectral_norm(network: nn.Module, *, iterations: Annotated[int, Ge(1)]) -> nn.Module:
+def spectral_norm(network: nn.Module, *, iterations: PositiveInt) -> nn.Module:
     """Every weight matrix and convolution kernel of the network divided by its spectral norm, in place.
 
     Kernels of transposed convolutions are (inputs, outputs, ...): theirs is taken of that matrix, as torch does not.

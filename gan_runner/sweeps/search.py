@@ -14,10 +14,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import optuna
-from annotated_types import Ge
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
@@ -40,6 +39,7 @@ from gan_runner.sweeps.grid import launch_of, sweep_directory
 from gan_runner.sweeps.jobs import Composer
 from gan_runner.sweeps.launchers import Launch, cores, run_in_processes, run_sequentially, visible_gpus
 from gan_runner.sweeps.sweep import DONE, FAILED, DataCache, Job, Sweep, make_row, print_sweep_report
+from gan_runner.torch_utils.bounds import NonNegativeInt, PositiveInt
 from gan_runner.torch_utils.randomness import derive
 from gan_runner.training.evaluation import Objective, tags
 
@@ -50,12 +50,12 @@ TRIALS_AT_ONCE = 8  # batched or on a cluster: more would be drawn before any is
 class SearchSettings:
     """The keys of hydra.sweeper."""
 
-    n_trials: Annotated[int, Ge(1)]
+    n_trials: PositiveInt
     sampler: Literal["tpe", "random", "grid"]
-    seed: Annotated[int, Ge(0)]
+    seed: NonNegativeInt
     pruner: Literal["none", "median"]
-    startup: Annotated[int, Ge(1)]
-    batch: Annotated[int, Ge(1)] | None
+    startup: PositiveInt
+    batch: PositiveInt | None
 
 
 def run_search(

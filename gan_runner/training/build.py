@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
-from annotated_types import Ge, MinLen
+from annotated_types import MinLen
 from torch import nn
 
 from gan_runner.augmentations.adaptation import Adaptive, adaptations
@@ -41,6 +41,7 @@ from gan_runner.models.layers import Head, Judge
 from gan_runner.models.multi_scale import MultiScale
 from gan_runner.models.packed import Packed
 from gan_runner.optimizers import FiniteDifference, wants_closure
+from gan_runner.torch_utils.bounds import PositiveInt
 from gan_runner.torch_utils.ema import HalfLife, MovingAverage
 from gan_runner.torch_utils.parameters import kernels, mixes_samples
 from gan_runner.torch_utils.precision import arithmetic
@@ -282,7 +283,7 @@ class Builder:
 KEYS_OF_DISCRIMINATORS = ("scales", "pack")
 
 
-def of_discriminators(scales: Annotated[int, Ge(1)] = 1, pack: Annotated[int, Ge(1)] = 1) -> None:
+def of_discriminators(scales: PositiveInt = 1, pack: PositiveInt = 1) -> None:
     """The keys that every discriminator has beside those of its own network."""
 
 
@@ -593,7 +594,7 @@ def latent_distribution(model: dict[str, Any], shape: tuple[int, ...]) -> Latent
     return DISTRIBUTIONS[name](size)
 
 
-def latent(latent_size: Annotated[int, Ge(1)] | None, latent_distribution: str | None) -> None:
+def latent(latent_size: PositiveInt | None, latent_distribution: str | None) -> None:
     """The keys of a model that are not a network's."""
 
 
