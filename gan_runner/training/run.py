@@ -304,9 +304,22 @@ def outside_cause(error: Exception) -> str | None:
     if isinstance(error, OSError) and error.errno:
         what = f"cannot write {error.filename}" if error.filename else "cannot write"
         return f"{what}: {errno.errorcode.get(error.errno, '')} ({error.strerror})"
-    if "DataLoader worker" in first or "Pin memory thread" in first:
-        return f"a process that reads the dataset died ({first}); workers=0 reads it without any"
+    if death := death_of_worker(error):
+        return f"a process that reads the dataset died ({death}); workers=0 reads it without any"
     return first if isinstance(error, OSError | UnreadableError) else None
+
+
+def death_of_worker(error: BaseException | None) -> str | None:
+    """What torch says of the death of a worker, or None for another error.
+
+    It says so wherever the program is at that moment, and what was interrupted there may raise an error of its own.
+    """
+    while error is not None:
+        first = str(error).strip().partition("\n")[0]
+        if "DataLoader worker" in first or "Pin memory thread" in first:
+            return first
+        error = error.__context__
+    return None
 
 
 def load_state(built: Built, saved: dict[str, Any], path: Path) -> tuple[int, dict[str, Any]]:

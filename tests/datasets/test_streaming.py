@@ -371,6 +371,22 @@ def test_no_processes_after_an_error(run_cli, monkeypatch):
     assert children() == []
 
 
+def test_an_error_that_a_dying_worker_brings_about_is_the_same_line(run_cli, monkeypatch):
+    """torch raises from a signal handler, in whatever Python runs then: on its way out that may fail, too."""
+    from gan_runner.games.adversarial import Adversarial
+
+    def interrupted(*_: Any, **options: Any) -> None:
+        try:
+            raise RuntimeError("DataLoader worker (pid 12) is killed by signal: Killed. ")
+        finally:
+            raise RuntimeError("trying to pop from empty mode stack")
+
+    monkeypatch.setattr(Adversarial, "generator_turn", interrupted)
+    code, _, error = run_cli(*SMALL)
+    assert (code, error.count("\n")) == (1, 1)
+    assert "a process that reads the dataset died (DataLoader worker (pid 12)" in error
+
+
 def test_a_worker_that_dies_is_one_line(run_cli, monkeypatch):
     parent, stored = os.getpid(), Samples.stored
 
