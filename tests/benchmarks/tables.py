@@ -54,6 +54,8 @@ class Table:
 
 LENET = ["metric=frechet", "metric.frechet.samples=5000", "features=lenet", "features.weights={data}/mnist-lenet.pth"]
 MNIST = ["dataset=mnist", "dataset.root={data}", *LENET]
+CLOTHES = ["metric=frechet", "features=lenet", "features.weights={data}/limited/fashion-lenet.pth"]
+SMALL = ["model.generator.width=16", "model.discriminator.width=16"]
 WEIGHTS = {
     f"{weight:g}": [f"regularizer.gradient_penalty.weight={weight:g}"] for weight in (0.01, 0.1, 1, 10, 100, 1000)
 }
@@ -146,7 +148,7 @@ TABLES = {
         values={"frechet/distance": "Frechet distance"},
     ),
     "losses-mnist": Table(
-        shared=[*MNIST, "model.generator.width=16", "model.discriminator.width=16", "evaluate_every=250"],
+        shared=[*MNIST, *SMALL, "evaluate_every=250"],
         settings={
             "bce": ["loss=bce", "steps=2000"],
             "bce-r1": ["loss=bce", "regularizer=r1", "steps=1500"],
@@ -174,9 +176,7 @@ TABLES = {
         prepare=few_clothes,
         shared=[
             "dataset=npy", "dataset.path={data}/limited/images.npy", "dataset.held_out=0.83333333",
-            "features=lenet", "features.weights={data}/limited/fashion-lenet.pth", "metric=frechet",
-            "model.generator.width=16", "model.discriminator.width=16", "loss=hinge", "steps=4000",
-            "evaluate_every=null",
+            *CLOTHES, *SMALL, "loss=hinge", "steps=4000", "evaluate_every=null",
         ],
         settings={
             "none": ["regularizer=spectral_norm"],
@@ -188,6 +188,47 @@ TABLES = {
         values={"frechet/held_out": "distance to held-out images", "frechet/training": "to as many training images"},
         seeds=3,
         of_both_splits=True,
+    ),
+    "heads": Table(
+        shared=[
+            *MNIST, "metric=[frechet,class_frechet]", "metric.class_frechet.samples=5000", "conditional=true",
+            "loss=hinge", "regularizer=spectral_norm", *SMALL, "steps=1000", "evaluate_every=null",
+        ],
+        settings={
+            name: [f"head={name}"] for name in ("projection", "acgan", "contragan", "reacgan", "multi_hinge")
+        },
+        values={"class_frechet/distance": "class by class", "frechet/distance": "Frechet distance"},
+        seeds=3,
+    ),
+    "networks-digits": Table(
+        shared=[
+            *MNIST, "dataset.image_size=32", "loss=relativistic", "regularizer=[r1,r2]", *SMALL, "precision=bf16",
+            "evaluate_every=100",
+        ],
+        settings={
+            "dcgan": ["model=dcgan", "steps=2000"],
+            "resnet": ["model=resnet", "steps=600"],
+            "r3gan": ["model=r3gan", "model.generator.blocks=1", "model.discriminator.blocks=1", "steps=400"],
+        },
+        values={"frechet/distance": "Frechet distance"},
+        seeds=1,
+        equal_time=True,
+    ),
+    "networks-clothes": Table(
+        prepare=few_clothes,
+        shared=[
+            "dataset=fashion_mnist", "dataset.root={data}", "dataset.image_size=32", "conditional=true", *CLOTHES,
+            "loss=hinge", "regularizer=spectral_norm", *SMALL, "precision=bf16", "evaluate_every=100",
+        ],
+        settings={
+            "dcgan": ["model=dcgan", "steps=2000"],
+            "resnet": ["model=resnet", "steps=600"],
+            "sagan": ["model=sagan", "steps=600"],
+            "biggan": ["model=biggan", "steps=600"],
+        },
+        values={"frechet/distance": "Frechet distance"},
+        seeds=1,
+        equal_time=True,
     ),
     "l1-gan": Table(
         shared=[*MNIST, "experiment=l1_gan_mnist", "epochs=null", "steps=3000", "evaluate_every=null"],
