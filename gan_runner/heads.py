@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gan_runner.losses import Hinge
-from gan_runner.models.layers import Head, Judgement, required
+from gan_runner.models.layers import Head, Judgement, LinearHead, required
 from gan_runner.torch_utils import ranks
 from gan_runner.torch_utils.bounds import NonNegativeFloat, PositiveFloat, PositiveInt
 from gan_runner.torch_utils.precision import full_precision, full_product
@@ -36,11 +36,11 @@ class Judged(Protocol):
 class Projection:
     """The head that discriminators have of themselves: the label is projected on the features, and no loss is added.
 
-    Miyato & Koyama 2018, arXiv:1802.05637; see `models.layers.Head`.
+    Miyato & Koyama 2018, arXiv:1802.05637; see `models.layers.LinearHead`.
     """
 
     name = "projection"
-    make = Head
+    make = LinearHead
 
 
 # --- classifying ------------------------------------------------------------------------------------------------------
@@ -72,7 +72,7 @@ class Acgan:
         return cross_entropy(view.fake_judgement, view.labels)
 
 
-class Classifier(Head):
+class Classifier(LinearHead):
     """φ (N, F) -> logits v·φ + b (N,) and `classes` W φ (N, K)."""
 
     takes_leading_axes = True
@@ -162,10 +162,10 @@ class Reacgan(Contrast):
         return log_sum(own, others, ~same(labels)) - own.squeeze(-1)
 
 
-class Embedding(Head):
+class Embedding(LinearHead):
     """φ (N, F) -> logits v·φ + b (N,), `embedding` e (N, E) of length 1, and `proxy` e·p_y (N,).
 
-    p_y is a row of the class proxies, of length 1: those of a linear layer without bias, as in `layers.Head`.
+    p_y is a row of the class proxies, of length 1: those of a linear layer without bias, as in `layers.LinearHead`.
     """
 
     takes_leading_axes = True
@@ -248,7 +248,7 @@ class Scores(Head):
     takes_leading_axes = True
 
     def __init__(self, features: int, num_classes: int) -> None:
-        nn.Module.__init__(self)
+        super().__init__()
         self.scores = nn.Linear(features, num_classes + 1)
 
     def forward(self, features: Tensor, labels: Tensor | None) -> Tensor:

@@ -252,7 +252,7 @@ def test_a_network_of_ones_own_has_its_own_head() -> None:
     config["model"]["discriminator"] = {"_target_": "tests.test_heads.Headless"}
     assert take_steps(build(config, ["tests"]).game)
     config["head"] = compose("head=acgan")["head"]
-    with pytest.raises(ConfigError, match=naming("head=acgan", "Headless", "Judge")):
+    with pytest.raises(ConfigError, match=naming("head=acgan", "Headless", "HeadedDiscriminator")):
         build(config, ["tests"])
 
 

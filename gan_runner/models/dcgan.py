@@ -12,10 +12,10 @@ from gan_runner.models.layers import (
     ConditionalBatchNorm2d,
     Crop,
     Dropout,
-    Head,
+    HeadedDiscriminator,
     Initialization,
-    Judge,
     Layers,
+    LinearHead,
     MakeHead,
     Normalization,
     Output,
@@ -136,13 +136,13 @@ class Generator(nn.Module):
         return self.layers(latents, labels)
 
 
-class Discriminator(Judge):
+class Discriminator(HeadedDiscriminator):
     """Images (N, C, H, W) -> k convolutions (stride 2) -> flat -> linear -> logits (N,).
 
     The mirror image of the generator: width, 2 width, ..., width * 2^(k-1) channels, the last at ⌊H/2^k⌋ x ⌊W/2^k⌋,
     with kernel 5 at ⌈H/2^k⌉ x ⌈W/2^k⌉. Activation and dropout follow every convolution, normalization every one but the
     first. `depth` is k, as in the generator. With classes, a projection of the label is added
-    (see `layers.Head`), unless `head` makes another head.
+    (see `layers.LinearHead`), unless `head` makes another head.
 
     Raises:
         ValueError: points, images below 8x8, too large a depth, an unknown name; no labels for a conditional network.
@@ -154,7 +154,7 @@ class Discriminator(Judge):
         self,
         shape: tuple[int, ...],
         num_classes: int = 0,
-        head: MakeHead = Head,
+        head: MakeHead = LinearHead,
         *,
         width: PositiveInt,
         depth: PositiveInt | None,

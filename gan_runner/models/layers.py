@@ -120,7 +120,20 @@ class Judgement(NamedTuple):
 
 
 class Head(Labelled):
-    """The discriminator's output: features φ (N, F) -> logits (N,), v·φ + b and, with classes, + <e(y), φ>.
+    """What a discriminator sets on its features: (N, F), and labels (N,), -> logits (N,).
+
+    The constructor of every head takes the number of features and that of the classes, 0 where there are none.
+    """
+
+    linear: nn.Module
+
+    def judge(self, features: Tensor, labels: Tensor | None) -> Judgement:
+        """The logits, and what the head makes beside them: nothing, unless a subclass does."""
+        return Judgement(self(features, labels), {})
+
+
+class LinearHead(Head):
+    """Features φ (N, F) -> logits (N,), v·φ + b and, with classes, + <e(y), φ>.
 
     The class embeddings e are the rows of a linear layer without bias, so that whatever is done to a discriminator's
     linear layers (initialization, spectral normalization, a norm of the weights) is done to them as well.
@@ -132,7 +145,6 @@ class Head(Labelled):
     """
 
     takes_leading_axes = True
-    linear: nn.Module
 
     def __init__(self, features: int, num_classes: int) -> None:
         super().__init__()
@@ -145,20 +157,16 @@ class Head(Labelled):
             return logits
         return logits + self.projection(features).gather(-1, required(labels)[..., None]).squeeze(-1)
 
-    def judge(self, features: Tensor, labels: Tensor | None) -> Judgement:
-        """The logits, and what this head makes beside them: nothing. Other heads are in `gan_runner.heads`."""
-        return Judgement(self(features, labels), {})
-
 
 MakeHead = Callable[[int, int], Head]
 """(number of features, number of classes) -> a head: what `head` in the config chooses for a discriminator."""
 
 
-class Judge(nn.Module):
+class HeadedDiscriminator(nn.Module):
     """A discriminator: `features` of the samples, which a subclass defines, and the `head` that it sets upon them.
 
-    A network of one's own takes all heads by being a `Judge`, and by `self.head = head(F, num_classes)`, where `head`
-    is a `MakeHead` that its constructor takes.
+    A network of one's own takes all heads by being one, and by `self.head = head(F, num_classes)`, where `head` is a
+    `MakeHead` that its constructor takes.
     """
 
     head: Head

@@ -11,11 +11,11 @@ from gan_runner.models.layers import (
     VECTOR_NORMALIZATIONS,
     Activation,
     Dropout,
-    Head,
+    HeadedDiscriminator,
     Initialization,
-    Judge,
     LatentInput,
     Layers,
+    LinearHead,
     MakeHead,
     Output,
     hidden_layers,
@@ -93,11 +93,11 @@ class Generator(nn.Module):
         return self.layers(latents, labels)
 
 
-class Discriminator(Judge):
+class Discriminator(HeadedDiscriminator):
     """Samples (N, *shape) -> [linear, normalization, activation, dropout] per hidden layer -> linear -> logits (N,).
 
-    With classes, a projection of the label is added (see `layers.Head`), unless `head` makes another head. Without
-    hidden layers it is linear.
+    With classes, a projection of the label is added (see `layers.LinearHead`), unless `head` makes another head.
+    Without hidden layers it is linear.
 
     Raises:
         ValueError: `width` and `depth` contradict each other; an unknown name; no labels for a conditional network.
@@ -111,7 +111,7 @@ class Discriminator(Judge):
         self,
         shape: tuple[int, ...],
         num_classes: int = 0,
-        head: MakeHead = Head,
+        head: MakeHead = LinearHead,
         *,
         width: PositiveInt | list[PositiveInt],
         depth: NonNegativeInt | None,

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from gan_runner.models.layers import (
     Head,
-    Judge,
+    HeadedDiscriminator,
     LatentInput,
     Layers,
     MakeHead,
@@ -82,14 +82,14 @@ class BasisProducts(nn.Module):
 class ProjectionHead(Head):
     """Features φ (N, F) -> logits (N,): v·φ or, with classes, <e(y), Vφ>, V of (E, F); no biases, and no other term.
 
-    The class embeddings e are the rows of a linear layer, as those of `layers.Head`.
+    The class embeddings e are the rows of a linear layer, as those of `layers.LinearHead`.
 
     Raises:
         ValueError: without labels, if there are classes.
     """
 
     def __init__(self, features: int, num_classes: int) -> None:
-        nn.Module.__init__(self)
+        super().__init__()
         self.linear = nn.Linear(features, features if num_classes else 1, bias=False)
         self.projection = nn.Linear(features, num_classes, bias=False) if num_classes else None
 
@@ -205,7 +205,7 @@ class Generator(nn.Module):
         return self.layers(latents, labels)
 
 
-class Discriminator(Judge):
+class Discriminator(HeadedDiscriminator):
     """Images (N, C, H, W) -> convolution -> residual blocks, halving again and again -> basis -> logits (N,).
 
     The mirror image of the generator, block by block: a 1x1 convolution from the pixels, `blocks` residual blocks at

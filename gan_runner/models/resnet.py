@@ -14,11 +14,11 @@ from gan_runner.models.layers import (
     Activation,
     Crop,
     Dropout,
-    Head,
+    HeadedDiscriminator,
     Initialization,
-    Judge,
     Labelled,
     Layers,
+    LinearHead,
     MakeHead,
     Normalization,
     Output,
@@ -205,7 +205,7 @@ class Generator(nn.Module):
         return self.layers(latents, labels)
 
 
-class Discriminator(Judge):
+class Discriminator(HeadedDiscriminator):
     """Images (N, C, H, W) -> k down blocks -> plain blocks -> activation -> global pooling -> linear -> logits (N,).
 
     A down block is normalization, activation, dropout, convolution, normalization, activation, dropout, convolution,
@@ -216,7 +216,7 @@ class Discriminator(Judge):
 
     `depth` is k; null: as many as bring the smallest side to 8 or less, at least 1 (8 -> 1, 28 -> 2, 32 -> 2, 64 -> 3).
     `pooling` is SNGAN's sum or WGAN-GP's mean. With classes, a projection of the label is added (see
-    `layers.Head`), unless `head` makes another head.
+    `layers.LinearHead`), unless `head` makes another head.
 
     What BigGAN has besides: a `wide` block has the channels of its output between its convolutions, and otherwise those
     of its input; the first plain block multiplies the channels by `end_growth`; with `attention` h, self-attention
@@ -234,7 +234,7 @@ class Discriminator(Judge):
         self,
         shape: tuple[int, ...],
         num_classes: int = 0,
-        head: MakeHead = Head,
+        head: MakeHead = LinearHead,
         *,
         width: PositiveInt,
         depth: PositiveInt | None,

@@ -22,7 +22,7 @@ from gan_runner.models.layers import (
     Activation,
     Crop,
     Head,
-    Judge,
+    HeadedDiscriminator,
     Labelled,
     MakeHead,
     MinibatchDeviation,
@@ -440,7 +440,7 @@ class StyleHead(Head):
     """
 
     def __init__(self, features: int, num_classes: int, *, mapping_layers: int, rate: float, activation: str) -> None:
-        nn.Module.__init__(self)
+        super().__init__()
         self.linear = EqualizedLinear(features, features if num_classes else 1)
         self.mapping: Mapping | None = None
         if num_classes:
@@ -493,7 +493,7 @@ def with_image(x: Tensor | None, image: Tensor, layer: nn.Module | None) -> Tens
     return layer(image) if x is None else x + layer(image)
 
 
-class Discriminator(Judge):
+class Discriminator(HeadedDiscriminator):
     """Images (N, C, H, W) -> k halving blocks -> minibatch deviation -> convolution -> linear -> logits (N,).
 
     Channels are those of the generator at the same size. `architecture` is residual (the paper's choice), skip or plain

@@ -37,7 +37,7 @@ from gan_runner.games.term import Reduction, Term
 from gan_runner.loggers import Logger
 from gan_runner.metrics.auto import Auto
 from gan_runner.metrics.metric import Metric
-from gan_runner.models.layers import Head, Judge
+from gan_runner.models.layers import HeadedDiscriminator, LinearHead
 from gan_runner.models.multi_scale import MultiScale
 from gan_runner.models.packed import Packed
 from gan_runner.optimizers import FiniteDifference, wants_closure
@@ -268,7 +268,7 @@ class Builder:
         scales, pack = ({"scales": 1, "pack": 1} | check_arguments(key, of_discriminators, own)).values()
         check_packs(pack, self.settings)
         is_taken = name == "discriminator" and self.head.goes_on(node, key, self.trust, scales)
-        if is_taken and self.head.made.make is not Head:
+        if is_taken and self.head.made.make is not LinearHead:
             given["head"] = self.head.made.make
 
         def at(shape: tuple[int, ...]) -> nn.Module:
@@ -743,14 +743,14 @@ class ConditioningHead:
     def goes_on(self, node: dict[str, Any], key: str, trust: list[str], scales: int) -> bool:
         """Whether a discriminator takes the head as its own. Raises ConfigError where it must and does not."""
         target = resolve(node["_target_"], key, trust)
-        is_judge = inspect.isclass(target) and issubclass(target, Judge)
+        is_judge = inspect.isclass(target) and issubclass(target, HeadedDiscriminator)
         is_taken = is_judge and "head" in inspect.signature(target).parameters
         if self.has_loss and scales > 1:
             raise ConfigError(f"head={self.name}: {key}.scales={scales} are discriminators, each with a head; scales=1")
         if self.has_loss and not is_taken:
             raise ConfigError(
                 f"head={self.name}: {key}, {target.__name__}, takes no head; a class that does is a "
-                "gan_runner.models.layers.Judge"
+                "gan_runner.models.layers.HeadedDiscriminator"
             )
         return is_taken
 
