@@ -13,11 +13,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import pandas as pd
+import torch
 import yaml
 from matplotlib.figure import Figure
 
@@ -25,11 +27,16 @@ from gan_runner.reporting.answer import half_width, holm, interval, p_text, welc
 from gan_runner.reporting.formats import decimals, rounded
 from gan_runner.reporting.run_table import log_table
 from gan_runner.reporting.writer import write_report
+from gan_runner.training.build import build
 from tests.benchmarks.data import few_clothes, photographs
+from tests.benchmarks.speed import stepper
+from tests.benchmarks.timing import medians
+from tests.helpers import compose
 
 RESULTS = Path(__file__).parent / "results"
 FIGURES = Path(__file__).parents[2] / ".readme"
 FLOOR = "real data"
+STEPS_AT_ONCE = 5  # that are timed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +53,7 @@ class Table:
     higher_is_better: bool = False
     seeds: int = 5
     is_timed: bool = False  # whether its runs had a core to themselves, one by one
-    equal_time: bool = False  # whether the settings are compared after equal time, too
+    equal_time: bool = False  # whether the settings are compared after equal time, too: steps times `paces`
     own_length: bool = False  # whether each counts at its own end, and not where the shortest run ends
     prepare: Callable[[Path], None] | None = None  # writes what its words read into DIR
     of_both_splits: bool = False  # whether each run is compared with as many training and held-out samples in the end
@@ -308,10 +315,26 @@ def is_of_both_splits(record: dict[str, Any]) -> bool:
     return any("held_out" in found for found in record["metrics"].values())
 
 
-def evaluations(name: str) -> pd.DataFrame:
+def paces(name: str, data: Path) -> dict[str, float]:
+    """The seconds that a step of each setting takes, by steps taken in turn, which a busy machine slows alike."""
+    torch.set_num_threads(1)
+    configs = {setting: compose(*words_of(name, setting, data), "device=cpu") for setting in TABLES[name].settings}
+    takers = {setting: stepper(build(config, [])) for setting, config in configs.items()}
+    found = medians({setting: partial(take_steps, taker) for setting, taker in takers.items()}, rounds=10)
+    return {setting: seconds / STEPS_AT_ONCE for setting, seconds in found.items()}
+
+
+def take_steps(taker: Callable[[], object]) -> None:
+    """Some steps of a run."""
+    for _ in range(STEPS_AT_ONCE):
+        taker()
+
+
+def evaluations(name: str, data: Path) -> pd.DataFrame:
     """A row for each evaluation of a table's finished runs, and one for real data."""
     table, rows = TABLES[name], []
     floors: dict[str, float] = {}
+    pace = paces(name, data) if table.equal_time else {}
     for setting in table.settings:
         for run in finished(name, [setting]):
             seed = yaml.safe_load((run / ".hydra/config.yaml").read_text())["seed"]
@@ -322,7 +345,7 @@ def evaluations(name: str) -> pd.DataFrame:
                 step = record["step"]
                 rows.append({"setting": setting, "seed": seed, "step": step})
                 if table.is_timed or table.equal_time:
-                    rows[-1]["seconds"] = round(seconds[step], 2)
+                    rows[-1]["seconds"] = round(step * pace[setting] if pace else seconds[step], 2)
                 for metric, found in record["metrics"].items():
                     rows[-1] |= {f"{metric}/{key}": value for key, value in found["values"].items()}
                     if both := found.get("held_out"):
@@ -465,7 +488,7 @@ def main() -> None:
             sweeps = [Path(f"outputs/sweeps/{name}-{setting}") for setting in TABLES[name].settings]
             write_report(*sweeps, rank="last", out=Path("outputs/tables") / name)
             path.parent.mkdir(exist_ok=True)
-            evaluations(name).to_csv(path, index=False)
+            evaluations(name, options.data).to_csv(path, index=False)
         found = pd.read_csv(path)
         print(markdown(name, found))
         draw(name, found, FIGURES / f"{name}.png")
