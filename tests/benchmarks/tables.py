@@ -285,7 +285,7 @@ def train(name: str, data: Path, processes: int) -> None:
     """Train the runs of a table that are not finished; on one core stacked, where no time is compared."""
     table = TABLES[name]
     launcher = ["hydra/launcher=pool", f"hydra.launcher.processes={processes}"]
-    if processes == 1 and not table.is_timed and not table.equal_time:
+    if processes == 1 and not table.is_timed:
         launcher = ["hydra/launcher=batched"]
     for setting in table.settings:
         if len(finished(name, [setting])) >= table.seeds:
