@@ -13,6 +13,8 @@ EXTRAS := .venv/.extras
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
 
+# For a machine without a network, on one of its kind: pip wheel -w wheels -c constraints.txt '.[dev]' hatchling editables
+# and then, there: PIP_NO_INDEX=1 PIP_FIND_LINKS=$PWD/wheels make
 install: $(INSTALLED) ## install into .venv/, with the versions of constraints.txt
 
 $(INSTALLED): pyproject.toml constraints.txt
