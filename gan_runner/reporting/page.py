@@ -62,6 +62,7 @@ class Page:
     lines: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     commands: list[Command]
+    folded: list[Command] = field(default_factory=list)
     sheets: list[Sheet]
     data: dict[str, Any]
     chips: list[Setting] = field(default_factory=list)
@@ -76,10 +77,12 @@ def of_study(title: str, study: Study, answer: Answer | None, commands: list[Com
     """The page of a sweep, or of several runs; `target` is the directory that it goes to."""
     data, left_out = charts.of_study(study)
     common = common_words(study)
+    sweeps = [command for command in commands if command.purpose.startswith("The sweep")]
+    folded = sweeps if len(sweeps) > 1 else []
     page = Page(
         title=title, kind="study", sentences=answer.sentences if answer else [no_answer(study)],
         lines=[f"{study.counts}.", *([f"In all runs: {common}"] if common else [])],
-        commands=commands, data=data,
+        commands=[command for command in commands if command not in folded], folded=folded, data=data,
         sheets=[settings_sheet(study)] if study.settings else [], chips=study.settings[:CHIPS],
         last=[runs_sheet(study)], left_out=left_out, beside=str(target),
     )  # fmt: skip

@@ -772,6 +772,23 @@ def test_the_lines_that_repeat_a_sweep():
     assert all(line in shown for line in expected)
 
 
+def test_the_lines_of_several_sweeps_are_folded():
+    for name in ("a", "b"):
+        sweep = Path(f"sweep-{name}")
+        sweep.mkdir()
+        write_run(name, {"loss": name}, [1.0 if name == "a" else 2.0], words=[f"loss={name}"]).rename(sweep / name)
+        (sweep / "multirun.yaml").write_text(yaml.dump({"hydra": {"overrides": {"task": [f"loss={name}"]}}}))
+        (sweep / "jobs.jsonl").touch()
+    write_report(Path("sweep-a"), Path("sweep-b"), out=Path("both"))
+    page = html.unescape(Path("both/report.html").read_text())
+    before, folded = page.partition("The lines of 2 sweeps")[::2]
+    assert "gan-runner loss=a" in before
+    for name in ("a", "b"):
+        line = f"gan-runner -m loss={name} sweep=sweep-{name}"
+        assert line not in before
+        assert line in folded
+
+
 def test_a_line_is_not_given_where_a_word_cannot_be_shown():
     write_run("a", {"weight": 1}, [1.0], words=["weight=1", "loss=\x1b[31m"])
     assert write_report(SWEEP).commands == []
