@@ -55,7 +55,7 @@ def test_runs_of_unequal_length_count_at_their_ends(monkeypatch):
     settings = {"short": ["loss=bce"], "long": ["loss=hinge"]}
     found = evaluations({"short": [3.0, 3.1], "long": [1.0, 1.1]}, {"short": 1.0, "long": 1.0})
     found = found[(found.setting != "short") | (found.step == 10)]
-    for own_length, cells in ((True, ["13.05 ± 0.64", "1, 1.1"]), (False, ["13.05 ± 0.64", "11.05 ± 0.64"])):
+    for own_length, cells in ((True, ["13.05 ± 0.64 |", "1, 1.1 |"]), (False, ["13.05 ± 0.64", "11.05 ± 0.64"])):
         table = Table(shared=[], settings=settings, values={"m/x": "distance"}, own_length=own_length)
         monkeypatch.setitem(tables.TABLES, "t", table)
         assert [row.split(" | ")[2] for row in markdown("t", found).splitlines()[2:4]] == cells
