@@ -69,16 +69,17 @@ def test_a_figure_of_every_table_with_evaluations(monkeypatch, tmp_path):
         monkeypatch.setitem(tables.TABLES, "t", table)
         draw("t", rows, tmp_path / "t.png")
         with Image.open(tmp_path / "t.png") as figure:
-            assert figure.width == pytest.approx(100 * (1.4 + 3.8 * panels), abs=1)
+            assert figure.width == pytest.approx(100 * (1.4 + 3.2 * panels), abs=1)
 
 
 def test_values_that_spread_far_and_counts_are_listed():
-    assert text([1.0, 9.0, 2.0], "x/distance") == "1, 2, 9"
+    assert text([1.0, 9.0, 2.0], "x/distance") == "1, 9, 2"
     assert text([8.0, 7.0, 8.0], "modes/covered") == "8, 7, 8"
     assert text([2.0], "x/distance") == "2"
 
 
-def test_the_last_evaluation_until_a_limit():
-    found = evaluations({"a": [3.0, 4.0]}, {"a": 1.0})
-    assert at(found, "step", 19)["m/x"].tolist() == [13.0, 14.0]
-    assert at(found, "seconds", 20)["m/x"].tolist() == [3.0, 4.0]
+def test_values_between_two_evaluations_lie_on_a_line():
+    found = evaluations({"a": [3.0, 4.0]}, {"a": 2.0})
+    for clock, limit, expected in (("step", 10, [13, 14]), ("step", 15, [8, 9]), ("seconds", 38, [4, 5])):
+        assert at(found, clock, limit, ["m/x"])["m/x"].tolist() == pytest.approx(expected)
+    assert at(found, "step", float("inf"), ["m/x"])["m/x"].tolist() == [3, 4]

@@ -11,13 +11,14 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 import yaml
@@ -284,7 +285,7 @@ def words_of(name: str, setting: str, data: Path) -> list[str]:
 def train(name: str, data: Path, processes: int) -> None:
     """Train the runs of a table that are not finished; on one core stacked, where no time is compared."""
     table = TABLES[name]
-    launcher = ["hydra/launcher=pool", f"hydra.launcher.processes={processes}"]
+    launcher = ["hydra/launcher=pool", f"hydra.launcher.processes={1 if table.is_timed else processes}"]
     if processes == 1 and not table.is_timed:
         launcher = ["hydra/launcher=batched"]
     for setting in table.settings:
@@ -339,9 +340,8 @@ def evaluations(name: str, data: Path) -> pd.DataFrame:
         for run in finished(name, [setting]):
             seed = yaml.safe_load((run / ".hydra/config.yaml").read_text())["seed"]
             seconds = log_table(run / "metrics.jsonl")["seconds"]
-            for record in records(run):
-                if table.of_both_splits and not is_of_both_splits(record):
-                    continue
+            compared = [record for record in records(run) if is_of_both_splits(record) == table.of_both_splits]
+            for record in compared:
                 step = record["step"]
                 rows.append({"setting": setting, "seed": seed, "step": step})
                 if table.is_timed or table.equal_time:
@@ -362,21 +362,24 @@ def evaluations(name: str, data: Path) -> pd.DataFrame:
 # --- the table --------------------------------------------------------------------------------------------------------
 
 
-def at(found: pd.DataFrame, clock: str, limit: float) -> pd.DataFrame:
-    """Of each run the last evaluation until `limit`, in steps or seconds."""
-    until = found[found[clock] <= limit].sort_values("step")
-    return until.groupby(["setting", "seed"], sort=False).tail(1).sort_values("seed")
+def at(found: pd.DataFrame, clock: str, limit: float, tags: Iterable[str]) -> pd.DataFrame:
+    """The values of each run after so many steps or seconds: between evaluations on a line, after the end the last."""
+    rows = []
+    for (setting, seed), run in found.sort_values(clock).groupby(["setting", "seed"], sort=False):
+        values = {tag: np.interp(limit, run[clock], run[tag]) for tag in tags}
+        rows.append({"setting": setting, "seed": seed, **values})
+    return pd.DataFrame(rows, columns=["setting", "seed", *tags]).sort_values("seed")
 
 
 def text(values: list[float], name: str) -> str:
-    """Mean and half of the 95 % interval; every value where they spread over half of the mean, or are counts."""
+    """Mean and half of the 95 % interval; every seed's where it is over half of the mean, and counts."""
     if name.endswith("covered"):
         return ", ".join(f"{value:.0f}" for value in values)
     if len(values) < 2:
         return f"{values[0]:.3g}"
     mean, low, _ = interval(values)
     if mean - low > abs(mean) / 2:
-        return ", ".join(f"{value:.3g}" for value in sorted(values))
+        return ", ".join(f"{value:.3g}" for value in values)
     places = decimals(mean - low)
     return f"{rounded(mean, places)} ± {rounded(mean - low, places)}"
 
@@ -399,7 +402,7 @@ def markdown(name: str, found: pd.DataFrame) -> str:
     last = runs.groupby(["setting", "seed"])[["step", "seconds"]].max()
     points = {"step": ("steps", math.inf if table.own_length else int(last.step.min()))}
     if table.equal_time:
-        points["seconds"] = ("s", math.floor(last.seconds.min()))
+        points["seconds"] = ("s", last.seconds.min())
     first = next(iter(table.values))
     headings, rows = ["setting", "runs"], {}
     for setting, words in table.settings.items():
@@ -413,10 +416,10 @@ def markdown(name: str, found: pd.DataFrame) -> str:
         rows[FLOOR].append("")
     (floor,) = found[found.setting == FLOOR].to_dict("records")
     for clock, (unit, limit) in points.items():
-        then = at(runs, clock, limit)
+        then = at(runs, clock, limit, table.values)
         groups = {setting: each[first].tolist() for setting, each in then.groupby("setting", sort=False)}
         p = p_values(groups, table.higher_is_better)
-        after = f", {limit:,} {unit}" if table.equal_time else ""
+        after = f", {limit:,.0f} {unit}" if table.equal_time else ""
         headings += [f"{heading}{after}" for heading in table.values.values()]
         for setting in table.settings:
             mine = then[then.setting == setting]
@@ -443,36 +446,39 @@ def draw(name: str, found: pd.DataFrame, figure_path: Path) -> None:
     clocks = {"step": "steps", "seconds": "time, s"} if TABLES[name].equal_time else {"step": "steps"}
     clocks = clocks if runs.groupby(["setting", "seed"]).size().max() > 1 else {}
     settings = [setting for setting in TABLES[name].settings if setting in set(runs.setting)]
-    size = (1.4 + 3.8 * (1 + len(clocks)), max(1.2 + 0.3 * len(settings), 3.2 if clocks else 0))
+    last = at(runs, "step", math.inf, [first])
+    size = (1.4 + 3.2 * (1 + len(clocks)), max(1.2 + 0.3 * len(settings), 2.8 if clocks else 0))
     figure = Figure(figsize=size, dpi=100, layout="constrained")
     last_values, *curves = figure.subplots(1, 1 + len(clocks), squeeze=False)[0]
     for place, setting in enumerate(settings):
         colour = f"C{place}"
         mine = runs[runs.setting == setting]
-        values = at(mine, "step", math.inf)[first]
+        values = last[last.setting == setting][first]
         mean, half = values.mean(), half_width(values.std(), len(values))
         last_values.plot(values, [place] * len(values), "o", color=colour, markersize=4, alpha=0.5)
-        last_values.plot([max(mean - half, mean / 10), mean + half], [place, place], color=colour)
+        last_values.plot([max(mean - half, mean / 1000), mean + half], [place, place], color=colour)
         last_values.plot(mean, place, "|", color=colour, markersize=14)
         for panel, clock in zip(curves, clocks, strict=True):
             each = mine.groupby("step").agg({clock: "mean", first: ["mean", "std", "count"]})
             mean, half = each[first, "mean"], half_width(each[first, "std"], each[first, "count"])
             panel.plot(each[clock, "mean"], mean, color=colour)
-            panel.fill_between(each[clock, "mean"], (mean - half).clip(lower=mean / 10), mean + half,
+            panel.fill_between(each[clock, "mean"], (mean - half).clip(lower=mean / 1000), mean + half,
                                alpha=0.15, linewidth=0, color=colour)  # fmt: skip
-    last_values.set(xlabel=f"{heading}, last evaluation", yticks=range(len(settings)))
+    last_values.set(xlabel=f"{heading}, last of each run", yticks=range(len(settings)))
     last_values.set_yticklabels(settings)
     last_values.invert_yaxis()
-    if runs[first].max() > 10 * runs[first].min():
-        last_values.set_xscale("log")
+    is_near = floor > runs[first].min() / 10
+    least = min(runs[first].min() / 2, floor * 0.8 if is_near else math.inf)  # an interval may reach below 0
+    if last[first].max() > 10 * last[first].min():
+        last_values.set(xscale="log", xlim=(least, None))
     for panel, label in zip(curves, clocks.values(), strict=True):
-        panel.set(xlabel=label, ylabel=heading, yscale="log")
-    if floor > runs[first].min() / 10:
+        panel.set(xlabel=label, ylabel=heading, yscale="log", ylim=(least, None))
+    if is_near:
         last_values.axvline(floor, color="black", linestyle="--", linewidth=1)
         for panel in curves:
             panel.axhline(floor, color="black", linestyle="--", linewidth=1)
     for panel in (last_values, *curves):
-        panel.grid(alpha=0.3, which="both")
+        panel.grid(alpha=0.3)
     figure.savefig(figure_path)
 
 
@@ -480,7 +486,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("names", nargs="+", choices=list(TABLES), metavar="NAME", help=", ".join(TABLES))
     parser.add_argument("--data", type=Path, default=Path("data"))
-    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--processes", type=int, default=1, help="of tables that give no times")
     parser.add_argument("--print", action="store_true", help="train nothing, and take the evaluations of the CSV file")
     options = parser.parse_args()
     for name in options.names:
