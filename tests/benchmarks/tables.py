@@ -205,7 +205,10 @@ TABLES = {
         settings={
             name: [f"head={name}"] for name in ("projection", "acgan", "contragan", "reacgan", "multi_hinge")
         },
-        values={"class_frechet/distance": "class by class", "frechet/distance": "Frechet distance"},
+        values={
+            "class_frechet/mean": "mean distance of a class", "class_frechet/worst": "of the worst class",
+            "frechet/distance": "Frechet distance of all",
+        },
         seeds=3,
     ),
     "networks-digits": Table(
@@ -355,8 +358,10 @@ def evaluations(name: str, data: Path) -> pd.DataFrame:
                         f"{metric}/{key}": value for key, value in found.get("floor", {}).get("values", {}).items()
                     }
     rows.append({"setting": FLOOR, **floors})
-    columns = ["setting", "seed", "step", "seconds", *table.values]
-    return pd.DataFrame(rows).reindex(columns=columns).astype({"seed": "Int64", "step": "Int64"})
+    found = pd.DataFrame(rows, columns=["setting", "seed", "step", "seconds", *table.values])
+    if missing := [tag for tag in table.values if found[tag].isna().all()]:
+        raise ValueError(f"{name}: no run has {', '.join(missing)}")
+    return found.astype({"seed": "Int64", "step": "Int64"})
 
 
 # --- the table --------------------------------------------------------------------------------------------------------
