@@ -135,7 +135,7 @@ class Contragan(Contrast):
     def contrast(self, judgement: Judgement, labels: Tensor | None) -> Tensor:
         own = judgement.made["proxy"].unsqueeze(-1) / self.temperature
         others = similarities(judgement) / self.temperature
-        is_other = ranks.own(~torch.eye(others.shape[-1], dtype=torch.bool, device=others.device))
+        is_other = ranks.own_shard(~torch.eye(others.shape[-1], dtype=torch.bool, device=others.device))
         return log_sum(own, others, is_other) - log_sum(own, others, same(labels) & is_other)
 
 
@@ -187,13 +187,13 @@ class Embedding(LinearHead):
 def similarities(judgement: Judgement) -> Tensor:
     """e_i·e_j of one's own samples and of all M of the batch, (..., N, M)."""
     embedding = judgement.made["embedding"]
-    return full_product(embedding, ranks.gathered(embedding).mT)
+    return full_product(embedding, ranks.all_gather(embedding).mT)
 
 
 def same(labels: Tensor | None) -> Tensor:
     """Whether one's own samples and all M of the batch are of one class, (..., N, M)."""
     labels = required(labels)
-    return labels.unsqueeze(-1) == ranks.gathered(labels).unsqueeze(-2)
+    return labels.unsqueeze(-1) == ranks.all_gather(labels).unsqueeze(-2)
 
 
 def log_sum(own: Tensor, others: Tensor, is_counted: Tensor) -> Tensor:

@@ -61,7 +61,7 @@ def rendezvous(environment: Mapping[str, str]) -> tuple[str, int]:
     `MASTER_ADDR` and `MASTER_PORT` say it, as torchrun sets them; else it is the first node of the SLURM job.
     """
     nodes = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST", "localhost")
-    first = re.match(r"([^,\[]+)(?:\[(\w+))?", nodes)
+    first = re.match(r"([^,\[]+)(?:\[(\w+)[^\]]*\]([^,]*))?", nodes)
     address = "".join(part or "" for part in first.groups()) if first else nodes
     job = int(environment.get("SLURM_JOB_ID", 0)) + int(environment.get("SLURM_STEP_ID", 0))
     port = environment.get("MASTER_PORT", PORTS[job % len(PORTS)])

@@ -157,7 +157,7 @@ class Closure:
         self.modules = [*self.networks, *player.terms.values()]
         self.device = player.parameters[0].device
         self.is_first, self.is_remembering = True, False
-        self.is_divided = accumulate > 1 or ranks.is_gathered()
+        self.is_divided = accumulate > 1 or ranks.is_sharded()
         self.values: Values = {}
         self.seen: list[dict[tuple[str, str], Tensor]] = []  # of each micro-batch: values of terms, and what is logged
         if player.is_evaluated_again:

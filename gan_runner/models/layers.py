@@ -207,7 +207,7 @@ class GatheredStatistics(nn.modules.batchnorm._BatchNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, ...) -> the same shape."""
-        if not (self.training and ranks.is_gathered()):
+        if not (self.training and ranks.is_sharded()):
             return super().forward(x)
         self._check_input_dim(x)
         axes, per_channel = [0, *range(2, x.ndim)], [1, -1, *[1] * (x.ndim - 2)]
@@ -295,7 +295,7 @@ class MinibatchDeviation(nn.Module):
         self.group = group
 
     def forward(self, x: Tensor) -> Tensor:
-        batch = ranks.gathered(x)
+        batch = ranks.all_gather(x)
         samples = batch.shape[0]
         groups = -(-samples // self.group)
         size = -(-samples // groups)
@@ -303,7 +303,7 @@ class MinibatchDeviation(nn.Module):
         apart = filled.to(torch.promote_types(x.dtype, torch.float32)).unflatten(0, (size, groups))
         variance = (apart - apart.mean(0)).square().mean(0)  # (groups, C, H, W)
         deviation = (variance + 1e-8).sqrt().mean((1, 2, 3))  # the root is kept from 0, where it has no derivative
-        channel = ranks.own(deviation.repeat(size)[:samples]).to(x.dtype).view(-1, 1, 1, 1)
+        channel = ranks.own_shard(deviation.repeat(size)[:samples]).to(x.dtype).view(-1, 1, 1, 1)
         return torch.cat([x, channel.expand(-1, -1, *x.shape[2:])], dim=1)
 
 

@@ -410,7 +410,7 @@ class Generator(nn.Module):
         if not (self.training and self.style_mixing):
             return styles
         # By the next sample's latents, which have the right distribution, and the sample's own label.
-        others = self.mapping(ranks.own(ranks.gathered(latents).roll(1, 0)), labels).unsqueeze(1)
+        others = self.mapping(ranks.own_shard(ranks.all_gather(latents).roll(1, 0)), labels).unsqueeze(1)
         chance, place = torch.rand(2, device=w.device)
         cut = torch.where(chance < self.style_mixing, 1 + (place * (self.style_count - 1)).floor(), self.style_count)
         is_own = torch.arange(self.style_count, device=w.device) < cut

@@ -23,7 +23,7 @@ from gan_runner.torch_utils.bounds import NonNegativeFloat, PositiveFloat, Posit
 from gan_runner.torch_utils.double_backward import Layers, gradient_at
 from gan_runner.torch_utils.parameters import as_matrix, kernels, per_run
 from gan_runner.torch_utils.precision import full_precision, full_product
-from gan_runner.torch_utils.ranks import batch_mean, batch_sd, every, gathered, gathers_batch
+from gan_runner.torch_utils.ranks import all_gather, batch_mean, batch_sd, gathers_batch, strided
 
 View = AdversarialView
 Penalty = TypeVar("Penalty", bound=Callable[..., Tensor])
@@ -112,7 +112,7 @@ def between(view: View) -> Tensor:
 def uniform_positions(view: View) -> Tensor:
     """U[0, 1) for each sample, the same for all of a pack: (..., N)."""
     *runs, count = view.batch_shape
-    with every(view.pack):
+    with strided(view.pack):
         positions = view.randomness.uniform(*runs, count // view.pack)
     return positions if view.pack == 1 else positions.repeat_interleave(view.pack, dim=-1)
 
@@ -332,7 +332,7 @@ def reconstruction(view: View, *, norm: Literal["l1", "l2"]) -> Tensor:
     Li & Malik 2018, arXiv:1809.09087 (implicit maximum likelihood estimation); l2 is theirs.
     """
     axes = len(view.batch_shape)
-    real, fake = view.real.detach().flatten(axes), gathered(view.fake).flatten(axes)  # (..., N, D)
+    real, fake = view.real.detach().flatten(axes), all_gather(view.fake).flatten(axes)  # (..., N, D)
     with full_precision(fake.device):
         with torch.no_grad():
             nearest = torch.cdist(real, fake, p=1.0 if norm == "l1" else 2.0).argmin(-1, keepdim=True)
@@ -535,7 +535,7 @@ class PathLength(nn.Module):
         latents = view.latents[some]
         labels = None if view.labels is None else view.labels[some]
         generator = view.learner
-        with Layers(), every(self.shrink):
+        with Layers(), strided(self.shrink):
             if getattr(generator, "has_styles", False):
                 styles = generator.styles(latents, labels)  # type: ignore[operator]
                 samples = generator.synthesize(styles)  # type: ignore[operator]

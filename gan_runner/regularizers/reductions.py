@@ -38,11 +38,11 @@ class TopK:
 
     def __call__(self, values: Tensor, view: Any, step: int) -> Tensor:
         """The loss of each sample, (..., N) or (..., 1), and the view's logits -> (...,)."""
-        logits = ranks.gathered(view.fake_logits.detach())
+        logits = ranks.all_gather(view.fake_logits.detach())
         count = logits.shape[-1]
         share = self.schedule(step)
         k = (share * count).round().clamp(min=1) if isinstance(share, Tensor) else max(1, round(share * count))
         order = logits.argsort(dim=-1, descending=True, stable=True)
-        rank = ranks.own(order.argsort(dim=-1))
+        rank = ranks.own_shard(order.argsort(dim=-1))
         chosen = torch.where(rank < k, values, 0.0)  # weighted by 0 or 1, as k may be a tensor of the device
         return chosen.sum(-1) * (ranks.processes() / k)

@@ -3,7 +3,7 @@
 A run's batch is one batch, whoever computes it: its samples have positions 0, ..., size - 1, of which each process has
 an equal range, its shard, and each of a shard's micro-batches (`accumulate`) an equal range of that. What is drawn for
 the samples of a batch is drawn for all of it and cut, so every process draws the numbers of a run in one process. What
-looks at the whole batch gathers it by `batch_mean`, `batch_sd` or `gathered`, all differentiable twice.
+looks at the whole batch gathers it by `batch_mean`, `batch_sd` or `all_gather`, all differentiable twice.
 
 In a run of one process, and outside of a turn, all of these are what they are without processes. torch.distributed does
 the work; `training.processes` starts the group and ends it.
@@ -93,10 +93,10 @@ def micro_batch(index: int, count: int) -> Iterator[None]:
 
 
 @contextmanager
-def every(step: int) -> Iterator[None]:
-    """Draws within this context are for every `step`-th sample of the batch; `step` divides a shard's size."""
+def strided(stride: int) -> Iterator[None]:
+    """Draws within this context are for every `stride`-th sample of the batch; `stride` divides a shard's size."""
     shard = present.shard
-    present.shard = shard and Shard(shard.index, shard.count, shard.size // step)
+    present.shard = shard and Shard(shard.index, shard.count, shard.size // stride)
     try:
         yield
     finally:
@@ -161,38 +161,38 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
 def batch_mean(x: Tensor, dim: int | list[int] = -1, *, keepdim: bool = False) -> Tensor:
     """The mean over axes, of which the samples' is one, of all processes' values; they have equally many."""
     mean = x.mean(dim, keepdim=keepdim)
-    return total(mean) / present.processes if is_gathered() else mean
+    return all_reduce_sum(mean) / present.processes if is_sharded() else mean
 
 
 def batch_sd(x: Tensor) -> Tensor:
-    """The standard deviation of the last axis's values, of all processes, without bias: (..., K) -> (...,)."""
-    if not is_gathered():
+    """The standard deviation of the last axis, of all processes, with Bessel's correction: (..., K) -> (...,)."""
+    if not is_sharded():
         return x.std(-1)
     count = x.shape[-1] * present.processes
     variance = batch_mean((x - batch_mean(x, keepdim=True)).square())
     return (variance * (count / (count - 1))).sqrt()
 
 
-def gathered(x: Tensor) -> Tensor:
+def all_gather(x: Tensor) -> Tensor:
     """The samples of all processes, in the batch's order: (N, ...) -> (processes x N, ...)."""
-    if not is_gathered():
+    if not is_sharded():
         return x
-    samples: Tensor = Gather.apply(x)
+    samples: Tensor = AllGather.apply(x)
     return samples
 
 
-def own(x: Tensor) -> Tensor:
-    """Of what `gathered` makes the samples of this process: (processes x N, ...) -> (N, ...)."""
-    return x[positions(len(x))] if is_gathered() else x
+def own_shard(x: Tensor) -> Tensor:
+    """Of what `all_gather` makes the samples of this process: (processes x N, ...) -> (N, ...)."""
+    return x[positions(len(x))] if is_sharded() else x
 
 
-def total(x: Tensor) -> Tensor:
+def all_reduce_sum(x: Tensor) -> Tensor:
     """The sum of all processes' values of a tensor."""
-    summed: Tensor = Total.apply(x)
+    summed: Tensor = AllReduceSum.apply(x)
     return summed
 
 
-class Total(Function):
+class AllReduceSum(Function):
     """The sum over the processes; the gradient of a process's value is the sum of all processes' gradients.
 
     So is `torch.distributed.nn.functional.all_reduce`, which newer versions of torch warn of.
@@ -206,10 +206,10 @@ class Total(Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        return total(*gradients)
+        return all_reduce_sum(*gradients)
 
 
-class Gather(Function):
+class AllGather(Function):
     """All processes' samples, one process after another: (N, ...) -> (processes x N, ...)."""
 
     @staticmethod
@@ -221,7 +221,7 @@ class Gather(Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         (gradient,) = gradients
-        return total(gradient)[positions(len(gradient))]
+        return all_reduce_sum(gradient)[positions(len(gradient))]
 
 
 def gathers_batch(function: Marked) -> Marked:
@@ -230,7 +230,7 @@ def gathers_batch(function: Marked) -> Marked:
     return function
 
 
-def is_gathered() -> bool:
+def is_sharded() -> bool:
     """Whether a batch is divided among several processes now."""
     return present.shard is not None and present.processes > 1
 

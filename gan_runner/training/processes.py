@@ -129,14 +129,14 @@ class Group:
         try:
             yield
         except RuntimeError as error:
-            if reason := self.loss(error):
+            if reason := self.lost_process(error):
                 raise LostError(reason) from error
             raise
         self.is_in_step = False
 
     def ask(self, what: int, flag: int) -> None:
         """Tell the others what comes, and hear of a signal that one of them got."""
-        if came := agree(self.control, what, flag, 0)[2]:
+        if came := all_reduce_max(self.control, what, flag, 0)[2]:
             self.stop.came = self.stop.came or came
 
     def meet(self) -> None:
@@ -146,11 +146,11 @@ class Group:
         self.control = connect(self.opened, self.process, store)
         state = io.BytesIO()
         torch.save(self.built.game.state_dict(), state)
-        share(self.control, {**self.built.recipe, "state": state.getvalue(), "directory": str(self.directory)})
-        if refused := [reason for reason in collect(self.control, None) if reason]:
+        broadcast(self.control, {**self.built.recipe, "state": state.getvalue(), "directory": str(self.directory)})
+        if refused := [reason for reason in all_gather(self.control, None) if reason]:
             raise LostError(refused[0])
 
-    def loss(self, error: RuntimeError) -> str | None:
+    def lost_process(self, error: RuntimeError) -> str | None:
         """Which of the others is gone, where an error means that one is."""
         if reason := self.ended_child(seconds=2.0 if self.children else 0.0):
             return reason
@@ -192,7 +192,7 @@ class Group:
         if self.control is not None and not self.is_in_step:
             code = error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else int(bool(error))
             with suppress(RuntimeError):  # one has just died
-                agree(self.control, END, code, 0)
+                all_reduce_max(self.control, END, code, 0)
         else:
             self.kill()
         for child in self.children:
@@ -237,7 +237,7 @@ def take_part(process: ProcessRank, stop: StopRequest, opened: ExitStack, job: d
         store.add(HEARD, 1)
         return int(said)
     control = connect(opened, process, store)
-    job.update(share(control, None))
+    job.update(broadcast(control, None))
     reason, built = None, None
     try:
         built = build(job["config"], job["trust"], horizon=job["horizon"])
@@ -245,14 +245,14 @@ def take_part(process: ProcessRank, stop: StopRequest, opened: ExitStack, job: d
     except Exception as error:  # process 0 says it
         first = (str(error).splitlines() or [""])[0]
         reason = f"process {process.rank} of {process.world_size}: {first or type(error).__name__}"
-    reasons = collect(control, reason)
+    reasons = all_gather(control, reason)
     if built is None or any(reasons):
         return 1
     game, evaluator = built.game, built.evaluator
     generation: Generation | None = None
     with arithmetic_of(built.settings, lambda line: None), closing(game.data):
         while True:
-            step, flag, _ = agree(control, NOTHING, 0, stop.came or 0)
+            step, flag, _ = all_reduce_max(control, NOTHING, 0, stop.came or 0)
             if step == END:
                 return flag  # with END it is the code
             if step == GENERATE:  # and with this the first batch of a round
@@ -319,7 +319,7 @@ def connect(
     return dist.new_group(backend="gloo", timeout=LONG)
 
 
-def agree(control: Any, step: int, flag: int, came: int) -> tuple[int, int, int]:
+def all_reduce_max(control: Any, step: int, flag: int, came: int) -> tuple[int, int, int]:
     """The step that process 0 asks for, its flag, and the signal that one of the processes got, 0 if none."""
     said = torch.tensor([step, flag, came])
     dist.all_reduce(said, dist.ReduceOp.MAX, group=control)
@@ -327,14 +327,14 @@ def agree(control: Any, step: int, flag: int, came: int) -> tuple[int, int, int]
     return step, flag, came
 
 
-def share(control: Any, what: Any) -> Any:
+def broadcast(control: Any, what: Any) -> Any:
     """What process 0 says, in every process."""
     said = [what]
     dist.broadcast_object_list(said, src=0, group=control)
     return said[0]
 
 
-def collect(control: Any, what: Any) -> list[Any]:
+def all_gather(control: Any, what: Any) -> list[Any]:
     """What each process says, in every process."""
     said = [None] * dist.get_world_size(control)
     dist.all_gather_object(said, what, group=control)

@@ -111,14 +111,14 @@ def gradgradcheck(name: str) -> bool:
     function = {
         "mean": lambda x: ranks.batch_mean(x, 0),
         "sd": lambda x: ranks.batch_sd(x.flatten()),
-        "gathered": lambda x: ranks.gathered(x).roll(1, 0) * ranks.gathered(x),
+        "gathered": lambda x: ranks.all_gather(x).roll(1, 0) * ranks.all_gather(x),
     }[name]
     torch.manual_seed(0)  # of the batch, and of the gradients that torch draws
     batch = torch.randn(2 * ranks.processes(), 3, dtype=torch.float64).requires_grad_()
 
     def of_all(batch: Tensor) -> Tensor:
-        own = (ranks.total(batch) / ranks.processes())[ranks.positions(len(batch))]
-        return ranks.total(function(own.sin()).square().sum())
+        own = (ranks.all_reduce_sum(batch) / ranks.processes())[ranks.positions(len(batch))]
+        return ranks.all_reduce_sum(function(own.sin()).square().sum())
 
     with ranks.sharded(len(batch), 1):
         return torch.autograd.gradcheck(of_all, batch) and torch.autograd.gradgradcheck(of_all, batch)

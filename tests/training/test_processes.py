@@ -244,7 +244,13 @@ def test_the_environment_says_which_process_this_is(monkeypatch):
     assert launched_process(of_step) == ProcessRank(3, 8, 1)
     assert launched_process({**of_step, "SLURM_PTY_PORT": "39907"}) is None
     assert rendezvous(TORCHRUN) == ("n1", 7)
-    for nodes, first in (("gpu[07-09,12],cpu1", "gpu07"), ("node-3", "node-3"), ("a1,a2", "a1"), ("n[2,4]", "n2")):
+    for nodes, first in (
+        ("gpu[07-09,12],cpu1", "gpu07"),
+        ("node-3", "node-3"),
+        ("a1,a2", "a1"),
+        ("n[2,4]", "n2"),
+        ("n[01-04]-ib,gpu7", "n01-ib"),
+    ):
         assert rendezvous({"SLURM_JOB_NODELIST": nodes, "SLURM_JOB_ID": "5"})[0] == first
     assert process_in_run(4) == ProcessRank(0, 4, 0)
     for name, value in SRUN.items():
