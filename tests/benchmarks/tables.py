@@ -357,6 +357,8 @@ def evaluations(name: str, data: Path) -> pd.DataFrame:
                     floors |= {
                         f"{metric}/{key}": value for key, value in found.get("floor", {}).get("values", {}).items()
                     }
+    if table.of_both_splits:  # the floor is the distance of the splits from each other
+        floors |= {tag: floors[f"{tag.partition('/')[0]}/distance"] for tag in table.values}
     rows.append({"setting": FLOOR, **floors})
     found = pd.DataFrame(rows, columns=["setting", "seed", "step", "seconds", *table.values])
     if missing := [tag for tag in table.values if found[tag].isna().all()]:
