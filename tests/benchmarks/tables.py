@@ -323,15 +323,15 @@ def paces(name: str, data: Path) -> dict[str, float]:
     """The seconds that a step of each setting takes, by steps taken in turn, which a busy machine slows alike."""
     torch.set_num_threads(1)
     configs = {setting: compose(*words_of(name, setting, data), "device=cpu") for setting in TABLES[name].settings}
-    takers = {setting: stepper(build(config, [])) for setting, config in configs.items()}
-    found = medians({setting: partial(take_steps, taker) for setting, taker in takers.items()}, rounds=10)
+    steps = {setting: stepper(build(config, [])) for setting, config in configs.items()}
+    found = medians({setting: partial(take_steps, step) for setting, step in steps.items()}, rounds=10)
     return {setting: seconds / STEPS_AT_ONCE for setting, seconds in found.items()}
 
 
-def take_steps(taker: Callable[[], object]) -> None:
+def take_steps(step: Callable[[], object]) -> None:
     """Some steps of a run."""
     for _ in range(STEPS_AT_ONCE):
-        taker()
+        step()
 
 
 def evaluations(name: str, data: Path) -> pd.DataFrame:
