@@ -193,7 +193,7 @@ TABLES = {
             "lecam": ["regularizer=[spectral_norm,lecam]"],
             "consistency": ["regularizer=[spectral_norm,consistency]"],
         },
-        values={"frechet/held_out": "distance to held-out images", "frechet/training": "to as many training images"},
+        values={"frechet/held_out": "distance to held-out images", "frechet/training": "to the training images"},
         seeds=3,
         of_both_splits=True,
     ),
