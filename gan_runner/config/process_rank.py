@@ -12,7 +12,7 @@ PORTS = range(20_000, 52_000)  # where the processes of a SLURM job meet: one of
 
 @dataclass(frozen=True)
 class ProcessRank:
-    """One of `world_size` processes that train one run, as torch.distributed numbers them, also on its machine."""
+    """Process `rank` of `world_size` that train one run; number `local_rank` of those on its machine."""
 
     rank: int = 0
     world_size: int = 1

@@ -125,8 +125,6 @@ class Head(Labelled):
     The constructor of every head takes the number of features and that of the classes, 0 where there are none.
     """
 
-    linear: nn.Module
-
     def judge(self, features: Tensor, labels: Tensor | None) -> Judgement:
         """The logits, and what the head makes beside them: nothing, unless a subclass does."""
         return Judgement(self(features, labels), {})

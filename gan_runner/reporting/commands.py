@@ -18,16 +18,17 @@ class Command(NamedTuple):
     line: str
 
 
-def of_study(directories: list[Path], study: Study, best: Setting | None) -> list[Command]:
-    """The line of each sweep, and those that train the best setting again and draw samples from its best run."""
+def of_sweeps(directories: list[Path]) -> list[Command]:
+    """The line of each sweep."""
     one = len(directories) == 1
     found = [("The sweep" if one else f"The sweep {path.name}", sweep_line(path)) for path in directories]
-    if best:
-        run = best_run(best, study.objective)
-        found += [
-            ("The best setting again", training_line(run)),
-            ("Samples of its best run", sampling_line(run, study)),
-        ]
+    return [Command(purpose, line) for purpose, line in found if line]
+
+
+def of_best(study: Study, best: Setting) -> list[Command]:
+    """The lines that train the best setting again and draw samples from its best run."""
+    run = best_run(best, study.objective)
+    found = [("The best setting again", training_line(run)), ("Samples of its best run", sampling_line(run, study))]
     return [Command(purpose, line) for purpose, line in found if line]
 
 

@@ -73,16 +73,17 @@ class Page:
     beside: str = ""
 
 
-def of_study(title: str, study: Study, answer: Answer | None, commands: list[Command], target: Path) -> str:
+def of_study(
+    title: str, study: Study, answer: Answer | None, target: Path, *, of_sweeps: list[Command], of_best: list[Command]
+) -> str:
     """The page of a sweep, or of several runs; `target` is the directory that it goes to."""
     data, left_out = charts.of_study(study)
     common = common_words(study)
-    sweeps = [command for command in commands if command.purpose.startswith("The sweep")]
-    folded = sweeps if len(sweeps) > 1 else []
+    folded = of_sweeps if len(of_sweeps) > 1 else []
     page = Page(
         title=title, kind="study", sentences=answer.sentences if answer else [no_answer(study)],
         lines=[f"{study.counts}.", *([f"In all runs: {common}"] if common else [])],
-        commands=[command for command in commands if command not in folded], folded=folded, data=data,
+        commands=of_best if folded else [*of_sweeps, *of_best], folded=folded, data=data,
         sheets=[settings_sheet(study)] if study.settings else [], chips=study.settings[:CHIPS],
         last=[runs_sheet(study)], left_out=left_out, beside=str(target),
     )  # fmt: skip

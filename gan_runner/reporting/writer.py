@@ -86,12 +86,13 @@ def report_study(directories: list[Path], base: Path, target: Path, paths: list[
     found = answer(study)
     title = ", ".join(printable(directory.resolve().name) for directory in directories)
     sweeps = [directory for directory in directories if (directory / PLAN).exists()]
-    shell = commands.of_study(sweeps, study, found.best if found else None)
+    of_sweeps = commands.of_sweeps(sweeps)
+    of_best = commands.of_best(study, found.best) if found else []
     documents = {
         "sweep.csv": tables.csv_of_runs(study),
         "report.csv": tables.csv_of_settings(study),
-        "report.md": tables.markdown(title, study, found, shell),
-        "report.html": page.of_study(title, study, found, shell, target),
+        "report.md": tables.markdown(title, study, found, [*of_sweeps, *of_best]),
+        "report.html": page.of_study(title, study, found, target, of_sweeps=of_sweeps, of_best=of_best),
     }
     write(target, documents)
     lines = [*filter(None, [tables.floors_text(study)]), study.counts]
@@ -101,7 +102,7 @@ def report_study(directories: list[Path], base: Path, target: Path, paths: list[
         lines.append(f"and {len(others) - TOLD:,} more that are not completed: report.md names them")
     if found:
         lines += ["", " ".join(found.sentences)]
-    return Report(tables.terminal(study), lines, shell[-2:] if found else [], target / "report.html")
+    return Report(tables.terminal(study), lines, of_best, target / "report.html")
 
 
 def write(target: Path, documents: dict[str, str]) -> None:

@@ -63,6 +63,10 @@ class Table:
 LENET = ["metric=frechet", "metric.frechet.samples=5000", "features=lenet", "features.weights={data}/mnist-lenet.pth"]
 MNIST = ["dataset=mnist", "dataset.root={data}", *LENET]
 CLOTHES = ["metric=frechet", "features=lenet", "features.weights={data}/limited/fashion-lenet.pth"]
+GRID = [
+    "dataset=grid", "model=mlp", "model.generator.width=128", "model.discriminator.width=128", "batch_size=256",
+    "optimizer.lr=2e-3", "optimizer.betas=[0.5,0.9]", "lr_schedule=cosine",
+]  # fmt: skip
 SMALL = ["model.generator.width=16", "model.discriminator.width=16"]
 WEIGHTS = {
     f"{weight:g}": [f"regularizer.gradient_penalty.weight={weight:g}"] for weight in (0.01, 0.1, 1, 10, 100, 1000)
@@ -116,11 +120,7 @@ TABLES = {
         own_length=True,
     ),
     "grid-losses": Table(
-        shared=[
-            "dataset=grid", "model=mlp", "model.generator.width=128", "model.discriminator.width=128",
-            "batch_size=256", "optimizer.lr=2e-3", "optimizer.betas=[0.5,0.9]", "lr_schedule=cosine", "steps=8000",
-            "evaluate_every=null",
-        ],
+        shared=[*GRID, "steps=8000", "evaluate_every=null"],
         settings={
             "bce": ["loss=bce"],
             "wgan": ["loss=wgan", "discriminator_steps=2", "regularizer.weight_clip.bound=0.05", "optimizer.lr=5e-4"],
@@ -139,11 +139,7 @@ TABLES = {
         seeds=3,
     ),
     "weight-grid": Table(
-        shared=[
-            "dataset=grid", "model=mlp", "model.generator.width=128", "model.discriminator.width=128",
-            "batch_size=256", "discriminator_steps=2", "optimizer.lr=2e-3", "optimizer.betas=[0.5,0.9]",
-            "lr_schedule=cosine", "steps=4000", "evaluate_every=500",
-        ],
+        shared=[*GRID, "discriminator_steps=2", "steps=4000", "evaluate_every=500"],
         settings=WEIGHTS,
         values={
             "modes/wasserstein": "1-Wasserstein distance", "modes/covered": "modes of 25",

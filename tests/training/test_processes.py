@@ -142,7 +142,9 @@ def test_the_end_of_one_process_ends_all_and_the_run_goes_on(which, number, wait
         assert process.returncode == 128 + number
         assert summary(Path("outputs/run"))["status"] == "interrupted"
     else:
-        line = refusal((1, "", error), f"process {which} of 2", "its last checkpoint, of step", "gan-runner resume ")
+        directory = Path("outputs/run") if which else Path("outputs/run").absolute()  # process 1 says it of process 0
+        resumed = f"gan-runner resume {directory}"
+        line = refusal((1, "", error), f"process {which} of 2", "its last checkpoint, of step", resumed)
         assert which == 0 or "SIGKILL" in line
     done = torch.load("outputs/run/checkpoints/last.pt", weights_only=True)["step"]
     steps = f"steps={done + 5}"
