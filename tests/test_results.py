@@ -1,12 +1,16 @@
 """The tables of RESULTS.md are what the stored evaluations say."""
 
+import json
+from dataclasses import replace
+from pathlib import Path
+
 import pandas as pd
 import pytest
 from PIL import Image
 
 from tests.benchmarks import tables
 from tests.benchmarks.tables import FLOOR, RESULTS, TABLES, Table, at, draw, markdown, text, words_of
-from tests.helpers import CONF, compose
+from tests.helpers import CONF, compose, naming
 
 TEXT = CONF.parent.joinpath("RESULTS.md").read_text()
 
@@ -76,6 +80,42 @@ def test_values_that_spread_far_and_counts_are_listed():
     assert text([1.0, 9.0, 2.0], "x/distance") == "1, 9, 2"
     assert text([8.0, 7.0, 8.0], "modes/covered") == "8, 7, 8"
     assert text([2.0], "x/distance") == "2"
+
+
+def write_run(sweep: str, seed: int, metrics: list[dict]) -> None:
+    """A finished run of a table, evaluated at steps 10, 20, ..."""
+    run = Path("outputs/sweeps") / sweep / f"seed-{seed}"
+    (run / ".hydra").mkdir(parents=True)
+    (run / ".hydra/config.yaml").write_text(f"seed: {seed}")
+    (run / "summary.json").write_text('{"status": "completed"}')
+    rows = [{"step": 10 * (index + 1), "seconds": 1.0} for index in range(len(metrics))]
+    (run / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    records = [{"step": row["step"], "metrics": {"m": found}} for row, found in zip(rows, metrics, strict=True)]
+    (run / "evaluations.jsonl").write_text("".join(f"{json.dumps(record)}\n" for record in records))
+
+
+def test_the_evaluations_of_finished_runs(monkeypatch):
+    of_training = {"values": {"x": 3.0}, "floor": {"values": {"x": 0.5}}}
+    of_both = of_training | {"held_out": {"values": {"distance": 2.0}, "training": {"distance": 1.0}}}
+    table = Table(shared=[], settings={"a": []}, values={"m/x": "x"})
+    monkeypatch.setitem(tables.TABLES, "t", table)
+    write_run("t-a", 4, [of_training, of_both])
+    found = tables.evaluations("t", Path())
+    assert found[["setting", "step", "m/x"]].to_numpy().tolist()[0] == ["a", 10, 3.0]  # a later evaluate is not its own
+    assert found["m/x"].tolist() == [3.0, 0.5]
+    monkeypatch.setitem(tables.TABLES, "t", replace(table, values={"m/y": "y"}))
+    with pytest.raises(ValueError, match=naming("t", "m/y")):
+        tables.evaluations("t", Path())
+
+
+def test_a_table_of_both_splits_takes_the_evaluation_of_both(monkeypatch):
+    of_training = {"values": {"distance": 3.0}, "floor": {"values": {"distance": 0.5}}}
+    of_both = of_training | {"held_out": {"values": {"distance": 2.0}, "training": {"distance": 1.0}}}
+    values = {"m/held_out": "held-out", "m/training": "training"}
+    table = Table(shared=[], settings={"a": []}, values=values, of_both_splits=True)
+    monkeypatch.setitem(tables.TABLES, "t", table)
+    write_run("t-a", 0, [of_training, of_both])
+    assert tables.evaluations("t", Path())[[*values]].to_numpy().tolist() == [[2.0, 1.0], [0.5, 0.5]]
 
 
 def test_values_between_two_evaluations_lie_on_a_line():
