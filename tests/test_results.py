@@ -108,6 +108,16 @@ def test_the_evaluations_of_finished_runs(monkeypatch):
         tables.evaluations("t", Path())
 
 
+def test_rows_without_a_run_here_stay_as_they_were(monkeypatch):
+    table = Table(shared=[], settings={"a": [], "b": []}, values={"m/x": "x"})
+    monkeypatch.setitem(tables.TABLES, "t", table)
+    write_run("t-b", 0, [{"values": {"x": 3.0}, "floor": {"values": {"x": 0.5}}}])
+    earlier = evaluations({"gone": [9.0], "b": [7.0], "a": [2.0]}, {"gone": 1.0, "b": 1.0, "a": 1.0})
+    found = tables.evaluations("t", Path(), earlier)
+    assert found.setting.tolist() == ["a", "a", "b", FLOOR]
+    assert found["m/x"].tolist() == [12.0, 2.0, 3.0, 0.5]
+
+
 def test_a_table_of_both_splits_takes_the_evaluation_of_both(monkeypatch):
     of_training = {"values": {"distance": 3.0}, "floor": {"values": {"distance": 0.5}}}
     of_both = of_training | {"held_out": {"values": {"distance": 2.0}, "training": {"distance": 1.0}}}

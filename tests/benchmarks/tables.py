@@ -3,7 +3,8 @@
 Trains what `outputs/sweeps` does not hold yet, a sweep over seeds for each row, so that the same line goes on where it
 was; writes a report of them to outputs/tables/NAME, the evaluations of all finished runs to
 tests/benchmarks/results/NAME.csv, and a figure of these to .readme/NAME.png; prints the table. With --print it takes
-that file as it is. DIR holds MNIST/ and FashionMNIST/ as torchvision has them, mnist-lenet.pth, and sign-digits/.
+that file as it is; with --settings it trains only the rows named. Rows without a run in `outputs/sweeps` stay as the
+file has them. DIR holds MNIST/ and FashionMNIST/ as torchvision has them, mnist-lenet.pth, and sign-digits/.
 """
 
 import argparse
@@ -281,20 +282,20 @@ def words_of(name: str, setting: str, data: Path) -> list[str]:
     return [word.replace("{data}", str(data.resolve())) for word in (*table.shared, *table.settings[setting])]
 
 
-def train(name: str, data: Path, processes: int) -> None:
-    """Train the runs of a table that are not finished; on one core stacked, where no time is compared."""
+def train(name: str, settings: list[str], data: Path, processes: int) -> None:
+    """Train the runs of some rows that are not finished; on one core stacked, where no time is compared."""
     table = TABLES[name]
     launcher = ["hydra/launcher=pool", f"hydra.launcher.processes={1 if table.is_timed else processes}"]
     if processes == 1 and not table.is_timed:
         launcher = ["hydra/launcher=batched"]
-    for setting in table.settings:
+    for setting in settings:
         if len(finished(name, [setting])) >= table.seeds:
             continue
         words = words_of(name, setting, data)
         command = [sys.executable, "-m", "gan_runner", "-m", *words, f"seed=range({table.seeds})"]
         command += [f"sweep={name}-{setting}", "checkpoint_every=null", "device=cpu"]
         subprocess.run([*command, *launcher], check=True)
-    for run in finished(name, list(table.settings)) if table.of_both_splits else []:
+    for run in finished(name, settings) if table.of_both_splits else []:
         if not any(is_of_both_splits(record) for record in records(run)):
             subprocess.run([sys.executable, "-m", "gan_runner", "evaluate", str(run), "device=cpu"], check=True)
 
@@ -330,11 +331,14 @@ def take_steps(step: Callable[[], object]) -> None:
         step()
 
 
-def evaluations(name: str, data: Path) -> pd.DataFrame:
-    """A row for each evaluation of a table's finished runs, and one for real data."""
+def evaluations(name: str, data: Path, earlier: pd.DataFrame | None = None) -> pd.DataFrame:
+    """A row for each evaluation of a table's finished runs, or an earlier one of a setting without; one for real data.
+
+    Raises:
+        ValueError: a value of the table that no evaluation has.
+    """
     table, rows = TABLES[name], []
     floors: dict[str, float] = {}
-    pace = paces(name, data) if table.equal_time else {}
     for setting in table.settings:
         for run in finished(name, [setting]):
             seed = yaml.safe_load((run / ".hydra/config.yaml").read_text())["seed"]
@@ -343,8 +347,8 @@ def evaluations(name: str, data: Path) -> pd.DataFrame:
             for record in compared:
                 step = record["step"]
                 rows.append({"setting": setting, "seed": seed, "step": step})
-                if table.is_timed or table.equal_time:
-                    rows[-1]["seconds"] = round(step * pace[setting] if pace else seconds[step], 2)
+                if table.is_timed:
+                    rows[-1]["seconds"] = round(seconds[step], 2)
                 for metric, found in record["metrics"].items():
                     rows[-1] |= {f"{metric}/{key}": value for key, value in found["values"].items()}
                     if both := found.get("held_out"):
@@ -355,11 +359,17 @@ def evaluations(name: str, data: Path) -> pd.DataFrame:
                     }
     if table.of_both_splits:  # the floor is the distance of the splits from each other
         floors |= {tag: floors[f"{tag.partition('/')[0]}/distance"] for tag in table.values}
-    rows.append({"setting": FLOOR, **floors})
-    found = pd.DataFrame(rows, columns=["setting", "seed", "step", "seconds", *table.values])
+    found = pd.DataFrame([*rows, {"setting": FLOOR, **floors}])
+    if earlier is not None:
+        found = pd.concat([found, earlier[earlier.setting.isin(set(table.settings) - set(found.setting))]])
+    found = found.reindex(columns=["setting", "seed", "step", "seconds", *table.values])
     if missing := [tag for tag in table.values if found[tag].isna().all()]:
         raise ValueError(f"{name}: no run has {', '.join(missing)}")
-    return found.astype({"seed": "Int64", "step": "Int64"})
+    if table.equal_time:
+        found["seconds"] = (found.step * found.setting.map(paces(name, data))).round(2)
+    order = pd.CategoricalDtype([*table.settings, FLOOR])
+    found = found.astype({"setting": order, "seed": "Int64", "step": "Int64"})
+    return found.sort_values(["setting", "seed", "step"]).astype({"setting": str})
 
 
 # --- the table --------------------------------------------------------------------------------------------------------
@@ -488,20 +498,24 @@ def draw(name: str, found: pd.DataFrame, figure_path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("names", nargs="+", choices=list(TABLES), metavar="NAME", help=", ".join(TABLES))
+    parser.add_argument("--settings", nargs="+", help="rows to train, of one table; all")
     parser.add_argument("--data", type=Path, default=Path("data"))
     parser.add_argument("--processes", type=int, default=1, help="of tables that give no times")
     parser.add_argument("--print", action="store_true", help="train nothing, and take the evaluations of the CSV file")
     options = parser.parse_args()
     for name in options.names:
-        path = RESULTS / f"{name}.csv"
+        path, settings = RESULTS / f"{name}.csv", options.settings or list(TABLES[name].settings)
+        if unknown := set(settings) - set(TABLES[name].settings):
+            parser.error(f"{name} has no setting {', '.join(unknown)}; it has {', '.join(TABLES[name].settings)}")
         if not options.print:
             if prepare := TABLES[name].prepare:
                 prepare(options.data)
-            train(name, options.data, options.processes)
+            train(name, settings, options.data, options.processes)
             sweeps = [Path(f"outputs/sweeps/{name}-{setting}") for setting in TABLES[name].settings]
-            write_report(*sweeps, rank="last", out=Path("outputs/tables") / name)
+            write_report(*filter(Path.exists, sweeps), rank="last", out=Path("outputs/tables") / name)
             path.parent.mkdir(exist_ok=True)
-            evaluations(name, options.data).to_csv(path, index=False)
+            earlier = pd.read_csv(path) if path.exists() else None
+            evaluations(name, options.data, earlier).to_csv(path, index=False)
         found = pd.read_csv(path)
         print(markdown(name, found))
         draw(name, found, FIGURES / f"{name}.png")
