@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import torch
 from annotated_types import MinLen
 from torch import nn
+from torch.backends.cpu import get_cpu_capability
 
 from gan_runner.augmentations.adaptation import Adaptive, adaptations
 from gan_runner.augmentations.scheduled import Scheduled
@@ -112,6 +113,11 @@ class Builder:
         loaded = data or load_data(config["dataset"], trust)
         self.data, placed = place_data(loaded, self.device, self.settings)
         self.notes = [*loaded.notes, *placed]
+        if self.settings.precision == "bf16" and self.device.type == "cpu" and get_cpu_capability() == "AVX2":
+            self.notes.append(
+                "precision=bf16: this CPU has no AVX-512, and convolutions in bf16 take about ten times as long as with "
+                "precision=fp32"
+            )
         self.steps = count_steps(self.settings, self.data)
         self.horizon = horizon or self.steps
         self.num_classes = count_classes(self.settings, self.data)

@@ -90,7 +90,7 @@ TABLES = {
             "experiment=dense_deconv_npy", "dataset.path={data}/photographs/images.npy",
             "dataset.labels={data}/photographs/labels.npy", "dataset.image_size=32", "metric=frechet",
             "metric.frechet.samples=2000", "model.generator.activation=relu", "optimizer.lr=2e-4", "batch_size=32",
-            "precision=bf16", "steps=300", "evaluate_every=null", "loss=bce", "discriminator_steps=1",
+            "steps=300", "evaluate_every=null", "loss=bce", "discriminator_steps=1",
             "optimizer.betas=[0.5,0.999]",
         ],
         settings={

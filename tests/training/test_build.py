@@ -85,6 +85,16 @@ def test_a_rate_that_suits_images_and_points(words: list[str], rates: list[float
     assert [note for note in built.notes if note.startswith("as suits")] == said
 
 
+@pytest.mark.parametrize(
+    ("capability", "precision", "is_told"),
+    [("AVX2", "bf16", True), ("AVX2", "fp32", False), ("AVX512", "bf16", False)],
+)
+def test_a_note_on_bf16_where_a_cpu_is_slow_at_it(monkeypatch, capability: str, precision: str, is_told: bool) -> None:
+    monkeypatch.setattr(module, "get_cpu_capability", lambda: capability)
+    built = module.build(compose(*TINY_MODEL, "device=cpu", "metric=none", f"precision={precision}"), [])
+    assert any("AVX-512" in note for note in built.notes) == is_told
+
+
 def test_a_penalty_that_suits_all_data_alike_wants_a_weight() -> None:
     with pytest.raises(ConfigError, match=r"regularizer\.r1\.weight"):
         make_game("loss=bce", "regularizer=r1", "regularizer.r1.weight=null")
