@@ -115,7 +115,7 @@ class Builder:
         self.notes = [*loaded.notes, *placed]
         if self.settings.precision == "bf16" and self.device.type == "cpu" and get_cpu_capability() == "AVX2":
             self.notes.append(
-                "precision=bf16: this CPU has no AVX-512, and convolutions in bf16 take about ten times as long as with "
+                "precision=bf16: this CPU has no AVX-512, and convolutions in bf16 take about ten times as long as in "
                 "precision=fp32"
             )
         self.steps = count_steps(self.settings, self.data)

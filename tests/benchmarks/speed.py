@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch.backends.cpu import get_cpu_capability
 
 from gan_runner.config.errors import ConfigError
 from gan_runner.config.schema import known_keys
@@ -75,6 +76,8 @@ def runs(model: Model, loss: Loss, device: torch.device, path: Path) -> dict[str
         words += ["dataset=npy", f"dataset.path={path}"]
     words += [*LOSSES[loss], "batch_size=64", f"model.latent_size={LATENTS}", f"device={device}"]
     modes = {"runner": ["precision=fp32"], "bf16": ["precision=bf16"]}
+    if device.type == "cpu" and get_cpu_capability() == "AVX2":  # slow at it, as its log says
+        del modes["bf16"]
     if "capture" in known_keys():
         modes = {name: [*own, "capture=false"] for name, own in modes.items()}
         if device.type == "cuda":
