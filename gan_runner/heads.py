@@ -2,7 +2,7 @@
 
 A head makes a module of features, `make(F, num_classes)`, which the discriminator takes as its own, and has a side for
 each player, a function of the view as those of a loss are: `discriminator(view)` and `generator(view)`, (..., N) each.
-They read what the module made of the samples, `view.real_judgement` and `view.fake_judgement`.
+They read what the module made of the samples, `view.real_outputs` and `view.fake_outputs`.
 
 Shape axes: N samples, F features, K classes, E entries of an embedding.
 """
@@ -16,19 +16,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gan_runner.losses import Hinge
-from gan_runner.models.layers import Head, Judgement, LinearHead, required
+from gan_runner.models.layers import Head, HeadOutputs, LinearHead, required
 from gan_runner.torch_utils import ranks
 from gan_runner.torch_utils.bounds import NonNegativeFloat, PositiveFloat, PositiveInt
 from gan_runner.torch_utils.precision import full_precision, full_product
 
 
-class Judged(Protocol):
+class HeadView(Protocol):
     """The part of a view that a head's loss reads."""
 
     @property
-    def real_judgement(self) -> Judgement: ...
+    def real_outputs(self) -> HeadOutputs: ...
     @property
-    def fake_judgement(self) -> Judgement: ...
+    def fake_outputs(self) -> HeadOutputs: ...
     @property
     def labels(self) -> Tensor | None: ...
 
@@ -64,12 +64,12 @@ class Acgan:
     def make(self, features: int, num_classes: int) -> Head:
         return Classifier(features, num_classes)
 
-    def discriminator(self, view: Judged) -> Tensor:
-        real = cross_entropy(view.real_judgement, view.labels)
-        return real + cross_entropy(view.fake_judgement, view.labels) if self.fakes else real
+    def discriminator(self, view: HeadView) -> Tensor:
+        real = cross_entropy(view.real_outputs, view.labels)
+        return real + cross_entropy(view.fake_outputs, view.labels) if self.fakes else real
 
-    def generator(self, view: Judged) -> Tensor:
-        return cross_entropy(view.fake_judgement, view.labels)
+    def generator(self, view: HeadView) -> Tensor:
+        return cross_entropy(view.fake_outputs, view.labels)
 
 
 class Classifier(LinearHead):
@@ -81,13 +81,13 @@ class Classifier(LinearHead):
         super().__init__(features, num_classes=0)
         self.classes = nn.Linear(features, num_classes, bias=False)
 
-    def judge(self, features: Tensor, labels: Tensor | None) -> Judgement:
-        return Judgement(self(features, labels), {"classes": self.classes(features)})
+    def outputs(self, features: Tensor, labels: Tensor | None) -> HeadOutputs:
+        return HeadOutputs(self(features, labels), {"classes": self.classes(features)})
 
 
-def cross_entropy(judgement: Judgement, labels: Tensor | None) -> Tensor:
+def cross_entropy(outputs: HeadOutputs, labels: Tensor | None) -> Tensor:
     """-log p(y), p the softmax of the logits of classes (..., N, K): (..., N)."""
-    classes = judgement.made["classes"]
+    classes = outputs.extra["classes"]
     return classes.logsumexp(-1) - of_label(classes, labels)
 
 
@@ -103,15 +103,15 @@ class Contrast(ABC):
     """A loss that compares the samples of a batch, real ones for the discriminator and generated for the generator."""
 
     @ranks.gathers_batch
-    def discriminator(self, view: Judged) -> Tensor:
-        return self.contrast(view.real_judgement, view.labels)
+    def discriminator(self, view: HeadView) -> Tensor:
+        return self.contrast(view.real_outputs, view.labels)
 
     @ranks.gathers_batch
-    def generator(self, view: Judged) -> Tensor:
-        return self.contrast(view.fake_judgement, view.labels)
+    def generator(self, view: HeadView) -> Tensor:
+        return self.contrast(view.fake_outputs, view.labels)
 
     @abstractmethod
-    def contrast(self, judgement: Judgement, labels: Tensor | None) -> Tensor:
+    def contrast(self, outputs: HeadOutputs, labels: Tensor | None) -> Tensor:
         """The loss of each sample (..., N), which sees the whole batch."""
 
 
@@ -132,9 +132,9 @@ class Contragan(Contrast):
     def __init__(self, *, temperature: PositiveFloat, dimension: PositiveInt):
         self.temperature, self.make = temperature, partial(Embedding, dimension=dimension)
 
-    def contrast(self, judgement: Judgement, labels: Tensor | None) -> Tensor:
-        own = judgement.made["proxy"].unsqueeze(-1) / self.temperature
-        others = similarities(judgement) / self.temperature
+    def contrast(self, outputs: HeadOutputs, labels: Tensor | None) -> Tensor:
+        own = outputs.extra["proxy"].unsqueeze(-1) / self.temperature
+        others = similarities(outputs) / self.temperature
         is_other = ranks.own_shard(~torch.eye(others.shape[-1], dtype=torch.bool, device=others.device))
         return log_sum(own, others, is_other) - log_sum(own, others, same(labels) & is_other)
 
@@ -156,9 +156,9 @@ class Reacgan(Contrast):
         self.temperature, self.margin = temperature, margin
         self.make = partial(Embedding, dimension=dimension)
 
-    def contrast(self, judgement: Judgement, labels: Tensor | None) -> Tensor:
-        own = (judgement.made["proxy"] - self.margin).clamp(max=0).unsqueeze(-1) / self.temperature
-        others = (similarities(judgement) - (1 - self.margin)).clamp(min=0) / self.temperature
+    def contrast(self, outputs: HeadOutputs, labels: Tensor | None) -> Tensor:
+        own = (outputs.extra["proxy"] - self.margin).clamp(max=0).unsqueeze(-1) / self.temperature
+        others = (similarities(outputs) - (1 - self.margin)).clamp(min=0) / self.temperature
         return log_sum(own, others, ~same(labels)) - own.squeeze(-1)
 
 
@@ -175,18 +175,18 @@ class Embedding(LinearHead):
         self.embedding = nn.Linear(features, dimension)
         self.proxies = nn.Linear(dimension, num_classes, bias=False)
 
-    def judge(self, features: Tensor, labels: Tensor | None) -> Judgement:
+    def outputs(self, features: Tensor, labels: Tensor | None) -> HeadOutputs:
         embedding = self.embedding(features)
         with full_precision(features.device):  # half a percent, as bfloat16 rounds, is a quarter of a margin
             embedding = F.normalize(embedding.to(self.proxies.weight.dtype), dim=-1)
             proxies = F.normalize(self.proxies.weight, dim=-1)
             nearness = of_label(embedding @ proxies.mT, labels)
-        return Judgement(self(features, labels), {"embedding": embedding, "proxy": nearness})
+        return HeadOutputs(self(features, labels), {"embedding": embedding, "proxy": nearness})
 
 
-def similarities(judgement: Judgement) -> Tensor:
+def similarities(outputs: HeadOutputs) -> Tensor:
     """e_i·e_j of one's own samples and of all M of the batch, (..., N, M)."""
-    embedding = judgement.made["embedding"]
+    embedding = outputs.extra["embedding"]
     return full_product(embedding, ranks.all_gather(embedding).mT)
 
 
@@ -230,15 +230,15 @@ class MultiHinge:
     def make(self, features: int, num_classes: int) -> Head:
         return Scores(features, num_classes)
 
-    def discriminator(self, view: Judged) -> Tensor:
-        real, fake = view.real_judgement.made["scores"], view.fake_judgement.made["scores"]
+    def discriminator(self, view: HeadView) -> Tensor:
+        real, fake = view.real_outputs.extra["scores"], view.fake_outputs.extra["scores"]
         return multi_hinge(real, required(view.labels)) + multi_hinge(fake, as_generated(fake))
 
     @ranks.gathers_batch
-    def generator(self, view: Judged) -> Tensor:
-        hinge = multi_hinge(view.fake_judgement.made["scores"], required(view.labels))
-        judgements = (view.real_judgement, view.fake_judgement)
-        real, fake = (ranks.batch_mean(judgement.made["features"], -2) for judgement in judgements)
+    def generator(self, view: HeadView) -> Tensor:
+        hinge = multi_hinge(view.fake_outputs.extra["scores"], required(view.labels))
+        both = (view.real_outputs, view.fake_outputs)
+        real, fake = (ranks.batch_mean(outputs.extra["features"], -2) for outputs in both)
         return self.generator_weight * hinge + self.feature_matching * (fake - real).abs().mean(-1, keepdim=True)
 
 
@@ -252,12 +252,12 @@ class Scores(Head):
         self.scores = nn.Linear(features, num_classes + 1)
 
     def forward(self, features: Tensor, labels: Tensor | None) -> Tensor:
-        return self.judge(features, labels).logits
+        return self.outputs(features, labels).logits
 
-    def judge(self, features: Tensor, labels: Tensor | None) -> Judgement:
+    def outputs(self, features: Tensor, labels: Tensor | None) -> HeadOutputs:
         scores = self.scores(features)
-        made = {"scores": scores, "features": features}
-        return Judgement(of_label(scores, labels) - scores[..., -1], made)
+        extra = {"scores": scores, "features": features}
+        return HeadOutputs(of_label(scores, labels) - scores[..., -1], extra)
 
 
 def multi_hinge(scores: Tensor, labels: Tensor) -> Tensor:

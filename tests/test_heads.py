@@ -14,7 +14,7 @@ from gan_runner import heads, losses
 from gan_runner.config.errors import ConfigError
 from gan_runner.config.keys import identity
 from gan_runner.config.stored import translate_stored
-from gan_runner.models.layers import Head, Judgement
+from gan_runner.models.layers import Head, HeadOutputs
 from gan_runner.training.build import build, refuse_ignored
 from tests.helpers import TINY, TINY_MODEL, compose, naming, options
 from tests.helpers.games import build_game, take_steps
@@ -31,9 +31,11 @@ def game_of(head: str, *words: str) -> Any:
 # --- the formulas -----------------------------------------------------------------------------------------------------
 
 
-def embedded(embedding: Tensor, proxies: Tensor, labels: Tensor = LABELS) -> Judgement:
+def embedded(embedding: Tensor, proxies: Tensor, labels: Tensor = LABELS) -> HeadOutputs:
     """What an embedding head makes of samples, were these their embeddings and these the classes' proxies."""
-    return Judgement(torch.zeros(len(labels)), {"embedding": embedding, "proxy": (embedding * proxies[labels]).sum(-1)})
+    return HeadOutputs(
+        torch.zeros(len(labels)), {"embedding": embedding, "proxy": (embedding * proxies[labels]).sum(-1)}
+    )
 
 
 CONTRAGAN = heads.Contragan(temperature=1.0, dimension=4)
@@ -42,17 +44,17 @@ REACGAN = heads.Reacgan(temperature=0.5, margin=0.98, dimension=4)
 
 def test_contrasts_of_orthonormal_embeddings() -> None:
     """Each sample's proxy being its own embedding."""
-    judgement = Judgement(torch.zeros(4), {"embedding": torch.eye(4), "proxy": torch.ones(4)})
-    torch.testing.assert_close(REACGAN.contrast(judgement, LABELS), torch.full((4,), math.log(3)))
+    outputs = HeadOutputs(torch.zeros(4), {"embedding": torch.eye(4), "proxy": torch.ones(4)})
+    torch.testing.assert_close(REACGAN.contrast(outputs, LABELS), torch.full((4,), math.log(3)))
     two = torch.full((4,), math.log((math.e + 3) / (math.e + 1)))
-    torch.testing.assert_close(CONTRAGAN.contrast(judgement, LABELS), two)
+    torch.testing.assert_close(CONTRAGAN.contrast(outputs, LABELS), two)
 
 
 def test_contrasts_of_equal_embeddings() -> None:
     embedding = F.one_hot(torch.zeros(4, dtype=torch.long), 4).float()
-    judgement = embedded(embedding, embedding[:2])
-    torch.testing.assert_close(REACGAN.contrast(judgement, LABELS), torch.full((4,), math.log(1 + 2 * math.exp(1.96))))
-    torch.testing.assert_close(CONTRAGAN.contrast(judgement, LABELS), torch.full((4,), math.log(2)))
+    outputs = embedded(embedding, embedding[:2])
+    torch.testing.assert_close(REACGAN.contrast(outputs, LABELS), torch.full((4,), math.log(1 + 2 * math.exp(1.96))))
+    torch.testing.assert_close(CONTRAGAN.contrast(outputs, LABELS), torch.full((4,), math.log(2)))
 
 
 @pytest.mark.parametrize("name", ["contragan", "reacgan"])
@@ -79,10 +81,10 @@ def test_contrasts_as_the_papers_write_them(name: str) -> None:
     head: Any = heads.Contragan(temperature=temperature, dimension=5)
     if name == "reacgan":
         head = heads.Reacgan(temperature=temperature, margin=margin, dimension=5)
-    judgement = embedded(e, p, labels)
+    outputs = embedded(e, p, labels)
     wanted = torch.tensor(expected, dtype=torch.float64)
-    torch.testing.assert_close(head.contrast(judgement, labels), wanted)
-    stacked = Judgement(judgement.logits, {key: torch.stack([value] * 2) for key, value in judgement.made.items()})
+    torch.testing.assert_close(head.contrast(outputs, labels), wanted)
+    stacked = HeadOutputs(outputs.logits, {key: torch.stack([value] * 2) for key, value in outputs.extra.items()})
     torch.testing.assert_close(head.contrast(stacked, labels.expand(2, 7)), torch.stack([wanted] * 2))
 
 
@@ -90,8 +92,8 @@ def test_contrasts_as_the_papers_write_them(name: str) -> None:
 def test_the_auxiliary_classifier(fakes: bool) -> None:
     real, fake = torch.randn(4, 3), torch.randn(4, 3)
     view: Any = SimpleNamespace(
-        real_judgement=Judgement(torch.zeros(4), {"classes": real}),
-        fake_judgement=Judgement(torch.zeros(4), {"classes": fake}),
+        real_outputs=HeadOutputs(torch.zeros(4), {"classes": real}),
+        fake_outputs=HeadOutputs(torch.zeros(4), {"classes": fake}),
         labels=LABELS,
     )
     head = heads.Acgan(fakes=fakes)
@@ -100,15 +102,15 @@ def test_the_auxiliary_classifier(fakes: bool) -> None:
     torch.testing.assert_close(head.generator(view), on_fake)
 
 
-def scored(scores: Tensor, features: Tensor) -> Judgement:
-    return Judgement(torch.zeros(len(scores)), {"scores": scores, "features": features})
+def scored(scores: Tensor, features: Tensor) -> HeadOutputs:
+    return HeadOutputs(torch.zeros(len(scores)), {"scores": scores, "features": features})
 
 
 def test_multi_hinge() -> None:
     real, fake = torch.randn(4, 3), torch.randn(4, 3)  # two classes, and the generated ones
     features = torch.randn(4, 5), torch.randn(4, 5)
     view: Any = SimpleNamespace(
-        real_judgement=scored(real, features[0]), fake_judgement=scored(fake, features[1]), labels=LABELS
+        real_outputs=scored(real, features[0]), fake_outputs=scored(fake, features[1]), labels=LABELS
     )
     head = heads.MultiHinge(generator_weight=0.05, feature_matching=2.0)
 
@@ -125,9 +127,9 @@ def test_multi_hinge() -> None:
 def test_multi_hinge_of_one_class_is_the_hinge_loss() -> None:
     scores = heads.Scores(5, 1)
     features, labels = (torch.randn(4, 5), torch.randn(4, 5)), torch.zeros(4, dtype=torch.long)
-    real, fake = (scores.judge(each, labels) for each in features)
+    real, fake = (scores.outputs(each, labels) for each in features)
     view: Any = SimpleNamespace(
-        real_judgement=real, fake_judgement=fake, labels=labels, real_logits=real.logits, fake_logits=fake.logits
+        real_outputs=real, fake_outputs=fake, labels=labels, real_logits=real.logits, fake_logits=fake.logits
     )
     ours = heads.MultiHinge(generator_weight=1.0, feature_matching=0.0).discriminator(view)
     torch.testing.assert_close(ours, losses.Hinge().discriminator(view))
@@ -156,13 +158,13 @@ def test_what_a_module_makes(name: str) -> None:
     """Of one sample whatever the others; the logits are what a forward pass gives; embeddings have the length 1."""
     torch.manual_seed(0)
     module, features, labels = MODULES[name][0](6, 3), torch.randn(4, 6), torch.tensor([0, 1, 2, 1])
-    logits, made = module.judge(features, labels)
+    logits, made = module.outputs(features, labels)
     assert logits.shape == (4,)
     torch.testing.assert_close(module(features, labels), logits)
-    alone = module.judge(features[1:2], labels[1:2])
+    alone = module.outputs(features[1:2], labels[1:2])
     torch.testing.assert_close(alone.logits, logits[1:2])
     for key, value in made.items():
-        torch.testing.assert_close(alone.made[key], value[1:2], msg=key)
+        torch.testing.assert_close(alone.extra[key], value[1:2], msg=key)
     if "embedding" in made:
         torch.testing.assert_close(made["embedding"].norm(dim=-1), torch.ones(4))
         assert isinstance(module, heads.Embedding)

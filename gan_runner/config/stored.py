@@ -79,9 +79,9 @@ def translate_stored(config: Mapping[str, Any]) -> dict[str, Any]:
             if node["role"] == "penalty" and str(node.get("_target_")).startswith("gan_runner."):
                 node |= {key: value for key, value in ADDED_TO_PENALTIES.items() if key not in node}
     model = translated.get("model")
-    judge = model.get("discriminator") if isinstance(model, dict) else None
-    if isinstance(judge, dict) and str(judge.get("_target_")).startswith("gan_runner."):
-        judge |= {key: value for key, value in ADDED_TO_DISCRIMINATORS.items() if key not in judge}
+    discriminator = model.get("discriminator") if isinstance(model, dict) else None
+    if isinstance(discriminator, dict) and str(discriminator.get("_target_")).startswith("gan_runner."):
+        discriminator |= {key: value for key, value in ADDED_TO_DISCRIMINATORS.items() if key not in discriminator}
     return fill(copy.deepcopy(ADDED_GROUPS) | translated, top_level_defaults()) if translated else {}
 
 

@@ -15,7 +15,7 @@ from gan_runner.augmentations.scheduled import Scheduled
 from gan_runner.games.game import Batch, Game, evaluating
 from gan_runner.games.player import LOSS, Player, Values, frozen, micro_batches
 from gan_runner.games.term import Term
-from gan_runner.games.view import AdversarialView, at_least_float32, judged
+from gan_runner.games.view import AdversarialView, at_least_float32, logit_values
 from gan_runner.torch_utils import ranks
 from gan_runner.torch_utils.double_backward import Layers
 from gan_runner.torch_utils.parameters import compares_samples
@@ -33,7 +33,7 @@ class Adversarial(Game):
     augmentations: list[Augmentation]
     generator_batch_size: int | None = None  # samples in the generator's turn; None: batch_size
 
-    is_judged: bool = False  # whether the players' terms want what a head makes beside the logits
+    has_head_loss: bool = False  # whether the players' terms want what a head makes beside the logits
 
     def __post_init__(self) -> None:
         self.is_joined = can_be_joined(self.discriminator)
@@ -127,7 +127,7 @@ class Adversarial(Game):
         real, fake = real.detach().requires_grad_(), fake.requires_grad_()
 
         adaptive = adaptations(self.augmentations).values()
-        judged_real: list[Tensor] = []  # the logits of the turn's own evaluation of the objective, which comes first
+        first_logits: list[Tensor] = []  # the logits of the turn's own evaluation of the objective, which comes first
 
         def objective() -> Tensor:
             with self.autocast, self.layers(update):
@@ -135,8 +135,8 @@ class Adversarial(Game):
                 own_labels, own_latents = ranks.of_micro_batch(labels), ranks.of_micro_batch(latents)
                 view = self.view(self.discriminator, own_real, own_fake, own_labels, latents=own_latents, step=step)
                 value = self.discriminator.objective(view, update, step)
-                if adaptive and not judged_real:
-                    judged_real.append(view.real_logits.detach())
+                if adaptive and not first_logits:
+                    first_logits.append(view.real_logits.detach())
                 return value
 
         others = [self.generator.network]
@@ -144,7 +144,7 @@ class Adversarial(Game):
             objective, step, is_logged=is_logged, others=others, accumulate=self.accumulate
         )
         for adaptation in adaptive:
-            adaptation.update(judged_real[0])
+            adaptation.update(first_logits[0])
         return values
 
     def generate_in_micro_batches(self, latents: Tensor, labels: Tensor | None) -> Tensor:
@@ -205,7 +205,7 @@ class Adversarial(Game):
             batch_shape=self.generator_batch_shape if learner is self.generator else self.batch_shape,
             randomness=self.randomness,
             is_joined=self.is_joined and learner is self.discriminator,
-            is_judged=self.is_judged,
+            has_head_loss=self.has_head_loss,
             pack=self.pack,
             latents=latents,
             generate=partial(self.generate, labels=labels),
@@ -237,7 +237,7 @@ class Adversarial(Game):
             adaptation.load_state_dict(state["augmentations"][name])
 
     @torch.no_grad()
-    def judge_held_out(self) -> Values:
+    def held_out_values(self) -> Values:
         """The discriminator's logits of held-out samples as they are, in evaluation mode, as for training samples."""
         if not (held_out := self.data.held_out(HELD_OUT)):
             return {}
@@ -248,7 +248,7 @@ class Adversarial(Game):
             return {}
         with evaluating(network), self.autocast:
             logits = network(samples, labels if self.is_conditional else None)
-        return judged("held_out", logits.float())
+        return logit_values("held_out", logits.float())
 
 
 def can_be_joined(discriminator: Player) -> bool:

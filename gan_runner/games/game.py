@@ -175,7 +175,7 @@ class Game(ABC):
         """What a preview shows, name -> samples: those of fixed latents and labels, what is made of fixed reals."""
         return {"samples": self.sample(latents, labels)}
 
-    def judge_held_out(self) -> Values:
+    def held_out_values(self) -> Values:
         """What the networks say of samples that training never sees, tag -> tensor (); a game need not have it."""
         return {}
 

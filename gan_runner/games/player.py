@@ -58,7 +58,7 @@ class Player:
         Whatever remembers moves at the first evaluation of a turn, and stands still at further ones.
         """
         closure, active = self.closure, self.active_terms(update)
-        if closure and closure.is_remembering:
+        if closure and closure.is_updating_terms:
             self.terms[LOSS].fn(view)  # which draws first in all turns
             for name in active:
                 self.terms[name].update(view)
@@ -70,7 +70,7 @@ class Player:
                 self.terms[name].update(view)
             summands.append(self.terms[name](view, step))
         if closure:
-            closure.look({name: self.terms[name] for name in active}, view)
+            closure.record({name: self.terms[name] for name in active}, view)
         return functools.reduce(torch.add, summands)
 
     def learn(
@@ -156,7 +156,7 @@ class Closure:
         self.networks = [player.network, *others]
         self.modules = [*self.networks, *player.terms.values()]
         self.device = player.parameters[0].device
-        self.is_first, self.is_remembering = True, False
+        self.is_first, self.is_updating_terms = True, False
         self.is_divided = accumulate > 1 or ranks.is_sharded()
         self.values: Values = {}
         self.seen: list[dict[tuple[str, str], Tensor]] = []  # of each micro-batch: values of terms, and what is logged
@@ -172,11 +172,11 @@ class Closure:
         with ExitStack() as entered:
             entered.enter_context(torch.enable_grad())  # penalties differentiate at samples
             if not self.is_first:
-                entered.enter_context(self.again())
+                entered.enter_context(self.same_noise())
             if not wants_gradient:
                 entered.enter_context(frozen(self.player.parameters))
             if self.accumulate > 1:
-                self.remember()
+                self.update_terms()
             each = micro_batches(self.accumulate, self.modules, self.device)
             value = functools.reduce(torch.add, [self.evaluate(wants_gradient) for _ in each])
         if wants_gradient:
@@ -198,15 +198,15 @@ class Closure:
             value.backward(inputs=self.player.parameters)
         return value.detach()
 
-    def remember(self) -> None:
+    def update_terms(self) -> None:
         """Let the terms that remember look at this process's whole shard, without a graph that would not fit."""
         if any(hasattr(term.fn, "update") for term in self.player.terms.values()):
-            self.is_remembering = True
-            with torch.no_grad(), kept(self.networks, self.device):
+            self.is_updating_terms = True
+            with torch.no_grad(), unchanged_state(self.networks, self.device):
                 self.objective()
-            self.is_remembering = False
+            self.is_updating_terms = False
 
-    def look(self, terms: dict[str, Term], view: Any) -> None:
+    def record(self, terms: dict[str, Term], view: Any) -> None:
         """Keep what is logged of the first evaluation; of one micro-batch, or process, until all have theirs."""
         logged = view.logged() if self.is_first and self.is_logged else {}
         if self.is_divided:
@@ -234,7 +234,7 @@ class Closure:
             transform(network)
 
     @contextmanager
-    def again(self) -> Iterator[None]:
+    def same_noise(self) -> Iterator[None]:
         """The noise of the first call, and buffers that stay as they are."""
         now = self.generator.get_state()
         self.generator.set_state(self.noise)
@@ -251,14 +251,14 @@ def micro_batches(accumulate: int, modules: Sequence[nn.Module], device: torch.d
         yield
         return
     for index in range(accumulate - 1):
-        with ranks.micro_batch(index, accumulate), kept(modules, device):
+        with ranks.micro_batch(index, accumulate), unchanged_state(modules, device):
             yield
     with ranks.micro_batch(accumulate - 1, accumulate):  # this one moves them, as a turn on the whole batch does
         yield
 
 
 @contextmanager
-def kept(modules: Sequence[nn.Module], device: torch.device) -> Iterator[None]:
+def unchanged_state(modules: Sequence[nn.Module], device: torch.device) -> Iterator[None]:
     """Afterwards noise goes on where it was before, and the buffers of the modules are what they were."""
     generator = default_generator(device)
     noise = generator.get_state()

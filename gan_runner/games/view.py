@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gan_runner.models.layers import Judgement
+from gan_runner.models.layers import HeadOutputs
 from gan_runner.torch_utils.randomness import Randomness
 
 
@@ -30,7 +30,7 @@ class AdversarialView:
     batch_shape: tuple[int, ...]  # (..., N), the shape of the logits, known without computing them
     randomness: Randomness
     is_joined: bool = False  # whether one forward pass is for the real and the generated samples
-    is_judged: bool = False  # whether a head has a loss, which wants more of that pass than the logits
+    has_head_loss: bool = False  # whether a head has a loss, which wants more of that pass than the logits
     pack: int = 1  # samples that the discriminator sees at once: m of them, one after another, have one logit
     latents: Tensor | None = None  # (..., N, Z), that the generated samples are made of
     generate: Callable[[Tensor], Tensor] | None = None  # latents (..., N, Z) -> samples of the labels (..., N, *sample)
@@ -51,43 +51,43 @@ class AdversarialView:
     @cached_property
     def real_logits(self) -> Tensor:
         """D(real), (..., N)."""
-        return self.real_judgement.logits
+        return self.real_outputs.logits
 
     @cached_property
     def fake_logits(self) -> Tensor:
         """D(fake), (..., N)."""
-        return self.fake_judgement.logits
+        return self.fake_outputs.logits
 
     @cached_property
-    def real_judgement(self) -> Judgement:
-        """What the discriminator says of the real samples: logits and, where `is_judged`, all that its head makes."""
-        return self.both_judgements[0] if self.is_joined else self.judge(self.augment(self.real), self.labels)
+    def real_outputs(self) -> HeadOutputs:
+        """What the discriminator says of the real samples: logits; with `has_head_loss`, all that its head makes."""
+        return self.both_outputs[0] if self.is_joined else self.head_outputs(self.augment(self.real), self.labels)
 
     @cached_property
-    def fake_judgement(self) -> Judgement:
+    def fake_outputs(self) -> HeadOutputs:
         """What it says of the generated samples."""
-        return self.both_judgements[1] if self.is_joined else self.judge(self.augment(self.fake), self.labels)
+        return self.both_outputs[1] if self.is_joined else self.head_outputs(self.augment(self.fake), self.labels)
 
     @cached_property
-    def both_judgements(self) -> list[Judgement]:
+    def both_outputs(self) -> list[HeadOutputs]:
         """What it says of the real and of the generated samples, of one forward pass."""
         axis = len(self.batch_shape) - 1
         samples = torch.cat([self.augment(self.real), self.augment(self.fake)], axis)
         labels = None if self.labels is None else torch.cat([self.labels, self.labels], axis)
-        return halves(self.judge(samples, labels), axis)
+        return halves(self.head_outputs(samples, labels), axis)
 
-    def judge(self, samples: Tensor, labels: Tensor | None) -> Judgement:
+    def head_outputs(self, samples: Tensor, labels: Tensor | None) -> HeadOutputs:
         """What the discriminator says of samples that are augmented already."""
-        if not self.is_judged:
-            return Judgement(at_least_float32(self.discriminator(samples, labels)), {})
-        logits, made = self.discriminator.judge(samples, labels)  # type: ignore[operator]
-        return Judgement(at_least_float32(logits), {name: at_least_float32(value) for name, value in made.items()})
+        if not self.has_head_loss:
+            return HeadOutputs(at_least_float32(self.discriminator(samples, labels)), {})
+        logits, extra = self.discriminator.outputs(samples, labels)  # type: ignore[operator]
+        return HeadOutputs(at_least_float32(logits), {name: at_least_float32(value) for name, value in extra.items()})
 
     def logged(self) -> dict[str, Tensor]:
         """The discriminator's mean logits, and the share of samples on the right side of 0, if it is the learner."""
         if self.learner is not self.discriminator:
             return {}
-        return judged("real", self.real_logits.detach()) | judged("fake", self.fake_logits.detach())
+        return logit_values("real", self.real_logits.detach()) | logit_values("fake", self.fake_logits.detach())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,17 +106,17 @@ class AutoencoderView:
         return {}
 
 
-def judged(kind: str, logits: Tensor) -> dict[str, Tensor]:
+def logit_values(kind: str, logits: Tensor) -> dict[str, Tensor]:
     """What is logged of logits (..., N): their mean, and how many are on the right side of 0, (...,) each."""
     is_right = logits < 0 if kind == "fake" else logits > 0
     return {f"logits/{kind}": logits.mean(-1), f"accuracy/{kind}": is_right.float().mean(-1)}
 
 
-def halves(judgement: Judgement, axis: int) -> list[Judgement]:
-    """Of the judgement of twice as many samples those of either half; `axis` is that of the samples."""
-    logits = judgement.logits.chunk(2, axis)
-    made = {name: value.chunk(2, axis) for name, value in judgement.made.items()}
-    return [Judgement(logits[half], {name: pair[half] for name, pair in made.items()}) for half in (0, 1)]
+def halves(outputs: HeadOutputs, axis: int) -> list[HeadOutputs]:
+    """Of the outputs of twice as many samples those of either half; `axis` is that of the samples."""
+    logits = outputs.logits.chunk(2, axis)
+    extra = {name: value.chunk(2, axis) for name, value in outputs.extra.items()}
+    return [HeadOutputs(logits[half], {name: pair[half] for name, pair in extra.items()}) for half in (0, 1)]
 
 
 def at_least_float32(values: Tensor) -> Tensor:

@@ -112,11 +112,11 @@ class LatentInput(Labelled):
         return torch.cat([latents, self.embedding(required(labels))], dim=-1)
 
 
-class Judgement(NamedTuple):
+class HeadOutputs(NamedTuple):
     """What a discriminator says of N samples."""
 
     logits: Tensor  # (..., N)
-    made: dict[str, Tensor]  # what the head makes of their features beside the logits, (..., N, *)
+    extra: dict[str, Tensor]  # what the head makes of their features beside the logits, (..., N, *)
 
 
 class Head(Labelled):
@@ -125,9 +125,9 @@ class Head(Labelled):
     The constructor of every head takes the number of features and that of the classes, 0 where there are none.
     """
 
-    def judge(self, features: Tensor, labels: Tensor | None) -> Judgement:
+    def outputs(self, features: Tensor, labels: Tensor | None) -> HeadOutputs:
         """The logits, and what the head makes beside them: nothing, unless a subclass does."""
-        return Judgement(self(features, labels), {})
+        return HeadOutputs(self(features, labels), {})
 
 
 class LinearHead(Head):
@@ -173,9 +173,9 @@ class HeadedDiscriminator(nn.Module):
         """What the head sees of samples (N, *sample): (N, F)."""
         raise NotImplementedError
 
-    def judge(self, x: Tensor, labels: Tensor | None = None) -> Judgement:
+    def outputs(self, x: Tensor, labels: Tensor | None = None) -> HeadOutputs:
         """Logits (N,), and what the head makes beside them."""
-        return self.head.judge(self.features(x), labels)
+        return self.head.outputs(self.features(x), labels)
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """Logits (N,)."""

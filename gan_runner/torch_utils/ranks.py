@@ -37,31 +37,31 @@ class Shard:
 
 
 @dataclass
-class Present:
-    """What holds for this process now."""
+class State:
+    """Which process this is, and which part of a batch it sees now."""
 
     rank: int = 0
     processes: int = 1
-    process_shard: Shard | None = None  # in a turn of a batch that is divided
+    process_shard: Shard | None = None  # of the turn's batch, if that is divided
     shard: Shard | None = None  # the same, or a micro-batch of it
 
 
-present = Present()
+state = State()
 
 
 def processes() -> int:
     """How many processes train this run."""
-    return present.processes
+    return state.processes
 
 
 @contextmanager
 def as_rank(rank: int, count: int) -> Iterator[None]:
     """This is process `rank` of `count`, which torch.distributed has joined in its default group."""
-    present.rank, present.processes = rank, count
+    state.rank, state.processes = rank, count
     try:
         yield
     finally:
-        present.rank, present.processes = 0, 1
+        state.rank, state.processes = 0, 1
 
 
 # --- the shard of a batch
@@ -70,48 +70,48 @@ def as_rank(rank: int, count: int) -> Iterator[None]:
 @contextmanager
 def sharded(size: int, micro_batches: int) -> Iterator[None]:
     """A turn on a batch of `size` samples, divided among the processes, and by each into so many micro-batches."""
-    if present.processes == micro_batches == 1:
+    if state.processes == micro_batches == 1:
         yield
         return
-    present.shard = present.process_shard = Shard(present.rank, present.processes, size)
+    state.shard = state.process_shard = Shard(state.rank, state.processes, size)
     try:
         yield
     finally:
-        present.shard = present.process_shard = None
+        state.shard = state.process_shard = None
 
 
 @contextmanager
 def micro_batch(index: int, count: int) -> Iterator[None]:
     """One of the micro-batches that the shard of this process is computed in."""
-    whole = present.process_shard
+    whole = state.process_shard
     assert whole is not None, "within a turn"
-    present.shard = Shard(whole.index * count + index, whole.count * count, whole.size)
+    state.shard = Shard(whole.index * count + index, whole.count * count, whole.size)
     try:
         yield
     finally:
-        present.shard = whole
+        state.shard = whole
 
 
 @contextmanager
 def strided(stride: int) -> Iterator[None]:
     """Draws within this context are for every `stride`-th sample of the batch; `stride` divides a shard's size."""
-    shard = present.shard
-    present.shard = shard and Shard(shard.index, shard.count, shard.size // stride)
+    shard = state.shard
+    state.shard = shard and Shard(shard.index, shard.count, shard.size // stride)
     try:
         yield
     finally:
-        present.shard = shard
+        state.shard = shard
 
 
 def shard_size(size: int) -> int:
-    """How many samples of a batch of `size` are computed at present."""
-    return size // present.shard.count if present.shard else size
+    """How many samples of a batch of `size` are computed at state."""
+    return size // state.shard.count if state.shard else size
 
 
 def positions(size: int) -> slice:
     """Which of a batch of `size` samples this process has."""
-    own = size // present.processes
-    return slice(present.rank * own, (present.rank + 1) * own)
+    own = size // state.processes
+    return slice(state.rank * own, (state.rank + 1) * own)
 
 
 Samples = TypeVar("Samples", Tensor, Tensor | None)
@@ -120,7 +120,7 @@ Marked = TypeVar("Marked", bound=Callable[..., Any])
 
 def of_micro_batch(samples: Samples) -> Samples:
     """Of this process's samples (N, ...), or their labels, those of the present micro-batch."""
-    whole, shard = present.process_shard, present.shard
+    whole, shard = state.process_shard, state.shard
     if samples is None or whole is None or shard is None or shard.count == whole.count:
         return samples
     index = shard.index - whole.index * (shard.count // whole.count)
@@ -133,7 +133,7 @@ def drawn(shape: Sequence[int], draw: Callable[[Sequence[int]], Tensor]) -> Tens
     A first axis of the shard's length, or of a multiple of it where several batches lie one after another, is that of
     the samples. A draw of any other shape is no sample's, and all processes have the same.
     """
-    shard = present.shard
+    shard = state.shard
     if shard is None or not shape or shape[0] % shard.samples:
         return draw(shape)
     batches, rest = shape[0] // shard.samples, shape[1:]
@@ -143,7 +143,7 @@ def drawn(shape: Sequence[int], draw: Callable[[Sequence[int]], Tensor]) -> Tens
 
 def dropout(x: Tensor, p: float, training: bool) -> Tensor:
     """`F.dropout`, with the noise of the whole batch cut to the present shard: (N, ...) -> the same."""
-    if present.shard is None or not training or p == 0:
+    if state.shard is None or not training or p == 0:
         return F.dropout(x, p, training)
     strides = torch.empty_like(x).stride()  # noise is drawn in the order in which the entries lie in memory
     sample = x[:1].numel()
@@ -161,14 +161,14 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
 def batch_mean(x: Tensor, dim: int | list[int] = -1, *, keepdim: bool = False) -> Tensor:
     """The mean over axes, of which the samples' is one, of all processes' values; they have equally many."""
     mean = x.mean(dim, keepdim=keepdim)
-    return all_reduce_sum(mean) / present.processes if is_sharded() else mean
+    return all_reduce_sum(mean) / state.processes if is_sharded() else mean
 
 
 def batch_sd(x: Tensor) -> Tensor:
     """The standard deviation of the last axis, of all processes, with Bessel's correction: (..., K) -> (...,)."""
     if not is_sharded():
         return x.std(-1)
-    count = x.shape[-1] * present.processes
+    count = x.shape[-1] * state.processes
     variance = batch_mean((x - batch_mean(x, keepdim=True)).square())
     return (variance * (count / (count - 1))).sqrt()
 
@@ -214,7 +214,7 @@ class AllGather(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        samples = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(present.processes)]
+        samples = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(state.processes)]
         dist.all_gather(samples, x.contiguous())
         return torch.cat(samples)
 
@@ -232,13 +232,13 @@ def gathers_batch(function: Marked) -> Marked:
 
 def is_sharded() -> bool:
     """Whether a batch is divided among several processes now."""
-    return present.shard is not None and present.processes > 1
+    return state.shard is not None and state.processes > 1
 
 
 @torch.no_grad()
 def average(tensors: Sequence[Tensor]) -> None:
     """Make each tensor the mean of those of all processes, in place: by one all-reduce for each type of number."""
-    if present.processes == 1:
+    if state.processes == 1:
         return
     of_type: dict[torch.dtype, list[Tensor]] = defaultdict(list)
     for tensor in tensors:
@@ -246,6 +246,6 @@ def average(tensors: Sequence[Tensor]) -> None:
     for same in of_type.values():
         flat = torch.cat([tensor.flatten() for tensor in same])
         dist.all_reduce(flat)
-        flat /= present.processes
+        flat /= state.processes
         for tensor, mean in zip(same, flat.split([tensor.numel() for tensor in same]), strict=True):
             tensor.copy_(mean.view_as(tensor))

@@ -48,9 +48,9 @@ class StackedNetwork(nn.Module):
         """What a discriminator's last layer sees: (M, N, *sample) -> (M, N, F)."""
         return self.call("features", samples)
 
-    def judge(self, samples: Tensor, labels: Tensor | None = None) -> Any:
+    def outputs(self, samples: Tensor, labels: Tensor | None = None) -> Any:
         """What a discriminator's head makes of samples (M, N, *sample): its own tensors, each (M, N, ...)."""
-        return self.call("judge", samples, labels)
+        return self.call("outputs", samples, labels)
 
     def styles(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         """What a style-based generator makes of latents (M, N, Z): (M, N, L, S)."""

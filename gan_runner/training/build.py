@@ -162,7 +162,7 @@ class Builder:
                 discriminator_steps=settings.discriminator_steps,
                 augmentations=self.augmentations,
                 generator_batch_size=settings.generator_batch_size,
-                is_judged=self.head.has_loss,
+                has_head_loss=self.head.has_loss,
             )
         game = make(
             players=players,
@@ -446,9 +446,9 @@ def refuse_ignored(built: Built, config: dict[str, Any], trust: list[str]) -> No
     if built.evaluator.network is None:  # or it has been built
         component(config["features"], "features", trust)
     if built.game.is_conditional and built.game.data.num_classes > 1:
-        judges = ["discriminator"] if getattr(built.game, "is_judged", False) else []  # its head is told them
+        labelled = ["discriminator"] if getattr(built.game, "has_head_loss", False) else []  # its head is told them
         for name, player in built.game.players.items():
-            if name in judges:
+            if name in labelled:
                 continue
             refuse_ignored_labels(name, player.network, built.game.data, built.game.latents.size)
 
@@ -749,8 +749,8 @@ class ConditioningHead:
     def goes_on(self, node: dict[str, Any], key: str, trust: list[str], scales: int) -> bool:
         """Whether a discriminator takes the head as its own. Raises ConfigError where it must and does not."""
         target = resolve(node["_target_"], key, trust)
-        is_judge = inspect.isclass(target) and issubclass(target, HeadedDiscriminator)
-        is_taken = is_judge and "head" in inspect.signature(target).parameters
+        is_headed = inspect.isclass(target) and issubclass(target, HeadedDiscriminator)
+        is_taken = is_headed and "head" in inspect.signature(target).parameters
         if self.has_loss and scales > 1:
             raise ConfigError(f"head={self.name}: {key}.scales={scales} are discriminators, each with a head; scales=1")
         if self.has_loss and not is_taken:

@@ -50,7 +50,7 @@ class Recorder:
     def look(self, step: int, of_step: Values) -> Values:
         """What a log point is about, tag -> tensor (): what the step did, and what its networks make now."""
         diversity = self.preview.diversity(step)
-        return of_step | self.game.judge_held_out() | {"diversity": diversity} | self.largest_weights()
+        return of_step | self.game.held_out_values() | {"diversity": diversity} | self.largest_weights()
 
     def check(self, step: int, numbers: dict[str, float]) -> dict[str, float]:
         """The values to log, of what `look` found; warns of what is wrong with them. Raises Diverged."""

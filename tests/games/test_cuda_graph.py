@@ -81,7 +81,7 @@ def agree(words):
         expected, found = eager.step(number, is_logged=True), step(number, is_logged=True)
         assert floats(expected) == floats(found), number
         assert rates(step.game) == pytest.approx(rates(eager), rel=1e-6), number  # a checkpoint has them
-        assert floats(eager.judge_held_out()) == floats(step.game.judge_held_out()), number
+        assert floats(eager.held_out_values()) == floats(step.game.held_out_values()), number
     for one, other in zip(state_tensors(eager), state_tensors(step.game), strict=True):
         assert torch.equal(one, other)
     groups = [group for player in step.game.players.values() for group in player.optimizer.param_groups]

@@ -234,7 +234,7 @@ def test_looking_changes_nothing() -> None:
     for step in range(3):
         looked.step(step, is_logged=True)
         left.step(step)
-        looked.judge_held_out()
+        looked.held_out_values()
         looked.sample(latents, None)
     expected, found = snapshot(left), snapshot(looked)
     assert all(value.equal(found[key]) for key, value in expected.items())

@@ -32,7 +32,7 @@ def take_steps(game: Any, count: int = 1, start: int = 0) -> dict[str, float]:
     """What is logged of the last of some steps."""
     for step in range(start, start + count - 1):
         game.step(step)
-    return floats(game.step(start + count - 1, is_logged=True) | game.judge_held_out())
+    return floats(game.step(start + count - 1, is_logged=True) | game.held_out_values())
 
 
 def floats(values: Values) -> dict[str, float]:
@@ -58,7 +58,7 @@ def take_steps_together(games: Sequence[Any], count: int) -> list[dict[str, floa
         stacked.step(step)
     values = stacked.step(count - 1, is_logged=True)
     stacked.hand_out(count - 1)
-    return [floats(stacked.values_of(run, values) | game.judge_held_out()) for run, game in enumerate(games)]
+    return [floats(stacked.values_of(run, values) | game.held_out_values()) for run, game in enumerate(games)]
 
 
 @contextmanager

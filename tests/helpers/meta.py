@@ -129,7 +129,7 @@ def step_without_host(game: Game, steps: int = 2) -> None:
     with NoHost(counts=counts):
         for step in range(steps):
             game.step(step, is_logged=step % 2 == 0)
-        game.judge_held_out()
+        game.held_out_values()
 
 
 def step_on_meta(config: dict[str, Any], steps: int = 2) -> Game:
