@@ -474,7 +474,7 @@ def draw(name: str, found: pd.DataFrame, figure_path: Path) -> None:
         for panel, clock in zip(curves, clocks, strict=True):
             each = mine.groupby("step").agg({clock: "mean", first: ["mean", "std", "count"]})
             mean, half = each[first, "mean"], half_width(each[first, "std"], each[first, "count"])
-            panel.plot(each[clock, "mean"], mean, color=colour)
+            panel.plot(each[clock, "mean"], mean, color=colour, marker="." if len(each) == 1 else None)
             panel.fill_between(each[clock, "mean"], (mean - half).clip(lower=mean / 1000), mean + half,
                                alpha=0.15, linewidth=0, color=colour)  # fmt: skip
     last_values.set(xlabel=f"{heading}, last of each run", yticks=range(len(settings)))
