@@ -75,9 +75,7 @@ def runs(model: Model, loss: Loss, device: torch.device, path: Path) -> dict[str
     if "dataset=ring" not in words:
         words += ["dataset=npy", f"dataset.path={path}"]
     words += [*LOSSES[loss], "batch_size=64", f"model.latent_size={LATENTS}", f"device={device}"]
-    modes = {"runner": ["precision=fp32"], "bf16": ["precision=bf16"]}
-    if device.type == "cpu" and get_cpu_capability() == "AVX2":  # slow at it, as its log says
-        del modes["bf16"]
+    modes = {"runner": ["precision=fp32"]} | ({"bf16": ["precision=bf16"]} if is_quick_at_bf16(device) else {})
     if "capture" in known_keys():
         modes = {name: [*own, "capture=false"] for name, own in modes.items()}
         if device.type == "cuda":
@@ -91,6 +89,11 @@ def runs(model: Model, loss: Loss, device: torch.device, path: Path) -> dict[str
                 raise
             print(f"  {model.title}, {loss}, {name}: {error}")
     return found
+
+
+def is_quick_at_bf16(device: torch.device) -> bool:
+    """Not a CPU without AVX-512, as its log says."""
+    return device.type != "cpu" or get_cpu_capability() != "AVX2"
 
 
 def stepper(built: Built) -> Callable[[], object]:
@@ -151,7 +154,8 @@ def waited(step: Callable[[], object], count: int, device: torch.device) -> Call
 def speed(rounds: int, device_name: str = "auto", models: list[str] | None = None) -> None:
     """The table of ratios."""
     device = choose_device(device_name)
-    rates = {name: matrix_rate(device, dtype) for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))}
+    dtypes = {"fp32": torch.float32} | ({"bf16": torch.bfloat16} if is_quick_at_bf16(device) else {})
+    rates = {name: matrix_rate(device, dtype) for name, dtype in dtypes.items()}
     if device.type == "cuda":
         name, threads = torch.cuda.get_device_name(device), ""
     else:
