@@ -59,11 +59,12 @@ def costs(model: str, loss: str, rounds: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=9)
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=["dcgan", "resnet"])
+    options = parser.parse_args()
     torch.set_num_threads(1)
-    for model, loss in itertools.product(("dcgan", "resnet"), LOSSES):
-        found = costs(model, loss, rounds)
-        print(f"\n{MODELS[model].title}, {loss}, batch 64: medians of {rounds} steps")
+    for model, loss in itertools.product(options.models, LOSSES):
+        found = costs(model, loss, options.rounds)
+        print(f"\n{MODELS[model].title}, {loss}, batch 64: medians of {options.rounds} steps")
         for name, seconds in found.items():
             print(f"  {name:<16} {1000 * seconds:8.1f} ms   {100 * (seconds / found['none'] - 1):+6.1f} %")
 
