@@ -65,6 +65,13 @@ def test_runs_of_unequal_length_count_at_their_ends(monkeypatch):
         assert [row.split(" | ")[2] for row in markdown("t", found).splitlines()[2:4]] == cells
 
 
+def test_one_seed_is_not_tested(monkeypatch):
+    settings = {"a": ["loss=bce"], "b": ["loss=hinge"]}
+    monkeypatch.setitem(tables.TABLES, "t", Table(shared=[], settings=settings, values={"m/x": "distance"}, seeds=1))
+    head = markdown("t", evaluations({"a": [3.0], "b": [1.0]}, {"a": 1.0, "b": 1.0})).splitlines()[0]
+    assert head == "| setting | runs | distance |"
+
+
 def test_a_figure_of_every_table_with_evaluations(monkeypatch, tmp_path):
     settings = {"one": ["loss=bce"], "two": ["loss=hinge"]}
     found = evaluations({"one": [3.0, 3.1], "two": [1.0]}, {"one": 1.0, "two": 2.0})

@@ -434,7 +434,7 @@ def markdown(name: str, found: pd.DataFrame) -> str:
             mine = then[then.setting == setting]
             rows[setting] += [text(mine[tag].tolist(), tag) if len(mine) else "–" for tag in table.values]
         rows[FLOOR] += ["" if math.isnan(floor[tag]) else f"{floor[tag]:.3g}" for tag in table.values]
-        if not table.own_length:
+        if table.seeds > 1 and not table.own_length:
             headings.append("p")
             for setting in table.settings:
                 rows[setting].append(p.get(setting, "–"))
