@@ -205,14 +205,11 @@ TABLES = {
         seeds=3,
     ),
     "networks-digits": Table(
-        shared=[
-            *MNIST, "dataset.image_size=32", "loss=relativistic", "regularizer=[r1,r2]", *SMALL, "precision=bf16",
-            "evaluate_every=100",
-        ],
+        shared=[*MNIST, "dataset.image_size=32", "loss=relativistic", "regularizer=[r1,r2]", "evaluate_every=200"],
         settings={
-            "dcgan": ["model=dcgan", "steps=2000"],
-            "resnet": ["model=resnet", "steps=600"],
-            "r3gan": ["model=r3gan", "model.generator.blocks=1", "model.discriminator.blocks=1", "steps=400"],
+            "dcgan": ["model=dcgan", *SMALL, "steps=8000"],
+            "resnet": ["model=resnet", *SMALL, "steps=2400"],
+            "r3gan": ["experiment=mnist_r3gan"],
         },
         values={"frechet/distance": "Frechet distance"},
         seeds=1,
