@@ -24,7 +24,7 @@ def run_jobs(sweep: Sweep, jobs: list[Job], launch: Launch, trust: list[str], *,
     to_do = sweep.to_do(jobs, retry_failed)
     rest = len(jobs) - len(to_do)
     said = f", {rest} of them done or failed before" if rest else ""
-    print(f"{sweep.directory}: {len(jobs)} jobs{said}", flush=True)
+    print(f"{sweep.directory}: {len(jobs)} job{'' if len(jobs) == 1 else 's'}{said}", flush=True)
     try:
         if to_do:
             launch(sweep, to_do, trust)

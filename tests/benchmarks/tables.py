@@ -276,14 +276,15 @@ def words_of(name: str, setting: str, data: Path) -> list[str]:
 
 
 def train(name: str, settings: list[str], data: Path, processes: int) -> None:
-    """Train the runs of some rows that are not finished; on one core stacked, where no time is compared."""
+    """Train the runs of some rows that are not finished; on one core stacked, where no time is compared.
+
+    A sweep whose words have changed since is refused by the runner.
+    """
     table = TABLES[name]
     launcher = ["hydra/launcher=pool", f"hydra.launcher.processes={1 if table.is_timed else processes}"]
     if processes == 1 and not table.is_timed:
         launcher = ["hydra/launcher=batched"]
     for setting in settings:
-        if len(finished(name, [setting])) >= table.seeds:
-            continue
         words = words_of(name, setting, data)
         command = [sys.executable, "-m", "gan_runner", "-m", *words, f"seed=range({table.seeds})"]
         command += [f"sweep={name}-{setting}", "checkpoint_every=null", "device=cpu"]
