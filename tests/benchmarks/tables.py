@@ -231,6 +231,27 @@ TABLES = {
         seeds=1,
         equal_time=True,
     ),
+    "networks-photographs": Table(
+        prepare=photographs,
+        shared=[
+            "dataset=npy", "dataset.path={data}/photographs/images.npy", "dataset.labels={data}/photographs/labels.npy",
+            "dataset.image_size=32", "metric=frechet", "metric.frechet.samples=2000", "batch_size=32",
+            "loss=relativistic", "regularizer=[r1,r2]", "regularizer.r1.weight=1", "regularizer.r2.weight=1",
+            "lr_schedule=cosine", "evaluate_every=200",
+        ],
+        settings={
+            "dcgan": ["model=dcgan", *SMALL, "steps=4000"],
+            "resnet": ["model=resnet", *SMALL, "steps=1200"],
+            "stylegan2": [
+                "model=stylegan2", "model.generator.width=32", "model.discriminator.width=32", "model.latent_size=64",
+                "model.generator.style_size=64", "model.generator.style_mixing=0", "optimizer.lr=8e-3",
+                "optimizer.betas=[0.0,0.99]", "steps=1000",
+            ],
+        },
+        values={"frechet/distance": "Frechet distance"},
+        seeds=1,
+        equal_time=True,
+    ),
     "l1-gan": Table(
         shared=[*MNIST, "experiment=l1_gan_mnist", "epochs=null", "steps=3000", "evaluate_every=null"],
         settings={f"{weight:g}": [f"regularizer.l1.weight={weight:g}"] for weight in (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 0)},
