@@ -76,6 +76,7 @@ class Wasserstein:
     """
 
     is_bounded = False  # whether the discriminator's side has a lower bound, as that of all other losses has
+    is_of_differences = True  # whether it stays the same if all logits of real and generated samples are shifted
 
     def discriminator(self, view: Logits) -> Tensor:
         return view.fake_logits - view.real_logits
@@ -91,6 +92,7 @@ class Hinge(Wasserstein):
     """
 
     is_bounded = True
+    is_of_differences = False
 
     def discriminator(self, view: Logits) -> Tensor:
         return F.relu(1 - view.real_logits) + F.relu(1 + view.fake_logits)
@@ -115,6 +117,8 @@ class Relativistic:
     Jolicoeur-Martineau 2018, arXiv:1807.00734; Huang et al. 2025 (R3GAN), arXiv:2501.05441.
     """
 
+    is_of_differences = True
+
     def discriminator(self, view: Logits) -> Tensor:
         return F.softplus(view.fake_logits - view.real_logits)
 
@@ -129,6 +133,7 @@ class RelativisticAverage:
     """
 
     gathers_batch = True
+    is_of_differences = True
 
     def discriminator(self, view: Logits) -> Tensor:
         return average_pairing(view.real_logits, view.fake_logits)

@@ -33,6 +33,14 @@ def classes() -> dict[str, type]:
 LOSSES = classes()
 
 
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses_of_differences_are_those_that_a_shift_leaves_alone(name):
+    logits = torch.randn(2, 8, dtype=torch.float64)
+    loss = LOSSES[name]()
+    at_first, shifted = (loss.discriminator(Given(*each)) for each in (logits, logits + 3))
+    assert torch.allclose(at_first, shifted) == getattr(loss, "is_of_differences", False)
+
+
 def says_real(logits: Tensor) -> Tensor:
     """Cross-entropy towards the label 1."""
     return F.binary_cross_entropy_with_logits(logits, torch.ones_like(logits), reduction="none")

@@ -6,7 +6,7 @@ import inspect
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -157,6 +157,8 @@ class Builder:
             check_discriminator(players["discriminator"].network, self.regularizers)
             check_augmentations(self.augmentations, self.data)
             self.notes.extend(notes_on_unbounded_loss(self.loss, self.regularizers))
+            if getattr(self.loss, "is_of_differences", False):
+                self.notes.extend(notes_on_signs(self.loss, adaptations(self.augmentations)))
             make = functools.partial(
                 Adversarial,
                 discriminator_steps=settings.discriminator_steps,
@@ -507,6 +509,15 @@ def notes_on_unbounded_loss(loss: Any, regularizers: list["Regularizer"]) -> lis
         "not; loss=hinge and loss=bce are"
         for regularizer in regularizers
         if regularizer.mark("for_bounded_losses")
+    ]
+
+
+def notes_on_signs(loss: Any, adaptive: Iterable[str]) -> list[str]:
+    """Lines on augmentations that adapt to the signs of logits, of which the loss sees differences alone."""
+    return [
+        f"augmentation.{name}: p adapts to the sign of the logits, which {type(loss).__name__} leaves open, as it sees "
+        f"differences of logits alone; augmentation.{name}.target=null augmentation.{name}.p=0.3 fixes p"
+        for name in adaptive
     ]
 
 

@@ -252,6 +252,18 @@ TABLES = {
         seeds=1,
         equal_time=True,
     ),
+    "limited-data-r3gan": Table(
+        prepare=few_clothes,
+        shared=[
+            "dataset=npy", "dataset.path={data}/limited/images.npy", "dataset.held_out=0.83333333", *CLOTHES,
+            "experiment=mnist_r3gan", "dataset.image_size=null", "model.generator.width=[64,32,16]",
+            "model.discriminator.width=[64,32,16]", "steps=800", "evaluate_every=null",
+        ],
+        settings={"none": [], "diffaugment": ["augmentation=diffaugment"], "ada": ["augmentation=ada"]},
+        values={"frechet/held_out": "distance to held-out images", "frechet/training": "to the training images"},
+        seeds=1,
+        of_both_splits=True,
+    ),
     "l1-gan": Table(
         shared=[*MNIST, "experiment=l1_gan_mnist", "epochs=null", "steps=3000", "evaluate_every=null"],
         settings={f"{weight:g}": [f"regularizer.l1.weight={weight:g}"] for weight in (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 0)},

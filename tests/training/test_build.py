@@ -86,6 +86,15 @@ def test_a_rate_that_suits_images_and_points(words: list[str], rates: list[float
 
 
 @pytest.mark.parametrize(
+    ("words", "is_told"),
+    [(["loss=relativistic"], True), (["loss=hinge"], False), (["loss=wgan_gp", "augmentation.ada.target=null"], False)],
+)
+def test_a_note_on_a_p_that_adapts_to_signs_which_the_loss_leaves_open(words: list[str], is_told: bool) -> None:
+    built = module.build(compose(*TINY_MODEL, "device=cpu", "metric=none", "augmentation=ada", *words), [])
+    assert any("augmentation.ada.target=null" in note for note in built.notes) == is_told
+
+
+@pytest.mark.parametrize(
     ("capability", "precision", "is_told"),
     [("AVX2", "bf16", True), ("AVX2", "fp32", False), ("AVX512", "bf16", False)],
 )
