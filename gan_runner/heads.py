@@ -2,7 +2,7 @@
 
 A head makes a module of features, `make(F, num_classes)`, which the discriminator takes as its own, and has a side for
 each player, a function of the view as those of a loss are: `discriminator(view)` and `generator(view)`, (..., N) each.
-They read what the module made of the samples, `view.real_outputs` and `view.fake_outputs`.
+They read what the module made of the samples, `view.real_head_outputs` and `view.fake_head_outputs`.
 
 Shape axes: N samples, F features, K classes, E entries of an embedding.
 """
@@ -26,9 +26,9 @@ class HeadView(Protocol):
     """The part of a view that a head's loss reads."""
 
     @property
-    def real_outputs(self) -> HeadOutputs: ...
+    def real_head_outputs(self) -> HeadOutputs: ...
     @property
-    def fake_outputs(self) -> HeadOutputs: ...
+    def fake_head_outputs(self) -> HeadOutputs: ...
     @property
     def labels(self) -> Tensor | None: ...
 
@@ -65,11 +65,11 @@ class Acgan:
         return Classifier(features, num_classes)
 
     def discriminator(self, view: HeadView) -> Tensor:
-        real = cross_entropy(view.real_outputs, view.labels)
-        return real + cross_entropy(view.fake_outputs, view.labels) if self.fakes else real
+        real = cross_entropy(view.real_head_outputs, view.labels)
+        return real + cross_entropy(view.fake_head_outputs, view.labels) if self.fakes else real
 
     def generator(self, view: HeadView) -> Tensor:
-        return cross_entropy(view.fake_outputs, view.labels)
+        return cross_entropy(view.fake_head_outputs, view.labels)
 
 
 class Classifier(LinearHead):
@@ -104,11 +104,11 @@ class Contrast(ABC):
 
     @ranks.gathers_batch
     def discriminator(self, view: HeadView) -> Tensor:
-        return self.contrast(view.real_outputs, view.labels)
+        return self.contrast(view.real_head_outputs, view.labels)
 
     @ranks.gathers_batch
     def generator(self, view: HeadView) -> Tensor:
-        return self.contrast(view.fake_outputs, view.labels)
+        return self.contrast(view.fake_head_outputs, view.labels)
 
     @abstractmethod
     def contrast(self, outputs: HeadOutputs, labels: Tensor | None) -> Tensor:
@@ -231,13 +231,13 @@ class MultiHinge:
         return Scores(features, num_classes)
 
     def discriminator(self, view: HeadView) -> Tensor:
-        real, fake = view.real_outputs.extra["scores"], view.fake_outputs.extra["scores"]
+        real, fake = view.real_head_outputs.extra["scores"], view.fake_head_outputs.extra["scores"]
         return multi_hinge(real, required(view.labels)) + multi_hinge(fake, as_generated(fake))
 
     @ranks.gathers_batch
     def generator(self, view: HeadView) -> Tensor:
-        hinge = multi_hinge(view.fake_outputs.extra["scores"], required(view.labels))
-        both = (view.real_outputs, view.fake_outputs)
+        hinge = multi_hinge(view.fake_head_outputs.extra["scores"], required(view.labels))
+        both = (view.real_head_outputs, view.fake_head_outputs)
         real, fake = (ranks.batch_mean(outputs.extra["features"], -2) for outputs in both)
         return self.generator_weight * hinge + self.feature_matching * (fake - real).abs().mean(-1, keepdim=True)
 

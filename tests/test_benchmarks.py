@@ -12,12 +12,13 @@ import torch
 from torch import nn
 
 from gan_runner.games.cuda_graph import WARM_UP
+from gan_runner.torch_utils import precision
 from gan_runner.training.build import build
 from tests.benchmarks import batched, processes, speed
 from tests.benchmarks.bare import BareLoop
 from tests.benchmarks.naive import NaiveLoop
 from tests.benchmarks.roofline import count_flops
-from tests.benchmarks.speed import LOSSES, Model, set_up, timed
+from tests.benchmarks.speed import LOSSES, Model, runs, set_up, timed
 from tests.benchmarks.timing import peak_of_process
 from tests.helpers import compose, some
 from tests.helpers.precision import factors
@@ -31,11 +32,12 @@ SMALL = {
 
 @pytest.mark.parametrize("name", SMALL)
 @pytest.mark.parametrize("loss", some(LOSSES, every=len(LOSSES)))
-def test_all_contestants_do_the_same_work(name, loss, tmp_path):
+def test_all_contestants_do_the_same_work(name, loss, tmp_path, monkeypatch):
+    monkeypatch.setattr(precision, "get_cpu_capability", lambda: "AVX512")
     path = tmp_path / "images.npy"
     np.save(path, np.random.default_rng(0).integers(0, 256, (100, 3, 8, 8), dtype=np.uint8))
     made = set_up(SMALL[name], loss, CPU, path, tune=False)
-    assert set(made.contestants) >= {"naive", "bare", "runner"}
+    assert set(made.contestants) >= {"naive", "bare", "runner", "bf16"}
     flops = {kind: count_flops(step) for kind, step in made.contestants.items()}
     assert flops["runner"] == made.flops
     if loss != "wgan_gp":  # PyTorch's power method does another product
@@ -45,6 +47,11 @@ def test_all_contestants_do_the_same_work(name, loss, tmp_path):
     assert flops["naive"] > flops["bare"]
     found = timed(made.contestants, CPU, rounds=1)
     assert all(seconds > 0 for seconds in found.values())
+
+
+def test_bf16_is_left_out_where_a_cpu_is_slow_at_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(precision, "get_cpu_capability", lambda: "AVX2")
+    assert list(runs(SMALL["points"], "hinge", CPU, tmp_path)) == ["runner"]
 
 
 @pytest.mark.slow

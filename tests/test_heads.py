@@ -92,8 +92,8 @@ def test_contrasts_as_the_papers_write_them(name: str) -> None:
 def test_the_auxiliary_classifier(fakes: bool) -> None:
     real, fake = torch.randn(4, 3), torch.randn(4, 3)
     view: Any = SimpleNamespace(
-        real_outputs=HeadOutputs(torch.zeros(4), {"classes": real}),
-        fake_outputs=HeadOutputs(torch.zeros(4), {"classes": fake}),
+        real_head_outputs=HeadOutputs(torch.zeros(4), {"classes": real}),
+        fake_head_outputs=HeadOutputs(torch.zeros(4), {"classes": fake}),
         labels=LABELS,
     )
     head = heads.Acgan(fakes=fakes)
@@ -110,7 +110,7 @@ def test_multi_hinge() -> None:
     real, fake = torch.randn(4, 3), torch.randn(4, 3)  # two classes, and the generated ones
     features = torch.randn(4, 5), torch.randn(4, 5)
     view: Any = SimpleNamespace(
-        real_outputs=scored(real, features[0]), fake_outputs=scored(fake, features[1]), labels=LABELS
+        real_head_outputs=scored(real, features[0]), fake_head_outputs=scored(fake, features[1]), labels=LABELS
     )
     head = heads.MultiHinge(generator_weight=0.05, feature_matching=2.0)
 
@@ -129,7 +129,7 @@ def test_multi_hinge_of_one_class_is_the_hinge_loss() -> None:
     features, labels = (torch.randn(4, 5), torch.randn(4, 5)), torch.zeros(4, dtype=torch.long)
     real, fake = (scores.outputs(each, labels) for each in features)
     view: Any = SimpleNamespace(
-        real_outputs=real, fake_outputs=fake, labels=labels, real_logits=real.logits, fake_logits=fake.logits
+        real_head_outputs=real, fake_head_outputs=fake, labels=labels, real_logits=real.logits, fake_logits=fake.logits
     )
     ours = heads.MultiHinge(generator_weight=1.0, feature_matching=0.0).discriminator(view)
     torch.testing.assert_close(ours, losses.Hinge().discriminator(view))

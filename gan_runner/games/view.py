@@ -46,30 +46,30 @@ class AdversarialView:
 
     def features(self, samples: Tensor) -> Tensor:
         """What the discriminator's last layer sees of augmented samples: (..., N, *sample) -> (..., N, F)."""
-        return at_least_float32(self.discriminator.features(self.augment(samples)))  # type: ignore[operator]
+        return at_least_float32(self.discriminator.features(self.augment(samples)))  # type: ignore[operator]  # a headed one, or several stacked
 
     @cached_property
     def real_logits(self) -> Tensor:
         """D(real), (..., N)."""
-        return self.real_outputs.logits
+        return self.real_head_outputs.logits
 
     @cached_property
     def fake_logits(self) -> Tensor:
         """D(fake), (..., N)."""
-        return self.fake_outputs.logits
+        return self.fake_head_outputs.logits
 
     @cached_property
-    def real_outputs(self) -> HeadOutputs:
+    def real_head_outputs(self) -> HeadOutputs:
         """What the discriminator says of the real samples: logits; with `has_head_loss`, all that its head makes."""
-        return self.both_outputs[0] if self.is_joined else self.head_outputs(self.augment(self.real), self.labels)
+        return self.both_head_outputs[0] if self.is_joined else self.head_outputs(self.augment(self.real), self.labels)
 
     @cached_property
-    def fake_outputs(self) -> HeadOutputs:
+    def fake_head_outputs(self) -> HeadOutputs:
         """What it says of the generated samples."""
-        return self.both_outputs[1] if self.is_joined else self.head_outputs(self.augment(self.fake), self.labels)
+        return self.both_head_outputs[1] if self.is_joined else self.head_outputs(self.augment(self.fake), self.labels)
 
     @cached_property
-    def both_outputs(self) -> list[HeadOutputs]:
+    def both_head_outputs(self) -> list[HeadOutputs]:
         """What it says of the real and of the generated samples, of one forward pass."""
         axis = len(self.batch_shape) - 1
         samples = torch.cat([self.augment(self.real), self.augment(self.fake)], axis)
@@ -80,7 +80,7 @@ class AdversarialView:
         """What the discriminator says of samples that are augmented already."""
         if not self.has_head_loss:
             return HeadOutputs(at_least_float32(self.discriminator(samples, labels)), {})
-        logits, extra = self.discriminator.outputs(samples, labels)  # type: ignore[operator]
+        logits, extra = self.discriminator.outputs(samples, labels)  # type: ignore[operator]  # a headed one, or several stacked
         return HeadOutputs(at_least_float32(logits), {name: at_least_float32(value) for name, value in extra.items()})
 
     def logged(self) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.backends.cpu import get_cpu_capability
 
 # What PyTorch's warnings have in common, whatever their case: "... does not have a deterministic implementation",
 # "Deterministic behavior was enabled ..., but this operation is not deterministic because it uses CuBLAS",
@@ -30,6 +31,11 @@ def arithmetic(*, tf32: bool, is_deterministic: bool, say: Callable[[str], None]
             yield
     finally:
         torch.backends.cudnn.benchmark = before
+
+
+def is_slow_at_bf16(device: torch.device) -> bool:
+    """Whether it is a CPU with AVX2 and no AVX-512, on which convolutions in bf16 take ten times as long as in fp32."""
+    return device.type == "cpu" and get_cpu_capability() == "AVX2"
 
 
 @contextmanager

@@ -13,7 +13,6 @@ from typing import Annotated, Any, Literal, NamedTuple
 import torch
 from annotated_types import MinLen
 from torch import nn
-from torch.backends.cpu import get_cpu_capability
 
 from gan_runner.augmentations.adaptation import Adaptive, adaptations
 from gan_runner.augmentations.scheduled import Scheduled
@@ -45,7 +44,7 @@ from gan_runner.optimizers import FiniteDifference, wants_closure
 from gan_runner.torch_utils.bounds import PositiveInt
 from gan_runner.torch_utils.ema import HalfLife, MovingAverage
 from gan_runner.torch_utils.parameters import kernels, mixes_samples
-from gan_runner.torch_utils.precision import arithmetic
+from gan_runner.torch_utils.precision import arithmetic, is_slow_at_bf16
 from gan_runner.torch_utils.randomness import Randomness, derive, fixed_randomness
 from gan_runner.torch_utils.scheduled_adam import ScheduledAdam
 from gan_runner.training.budgets import least_memory, within_budget
@@ -113,7 +112,7 @@ class Builder:
         loaded = data or load_data(config["dataset"], trust)
         self.data, placed = place_data(loaded, self.device, self.settings)
         self.notes = [*loaded.notes, *placed]
-        if self.settings.precision == "bf16" and self.device.type == "cpu" and get_cpu_capability() == "AVX2":
+        if self.settings.precision == "bf16" and is_slow_at_bf16(self.device):
             self.notes.append(
                 "precision=bf16: this CPU has no AVX-512, and convolutions in bf16 take about ten times as long as in "
                 "precision=fp32"
@@ -157,8 +156,7 @@ class Builder:
             check_discriminator(players["discriminator"].network, self.regularizers)
             check_augmentations(self.augmentations, self.data)
             self.notes.extend(notes_on_unbounded_loss(self.loss, self.regularizers))
-            if getattr(self.loss, "is_of_differences", False):
-                self.notes.extend(notes_on_signs(self.loss, adaptations(self.augmentations)))
+            self.notes.extend(notes_on_signs(self.loss, adaptations(self.augmentations)))
             make = functools.partial(
                 Adversarial,
                 discriminator_steps=settings.discriminator_steps,
@@ -513,7 +511,9 @@ def notes_on_unbounded_loss(loss: Any, regularizers: list["Regularizer"]) -> lis
 
 
 def notes_on_signs(loss: Any, adaptive: Iterable[str]) -> list[str]:
-    """Lines on augmentations that adapt to the signs of logits, of which the loss sees differences alone."""
+    """Lines on augmentations that adapt to the signs of logits, where the loss sees differences of logits alone."""
+    if not getattr(loss, "is_of_differences", False):
+        return []
     return [
         f"augmentation.{name}: p adapts to the sign of the logits, which {type(loss).__name__} leaves open, as it sees "
         f"differences of logits alone; augmentation.{name}.target=null augmentation.{name}.p=0.3 fixes p"

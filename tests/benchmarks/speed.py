@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch.backends.cpu import get_cpu_capability
 
 from gan_runner.config.errors import ConfigError
 from gan_runner.config.schema import known_keys
 from gan_runner.games.cuda_graph import WARM_UP, CapturedStep
+from gan_runner.torch_utils.precision import is_slow_at_bf16
 from gan_runner.training.build import Built, arithmetic_of, build, choose_device
 from tests.benchmarks.bare import BareLoop, Loss, Problem, leanest
 from tests.benchmarks.naive import NaiveLoop
@@ -75,7 +75,7 @@ def runs(model: Model, loss: Loss, device: torch.device, path: Path) -> dict[str
     if "dataset=ring" not in words:
         words += ["dataset=npy", f"dataset.path={path}"]
     words += [*LOSSES[loss], "batch_size=64", f"model.latent_size={LATENTS}", f"device={device}"]
-    modes = {"runner": ["precision=fp32"]} | ({"bf16": ["precision=bf16"]} if is_quick_at_bf16(device) else {})
+    modes = {"runner": ["precision=fp32"]} | ({} if is_slow_at_bf16(device) else {"bf16": ["precision=bf16"]})
     if "capture" in known_keys():
         modes = {name: [*own, "capture=false"] for name, own in modes.items()}
         if device.type == "cuda":
@@ -89,11 +89,6 @@ def runs(model: Model, loss: Loss, device: torch.device, path: Path) -> dict[str
                 raise
             print(f"  {model.title}, {loss}, {name}: {error}")
     return found
-
-
-def is_quick_at_bf16(device: torch.device) -> bool:
-    """Not a CPU without AVX-512, as its log says."""
-    return device.type != "cpu" or get_cpu_capability() != "AVX2"
 
 
 def stepper(built: Built) -> Callable[[], object]:
@@ -154,7 +149,7 @@ def waited(step: Callable[[], object], count: int, device: torch.device) -> Call
 def speed(rounds: int, device_name: str = "auto", models: list[str] | None = None) -> None:
     """The table of ratios."""
     device = choose_device(device_name)
-    dtypes = {"fp32": torch.float32} | ({"bf16": torch.bfloat16} if is_quick_at_bf16(device) else {})
+    dtypes = {"fp32": torch.float32} | ({} if is_slow_at_bf16(device) else {"bf16": torch.bfloat16})
     rates = {name: matrix_rate(device, dtype) for name, dtype in dtypes.items()}
     if device.type == "cuda":
         name, threads = torch.cuda.get_device_name(device), ""

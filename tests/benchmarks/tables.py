@@ -4,7 +4,8 @@ Trains what `outputs/sweeps` does not hold yet, a sweep over seeds for each row,
 was; writes a report of them to outputs/tables/NAME, the evaluations of all finished runs to
 tests/benchmarks/results/NAME.csv, and a figure of these to .readme/NAME.png; prints the table. With --print it takes
 that file as it is; with --settings it trains only the rows named. Rows without a run in `outputs/sweeps` stay as the
-file has them. DIR holds MNIST/ and FashionMNIST/ as torchvision has them, mnist-lenet.pth, and sign-digits/.
+file has them: one whose words change is to be trained again. DIR holds MNIST/ and FashionMNIST/ as torchvision has
+them, mnist-lenet.pth, and sign-digits/.
 """
 
 import argparse
@@ -63,11 +64,16 @@ class Table:
 
 LENET = ["metric=frechet", "metric.frechet.samples=5000", "features=lenet", "features.weights={data}/mnist-lenet.pth"]
 MNIST = ["dataset=mnist", "dataset.root={data}", *LENET]
+PHOTOGRAPHS = [
+    "dataset.path={data}/photographs/images.npy", "dataset.labels={data}/photographs/labels.npy",
+    "dataset.image_size=32", "metric=frechet", "metric.frechet.samples=2000", "batch_size=32",
+]  # fmt: skip
 CLOTHES = ["metric=frechet", "features=lenet", "features.weights={data}/limited/fashion-lenet.pth"]
 GRID = [
     "dataset=grid", "model=mlp", "model.generator.width=128", "model.discriminator.width=128", "batch_size=256",
     "optimizer.lr=2e-3", "optimizer.betas=[0.5,0.9]", "lr_schedule=cosine",
 ]  # fmt: skip
+FEW_CLOTHES = ["dataset=npy", "dataset.path={data}/limited/images.npy", "dataset.held_out=0.83333333", *CLOTHES]
 SMALL = ["model.generator.width=16", "model.discriminator.width=16"]
 WEIGHTS = {
     f"{weight:g}": [f"regularizer.gradient_penalty.weight={weight:g}"] for weight in (0.01, 0.1, 1, 10, 100, 1000)
@@ -87,11 +93,8 @@ TABLES = {
     "photographs": Table(
         prepare=photographs,
         shared=[
-            "experiment=dense_deconv_npy", "dataset.path={data}/photographs/images.npy",
-            "dataset.labels={data}/photographs/labels.npy", "dataset.image_size=32", "metric=frechet",
-            "metric.frechet.samples=2000", "model.generator.activation=relu", "optimizer.lr=2e-4", "batch_size=32",
-            "steps=300", "evaluate_every=null", "loss=bce", "discriminator_steps=1",
-            "optimizer.betas=[0.5,0.999]",
+            "experiment=dense_deconv_npy", *PHOTOGRAPHS, "model.generator.activation=relu", "optimizer.lr=2e-4",
+            "optimizer.betas=[0.5,0.999]", "steps=300", "evaluate_every=null", "loss=bce", "discriminator_steps=1",
         ],
         settings={
             "none": [],
@@ -176,8 +179,7 @@ TABLES = {
     "limited-data": Table(
         prepare=few_clothes,
         shared=[
-            "dataset=npy", "dataset.path={data}/limited/images.npy", "dataset.held_out=0.83333333",
-            *CLOTHES, *SMALL, "loss=hinge", "steps=4000", "evaluate_every=null",
+            *FEW_CLOTHES, *SMALL, "loss=hinge", "steps=4000", "evaluate_every=null",
         ],
         settings={
             "none": ["regularizer=spectral_norm"],
@@ -234,10 +236,8 @@ TABLES = {
     "networks-photographs": Table(
         prepare=photographs,
         shared=[
-            "dataset=npy", "dataset.path={data}/photographs/images.npy", "dataset.labels={data}/photographs/labels.npy",
-            "dataset.image_size=32", "metric=frechet", "metric.frechet.samples=2000", "batch_size=32",
-            "loss=relativistic", "regularizer=[r1,r2]", "regularizer.r1.weight=1", "regularizer.r2.weight=1",
-            "lr_schedule=cosine", "evaluate_every=200",
+            "dataset=npy", *PHOTOGRAPHS, "loss=relativistic", "regularizer=[r1,r2]", "regularizer.r1.weight=1",
+            "regularizer.r2.weight=1", "lr_schedule=cosine", "evaluate_every=200",
         ],
         settings={
             "dcgan": ["model=dcgan", *SMALL, "steps=4000"],
@@ -255,8 +255,7 @@ TABLES = {
     "limited-data-r3gan": Table(
         prepare=few_clothes,
         shared=[
-            "dataset=npy", "dataset.path={data}/limited/images.npy", "dataset.held_out=0.83333333", *CLOTHES,
-            "experiment=mnist_r3gan", "dataset.image_size=null", "model.generator.width=[64,32,16]",
+            *FEW_CLOTHES, "experiment=mnist_r3gan", "dataset.image_size=null", "model.generator.width=[64,32,16]",
             "model.discriminator.width=[64,32,16]", "steps=800", "evaluate_every=null",
         ],
         settings={"none": [], "diffaugment": ["augmentation=diffaugment"], "ada": ["augmentation=ada"]},

@@ -6,6 +6,7 @@ import torch
 from gan_runner.config.errors import ConfigError
 from gan_runner.config.process_rank import ProcessRank
 from gan_runner.games.latents import Latents, Normal, Uniform
+from gan_runner.torch_utils import precision as arithmetic
 from gan_runner.training import build as module
 from tests.helpers import TINY_MODEL, compose
 from tests.helpers.games import make_game, take_steps
@@ -99,7 +100,7 @@ def test_a_note_on_a_p_that_adapts_to_signs_which_the_loss_leaves_open(words: li
     [("AVX2", "bf16", True), ("AVX2", "fp32", False), ("AVX512", "bf16", False)],
 )
 def test_a_note_on_bf16_where_a_cpu_is_slow_at_it(monkeypatch, capability: str, precision: str, is_told: bool) -> None:
-    monkeypatch.setattr(module, "get_cpu_capability", lambda: capability)
+    monkeypatch.setattr(arithmetic, "get_cpu_capability", lambda: capability)
     built = module.build(compose(*TINY_MODEL, "device=cpu", "metric=none", f"precision={precision}"), [])
     assert any("AVX-512" in note for note in built.notes) == is_told
 
