@@ -256,9 +256,13 @@ TABLES = {
         prepare=few_clothes,
         shared=[
             *FEW_CLOTHES, "experiment=mnist_r3gan", "dataset.image_size=null", "model.generator.width=[64,32,16]",
-            "model.discriminator.width=[64,32,16]", "steps=800", "evaluate_every=null",
+            "model.discriminator.width=[64,32,16]", "steps=3200", "evaluate_every=null",
         ],
-        settings={"none": [], "diffaugment": ["augmentation=diffaugment"], "ada": ["augmentation=ada"]},
+        settings={
+            "none": [],
+            "diffaugment": ["augmentation=diffaugment"],
+            "ada": ["augmentation=ada", "augmentation.ada.target=null", "augmentation.ada.p=0.3"],
+        },
         values={"frechet/held_out": "distance to held-out images", "frechet/training": "to the training images"},
         seeds=1,
         of_both_splits=True,
