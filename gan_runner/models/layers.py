@@ -243,11 +243,11 @@ class BatchNorm2d(GatheredStatistics, nn.BatchNorm2d):
 
 
 class SelfAttention(nn.Module):
-    """x + γ attention(x): (N, C, H, W) -> the same, every pixel looking at all of the map reduced by 2x2 max pooling.
+    """x + γ attention(x): (N, C, H, W) -> the same, every pixel looking at all of the map.
 
-    Queries and keys have C/8 channels, values C/2, by 1x1 convolutions without biases, as has the one back to C. The
-    weights over the pooled pixels are softmax(queries · keys), without a scale. γ is learned and begins at 0, so that
-    the layer begins as the identity.
+    Queries and keys have C/8 channels, values C/2, by 1x1 convolutions without biases, as has the one back to C. Keys
+    and values are then reduced by 2x2 max pooling. The weights over the pooled pixels are softmax(queries · keys),
+    without a scale. γ is learned and begins at 0, so that the layer begins as the identity.
 
     Source: Zhang et al. 2018 (SAGAN), arXiv:1805.08318, in the form of the authors' code
     (brain-research/self-attention-gan, non_local.py) and of BigGAN's; the paper's text has values of C channels, and no
@@ -263,10 +263,10 @@ class SelfAttention(nn.Module):
         self.gain = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Tensor) -> Tensor:
-        pooled = F.max_pool2d(x, 2, ceil_mode=True)
-        queries, keys, values = (
-            layer(seen).flatten(-2) for layer, seen in ((self.queries, x), (self.keys, pooled), (self.values, pooled))
-        )  # (N, C', pixels) each
+        queries = self.queries(x).flatten(-2)  # (N, C', pixels)
+        keys, values = (
+            F.max_pool2d(layer(x), 2, ceil_mode=True).flatten(-2) for layer in (self.keys, self.values)
+        )  # (N, C', pooled pixels) each
         weights = torch.softmax(queries.mT @ keys, dim=-1)  # (N, pixels, pooled pixels)
         seen = (values @ weights.mT).unflatten(-1, x.shape[-2:])
         return x + self.gain * self.back(seen)
@@ -444,12 +444,13 @@ def halvings_to_four(side: int) -> int:
     return max(2, (side // 4).bit_length() - 1)
 
 
-def checked_depth(depth: int, side: int, normalization: str) -> int:
+def checked_depth(depth: int, side: int, normalization: str = "none") -> int:
     """`depth`, if so many halvings of the smallest side leave a pixel (two under instance normalization)."""
     largest = (side // SMALLEST_SIDES.get(normalization, 1)).bit_length() - 1
     if depth > largest:
         raise ValueError(
-            f"depth: {depth} halvings are too many for a side of {side} pixels with normalization={normalization}; "
-            f"at most {largest}, or null for a depth that fits"
+            f"depth: {depth} halvings are too many for a side of {side} pixels"
+            + (f" with normalization={normalization}" if normalization in SMALLEST_SIDES else "")
+            + f"; at most {largest}, or null for a depth that fits"
         )
     return depth

@@ -39,12 +39,19 @@ def test_attention_is_its_formula(side):
     layer, x = attention(), some(2, 8, side, side)
     weights = {name: weight.detach()[:, :, 0, 0] for name, weight in layer.named_parameters() if weight.ndim == 4}
     for sample, found in zip(x, layer(x), strict=True):
-        windows = [sample[:, i : i + 2, j : j + 2].amax((1, 2)) for i in range(0, side, 2) for j in range(0, side, 2)]
+        keys, values = (
+            [
+                torch.tensordot(weights[name], sample, 1)[:, i : i + 2, j : j + 2].amax((1, 2))
+                for i in range(0, side, 2)
+                for j in range(0, side, 2)
+            ]
+            for name in ("keys.weight", "values.weight")
+        )
         for i in range(side):
             for j in range(side):
                 query = weights["queries.weight"] @ sample[:, i, j]
-                scores = torch.stack([query @ (weights["keys.weight"] @ pooled) for pooled in windows]).softmax(0)
-                seen = sum(s * (weights["values.weight"] @ pooled) for s, pooled in zip(scores, windows, strict=True))
+                scores = torch.stack([query @ key for key in keys]).softmax(0)
+                seen = sum(score * value for score, value in zip(scores, values, strict=True))
                 expected = sample[:, i, j] + 0.7 * (weights["back.weight"] @ seen)
                 torch.testing.assert_close(found[:, i, j], expected)
 
