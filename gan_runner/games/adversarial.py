@@ -4,6 +4,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from itertools import repeat
 from typing import Any
 
 import torch
@@ -246,8 +247,10 @@ class Adversarial(Game):
         samples = samples[: len(samples) // self.pack * self.pack]  # no part of a pack
         if not len(samples):
             return {}
+        size = max(self.at_once, self.batch_shape[-1] // self.accumulate) // self.pack * self.pack
+        classes = labels.split(size) if labels is not None and self.is_conditional else repeat(None)
         with evaluating(network), self.autocast:
-            logits = network(samples, labels if self.is_conditional else None)
+            logits = torch.cat([network(*part) for part in zip(samples.split(size), classes, strict=False)])
         return logit_values("held_out", logits.float())
 
 

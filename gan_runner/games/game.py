@@ -1,5 +1,6 @@
 """What every game has: players, data, noise, the network that samples are drawn from, and what is logged and saved."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,8 @@ from gan_runner.games.term import Term
 from gan_runner.torch_utils import ranks
 from gan_runner.torch_utils.ema import MovingAverage, estimate_statistics, has_batch_statistics
 from gan_runner.torch_utils.randomness import Randomness, fixed_randomness
+
+PIXELS_AT_ONCE = 2**21  # of samples that go through a network between the steps: 512 of 64x64
 
 Batch = tuple[Tensor, Tensor | None]
 """Real samples (N, *sample), and their labels (N,) where the networks are told them."""
@@ -166,8 +169,15 @@ class Game(ABC):
         network = network or self.shown
         if self.truncation is not None:
             network = network.truncated(self.truncation)  # type: ignore[operator]
+        parts = latents.split(self.at_once)
+        classes = labels.split(self.at_once) if labels is not None and self.is_conditional else repeat(None)
         with evaluating(network), self.autocast:
-            return network(latents, labels if self.is_conditional else None).float()
+            return torch.cat([network(*part).float() for part in zip(parts, classes, strict=False)])
+
+    @property
+    def at_once(self) -> int:
+        """How many samples go through a network at once between the steps; of large images, a few."""
+        return max(1, PIXELS_AT_ONCE // math.prod(self.data.shape[1:]))
 
     def pictures(
         self, latents: Tensor, labels: Tensor | None, real: Tensor, real_labels: Tensor | None

@@ -35,7 +35,8 @@ from gan_runner.models.layers import (
 )
 from gan_runner.models.resampling import Downsample, Resample, Upsample
 from gan_runner.torch_utils import ranks
-from gan_runner.torch_utils.bounds import PositiveInt, Probability
+from gan_runner.torch_utils.bounds import PositiveFloat, PositiveInt, Probability
+from gan_runner.torch_utils.precision import without_autocast
 
 Architecture = Literal["skip", "residual", "plain"]
 
@@ -144,7 +145,7 @@ class ModulatedConvolution(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         weight = self.weight
-        with torch.autocast(w.device.type, enabled=False):  # bfloat16 would be off by 1 % in the norms
+        with without_autocast(w.device):  # bfloat16 would be off by 1 % in the norms
             style = self.style(w) * self.gain
             scale = self.demodulation(style) if self.demodulate else None
         x = x * style[..., None, None].to(x.dtype)
@@ -228,7 +229,7 @@ class Mapping(Labelled):
             table = self.embedding.weight.mT / math.sqrt(self.embedding.weight.shape[1])
             parts.append(of_unit_size(F.embedding(required(labels), table) + self.embedding.bias))
         x = torch.cat(parts, dim=-1)
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x.device):
             return self.layers(x.to(torch.promote_types(x.dtype, torch.float32)))
 
 
@@ -242,7 +243,7 @@ def of_unit_size(x: Tensor) -> Tensor:
 
 def number_of_stages(depth: int | None, side: int) -> int:
     """How often the size changes: `depth`, or null: as often as keeps 4 pixels, at least once (8 -> 1, 32 -> 3)."""
-    return checked_depth(max(1, (side // 4).bit_length() - 1) if depth is None else depth, side, "none")
+    return checked_depth(max(1, (side // 4).bit_length() - 1) if depth is None else depth, side)
 
 
 def channels_at(side: int, width: int, full_width_to: int) -> int:
@@ -351,7 +352,7 @@ class Generator(nn.Module):
         depth: PositiveInt | None,
         style_size: PositiveInt,
         mapping_layers: PositiveInt,
-        mapping_rate: Annotated[float, Le(1)],
+        mapping_rate: Annotated[PositiveFloat, Le(1)],
         architecture: Architecture,
         noise: bool,
         style_mixing: Probability,
@@ -517,7 +518,7 @@ class Discriminator(HeadedDiscriminator):
         full_width_to: PositiveInt,
         depth: PositiveInt | None,
         mapping_layers: PositiveInt,
-        mapping_rate: Annotated[float, Le(1)],
+        mapping_rate: Annotated[PositiveFloat, Le(1)],
         architecture: Architecture,
         minibatch_group: PositiveInt | None,
         activation: Activation,

@@ -3,7 +3,7 @@
 import re
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -120,5 +120,11 @@ class FullProduct(torch.autograd.Function):
 @contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
     """Neither TF32 nor autocast while the context lasts."""
-    with torch.autocast(device.type, enabled=False), tensor_cores(False):
+    with without_autocast(device), tensor_cores(False):
         yield
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """No autocast while the context lasts, on the meta device too, which knows none."""
+    known = torch.amp.is_autocast_available(device.type)
+    return torch.autocast(device.type, enabled=False) if known else nullcontext()

@@ -307,7 +307,8 @@ def refuse_giants(config: dict[str, Any], trust: list[str]) -> None:
     if free is None or not isinstance(sides, list) or max(sides, default=0) <= LARGE:
         return
     shape = (config["dataset"].get("channels") or 1, *sides)
-    given: dict[str, Any] = {"num_classes": 0, "latent_size": LATENTS_OF_IMAGES, "default_output": "tanh"}
+    latent_size = config["model"].get("latent_size") or LATENTS_OF_IMAGES
+    given: dict[str, Any] = {"num_classes": 0, "latent_size": latent_size, "default_output": "tanh"}
     takes = 0
     for name in PLAYERS:
         node = config["model"].get(name)
@@ -315,7 +316,7 @@ def refuse_giants(config: dict[str, Any], trust: list[str]) -> None:
             node = {key: value for key, value in node.items() if key not in KEYS_OF_DISCRIMINATORS}
             with torch.random.fork_rng(devices=[]), torch.device("meta"):
                 network = component(node, f"model.{name}", trust, shape=shape, **given)
-                sample = torch.empty(batch_size, *(shape if name == "discriminator" else (LATENTS_OF_IMAGES,)))
+                sample = torch.empty(batch_size, *(shape if name == "discriminator" else (latent_size,)))
                 takes += least_memory(network, sample)
     if takes > free:
         raise ConfigError(
@@ -655,17 +656,21 @@ def optimizer(
     merged = slot if "_target_" in slot else {**shared, **slot}
     parameters = list(network.parameters())
     changes = [scheduled(merged, name, key, trust, steps) for name in ("beta1", "beta2")]
-    merged = {name: value for name, value in merged.items() if name not in ("beta1_schedule", "beta2_schedule")}
-    made: torch.optim.Optimizer = component(merged, key, trust, params=parameters)
+    own = {name: value for name, value in merged.items() if name not in ("beta1_schedule", "beta2_schedule")}
+    made: torch.optim.Optimizer = component(own, key, trust, params=parameters)
     betas: list[Callable[[int], float] | None] = [None, None]
     if any(changes):
         if type(made) not in (torch.optim.Adam, torch.optim.AdamW):
             raise ConfigError(f"{key}: {type(made).__name__} has no betas that a schedule could change; Adam has")
         betas = [change and product(beta, change) for beta, change in zip(made.defaults["betas"], changes, strict=True)]
         for name, beta in zip(("beta1", "beta2"), betas, strict=True):
-            reached = [beta(step) for step in (0, steps)] if beta else [0.0]
-            if not 0 <= max(reached) < 1:
-                raise ConfigError(f"{key}.{name}_schedule: {name} would come to {max(reached):g}, and must be below 1")
+            if beta is None:
+                continue
+            slot = merged[f"{name}_schedule"]
+            last = max(steps, *(slot.get(length) or 0 for length in ("steps", "warmup")))
+            highest = max(beta(step) for step in range(last + 1))
+            if not 0 <= highest < 1:
+                raise ConfigError(f"{key}.{name}_schedule: {name} would come to {highest:g}, and must be below 1")
         try:
             made = ScheduledAdam(parameters, **made.defaults)
         except ValueError as error:
@@ -710,7 +715,9 @@ def augmentation(name: str, node: dict[str, Any], trust: list[str], steps: int) 
         raise ConfigError(f"{key}: only one of its numbers can have a schedule, not {' and '.join(numbers)}")
     for number in numbers:
         if isinstance(node[number], bool) or not isinstance(node[number], int | float):
-            raise ConfigError(f"{key}.{number}_schedule: {number}={show_value(node[number])} is no number")
+            raise ConfigError(
+                f"{key}.{number}_schedule: it multiplies {number}, and {number}={show_value(node[number])} is no number"
+            )
         change = schedule(node[f"{number}_schedule"], f"{key}.{number}_schedule", trust, steps)
         made = Scheduled(made, number, node[number], change)
     if isinstance(made, functools.partial):

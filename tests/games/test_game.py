@@ -240,6 +240,22 @@ def test_looking_changes_nothing() -> None:
     assert all(value.equal(found[key]) for key, value in expected.items())
 
 
+@pytest.mark.parametrize("words", [["conditional=true"], ["model.discriminator.pack=2"]], ids="".join)
+def test_large_images_are_looked_at_a_few_at_once(monkeypatch, words: list[str]) -> None:
+    game = make_game("model=dcgan", "batch_size=4", *words)
+    latents, labels = game.draw_latents(game.randomness, 9), torch.arange(9)
+    samples, of_held_out = game.sample(latents, labels, game.sampler), game.held_out_values()
+    sizes: dict[str, list[int]] = {"generator": [], "discriminator": []}
+    game.generator.network.register_forward_hook(lambda *call: sizes["generator"].append(len(call[2])))
+    game.discriminator.network.register_forward_hook(lambda *call: sizes["discriminator"].append(len(call[1][0])))
+    monkeypatch.setattr("gan_runner.games.game.PIXELS_AT_ONCE", 5 * 8 * 8)
+    torch.testing.assert_close(game.sample(latents, labels, game.sampler), samples)
+    torch.testing.assert_close(game.held_out_values(), of_held_out)
+    assert sizes["generator"] == [5, 4]
+    assert sum(sizes["discriminator"]) > 3 * max(sizes["discriminator"])
+    assert max(sizes["discriminator"]) == (4 if game.pack == 2 else 5)
+
+
 @pytest.mark.slow  # every option by itself stands in the conformance suite
 @pytest.mark.parametrize("model", ["mlp", "dcgan", "resnet"])
 @pytest.mark.parametrize(

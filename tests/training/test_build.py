@@ -127,3 +127,11 @@ def test_the_gpu_that_is_chosen_is_the_current_one(
     with pytest.raises(ConfigError, match="to c"):
         module.build(compose(f"device={name}"), [])
     assert current == ([] if index is None else [torch.device("cuda", index)])
+
+
+@pytest.mark.parametrize("model", ["stylegan2", "biggan"])
+def test_networks_of_large_images_are_measured_before_they_are_built(monkeypatch, model: str) -> None:
+    monkeypatch.setattr(module, "free_memory", lambda device: 2**20)
+    words = [f"model={model}", "model.latent_size=160", "dataset.image_size=512", "device=cpu", "loss=hinge"]
+    with pytest.raises(ConfigError, match="training these networks takes at least"):
+        module.refuse_giants(compose(*words), [])
