@@ -564,6 +564,19 @@ def test_betas_on_a_schedule(option: str) -> None:
     [
         (["optimizer=sgd", "+lr_schedule@optimizer.beta2_schedule=linear"], ["optimizer", "SGD", "betas"]),
         ([*RISES, "optimizer.beta2_schedule.end=1.2"], ["optimizer.beta2_schedule", "1.08", "below 1"]),
+        (  # at the end of the warm-up, between two values below 1
+            [
+                *RISES,
+                "optimizer.beta2_schedule.warmup=2",
+                "optimizer.beta2_schedule.start=1.2",
+                "optimizer.beta2_schedule.end=0.5",
+            ],
+            ["optimizer.beta2_schedule", "1.08", "below 1"],
+        ),
+        (  # after the run's own steps
+            [*RISES, "optimizer.beta2_schedule.steps=100", "optimizer.beta2_schedule.end=1.2"],
+            ["optimizer.beta2_schedule", "1.08", "below 1"],
+        ),
         ([*RISES, "+optimizer.amsgrad=true"], ["optimizer", "amsgrad"]),
         (["optimizer.beta2_schedule=3"], ["lr_schedule@optimizer.beta2_schedule"]),
     ],

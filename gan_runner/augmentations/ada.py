@@ -69,7 +69,8 @@ class Ada(Adaptive):
       two agree but for what was reflected, as the filter is not symmetric: of 512 images of Fashion-MNIST in [-1, 1],
       28 x 28, the results with blits and geometry differ by 0.011 at p = 0.3 and by 0.023 at p = 1, root mean square;
       by more than 0.05 in 0.8 % and 3.2 % of the pixels.
-    - Images are turned about their middle. There it is that of the filter's taps, 0.2 pixels beside its mean.
+    - Images are rotated about their centre; the authors' code rotates them about the midpoint of the filter's taps, 0.2
+      pixels from the filter's centre of mass.
     - p is at most 1. r is of the logits of the loss alone, and not of those of penalties too.
 
     Shapes: images and result (..., N, C, H, W).

@@ -14,7 +14,7 @@ def diffaugment(
     color: bool,
     translation: Probability,
     cutout: Probability,
-    p: Probability = 1.0,  # or a tensor, with as many axes as the images or none
+    p: Probability | None = None,  # or a tensor, with as many axes as the images or none
 ) -> Tensor:
     """Differentiable augmentation (DiffAugment): color, then translation, then cutout.
 
@@ -25,7 +25,8 @@ def diffaugment(
     - cutout: zeros in a rectangle of the fraction `cutout` of H and of W. Its centre is uniform over the image, so that
       part of it may lie outside.
 
-    Each sample is augmented with probability p, and stays as it is otherwise; the paper has p = 1.
+    Each sample is augmented with probability p, and stays as it is otherwise. With p = None all are, as in the paper,
+    and nothing is drawn for it.
 
     Fractions of H and W are rounded to whole pixels; at 0 an operation is off. Zero is mid-grey for images in [-1, 1];
     colors may leave that range, as in the paper's code.
@@ -43,7 +44,7 @@ def diffaugment(
         images = _translate(images, randomness, translation)
     if cutout:
         images = _cut_out(images, randomness, cutout)
-    if not isinstance(p, Tensor) and p == 1:
+    if p is None:
         return images
     return torch.where(randomness.uniform(*images.shape[:-3], 1, 1, 1) < p, images, original)
 

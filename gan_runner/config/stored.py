@@ -42,7 +42,7 @@ DROPPED = {  # present `_target_` -> keys that it once had; none of them changed
 # Present `_target_` -> keys in its file in conf/ that are newer than version 0.1, and what a config without them means:
 # their defaults in the signature. So equal runs of different versions are one job of a sweep, and one setting.
 ADDED: dict[str, dict[str, Any]] = {
-    "gan_runner.augmentations.diffaugment": {"p": 1.0},
+    "gan_runner.augmentations.diffaugment": {"p": None},
     "gan_runner.datasets.array.npy": {"dequantize": False},
     "gan_runner.datasets.embedded.digits": {"dequantize": False},
     "gan_runner.datasets.folder.image_folder": {"dequantize": False, "broken": "error"},

@@ -167,6 +167,7 @@ def stacked_term(terms: Sequence[Term], like: Tensor) -> Term:
     first = terms[0]
     made = copy.deepcopy(first) if isinstance(first.fn, nn.Module) else copy.copy(first)
     made._buffers = dict(made._buffers)  # which a shallow copy shares
+    made.reduction = copy.copy(made.reduction)  # whose schedule may be replaced by one on the device
     made.weight = numbers([float(term.weight) for term in terms], like)
     made.schedule = stacked_schedule([term.schedule for term in terms], like)
     stack_buffers(made, terms)

@@ -107,7 +107,7 @@ class Generator(nn.Module):
         super().__init__()
         image_channels, rows, columns = image_shape(shape, "biggan")
         side = min(rows, columns)
-        stages = checked_depth(halvings_to_four(side) if depth is None else depth, side, "batch")
+        stages = checked_depth(halvings_to_four(side) if depth is None else depth, side)
         channels = [width * growth**stage for stage in reversed(range(stages))]
         start = (channels[0] * start_growth, -(-rows // 2**stages), -(-columns // 2**stages))
         chunks = stages + 1 if split_latents else 1

@@ -102,7 +102,7 @@ class ProjectionHead(Head):
 
 
 def initialize_r3gan(network: nn.Module) -> None:
-    """Draw the weights of layers from N(0, gain² / fan in), with biases zero; bases are left as they are.
+    """Draw the weights of layers from N(0, gain² / fan in), with zero biases; a basis keeps its own learned maps.
 
     The gain is 1 but in the L residual blocks of a network. There it is √(2 / (1 + slope²)) / L^(1/4) in the first two
     convolutions, and the last is zero: every block starts as the identity. The exponent is that of Fixup for blocks of
@@ -142,7 +142,11 @@ def stage_widths(width: Width, depth: int | None, rows: int, columns: int) -> li
     doublings = (side // 4).bit_length() - 1 if depth is None else depth
     if isinstance(width, list):
         doublings = len(width) - 1
-    checked_depth(doublings, side, "none")
+        if len(width) > side.bit_length():
+            raise ValueError(
+                f"width: {len(width)} sizes are too many for a side of {side} pixels; at most {side.bit_length()}"
+            )
+    checked_depth(doublings, side)
     if rows % 2**doublings or columns % 2**doublings:
         raise ValueError(
             f"model=r3gan: {doublings} doublings make sides that are multiples of {2**doublings}, but the data has "
@@ -153,7 +157,7 @@ def stage_widths(width: Width, depth: int | None, rows: int, columns: int) -> li
 
 
 class Generator(nn.Module):
-    """Latents (N, Z) -> basis -> residual blocks, doubling again and again -> convolution -> images (N, C, H, W).
+    """Latents (N, Z) -> basis -> residual blocks, doubling in between -> convolution -> images (N, C, H, W).
 
     The smallest map is a basis of `width` learned maps, weighted by the latents. At each size come `blocks` residual
     blocks; between the sizes a 1x1 convolution, where the width changes, and filtered upsampling. A block is a 1x1

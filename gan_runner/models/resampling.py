@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 BINOMIAL = (1.0, 3.0, 3.0, 1.0)
-"""The taps of StyleGAN and R3GAN: [1, 1] convolved with itself three times, cos³(ω/2) at a frequency of ω per pixel."""
+"""The taps of StyleGAN and R3GAN: three factors [1, 1] convolved, cos³(ω/2) at a frequency of ω per pixel."""
 
 
 def separable_kernel(taps: Sequence[float]) -> Tensor:

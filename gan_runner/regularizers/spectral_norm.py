@@ -28,6 +28,8 @@ class SpectralNorm(nn.Module):
         super().__init__()
         self.iterations = iterations
         matrix = weight.detach().flatten(1)
+        if not matrix.is_meta and not matrix.any():
+            raise ValueError("regularizer=spectral_norm: a weight of zeros has no spectral norm to divide by")
         # A fixed start, so that wrapping draws no random number; of unequal entries, lest it be orthogonal to a
         # singular vector that sums to zero.
         start = F.normalize(torch.linspace(1.0, 2.0, matrix.shape[1], device=weight.device, dtype=weight.dtype), dim=0)

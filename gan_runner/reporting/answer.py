@@ -85,6 +85,8 @@ class Answer:
         if not self.interval:
             return f"{which}, at {mean:.4g} with one seed."
         _, low, high = self.interval
+        if high == low:
+            return f"{which}, {mean:.4g} at each of {len(self.values)} seeds."
         digits = decimals(high - low)
         numbers = f"{rounded(mean, digits)}, 95 % interval {rounded(low, digits)} to {rounded(high, digits)}"
         return f"{which}, mean {numbers} over {len(self.values)} seeds."
@@ -105,9 +107,9 @@ class Answer:
             how = "" if told else f" ({how})"
             found.append(f"Not told apart from it{how}: {'; '.join([*which[:NAMED], *left])}.")
         if any(one.more_seeds for one in tested):
-            found.append("That many more of each would tell with a power of 80 %, if the differences are as they seem.")
+            found.append("With that many more seeds of each, such a difference would be found with a power of 80 %.")
         if tested and not told:
-            found.append("So which is the best is not shown.")
+            found.append("So the data do not show which is best.")
         if untested := [one.setting for one in self.comparisons if one.p is None]:
             found.append(f"Without two seeds that differ, nothing can be said of {self.names(untested)}.")
         return found

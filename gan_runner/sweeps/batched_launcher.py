@@ -22,6 +22,7 @@ from gan_runner.config.errors import ConfigError, out_of_memory
 from gan_runner.config.keys import find_key, without_keys
 from gan_runner.config.schema import Settings
 from gan_runner.datasets.data import Data
+from gan_runner.datasets.memory import free_memory
 from gan_runner.games.adversarial import Adversarial
 from gan_runner.games.cuda_graph import WARM_UP
 from gan_runner.games.game import Game
@@ -230,13 +231,14 @@ class BatchedSweep:
             pair = [job.config, job.config | {"seed": job.config["seed"] + 1}]
             try:
                 alone, stacked = ([self.small_game(config) for config in pair] for _ in range(2))
-            except ConfigError:  # this one fails when its turn comes, and another may do
+            except Exception:  # this one fails when its turn comes, with its reason, and another may do
                 continue
             with tensor_cores(False):  # whose rounding a stacked product may do in another order
                 reason, needed = try_out(alone, stacked)
             activations = needed * larger(job.config, alone[0])
-            room = free_bytes(alone[0].randomness.device) / 2 / (own_bytes(alone[0]) + activations)
-            return reason, max(1, min(int(room), files_at_once()))
+            free = free_memory(alone[0].randomness.device)
+            room = math.inf if free is None else free / 2 // (own_bytes(alone[0]) + activations)
+            return reason, max(1, int(min(room, files_at_once())))
         return "none of its structure can be built", 1
 
     def why_slower(self, jobs: list[Job], size: int) -> str | None:
@@ -270,7 +272,7 @@ class BatchedSweep:
         """Whether a job's run can; one that cannot fails when its turn comes."""
         try:
             self.small_game(job.config)
-        except ConfigError:
+        except Exception:  # the reason is shown then
             return False
         return True
 
@@ -380,18 +382,6 @@ def own_bytes(game: Game) -> int:
     if game.moving_average:
         tensors += [*game.moving_average.network.parameters(), *game.moving_average.network.buffers()]
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors if isinstance(tensor, Tensor))
-
-
-def free_bytes(device: torch.device) -> float:
-    """The bytes of memory that are free on a device; infinite where the system does not say."""
-    if device.type == "cuda":
-        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return float(torch.cuda.mem_get_info(device)[0] + unused)
-    try:
-        lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
-        return 1024.0 * int(lines["MemAvailable"].split()[0])
-    except (OSError, KeyError, ValueError):
-        return math.inf
 
 
 def files_at_once() -> int:

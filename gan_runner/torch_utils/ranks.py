@@ -104,7 +104,7 @@ def strided(stride: int) -> Iterator[None]:
 
 
 def shard_size(size: int) -> int:
-    """How many samples of a batch of `size` are computed at state."""
+    """How many samples of a batch of `size` this process computes now."""
     return size // state.shard.count if state.shard else size
 
 

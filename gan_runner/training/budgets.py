@@ -22,7 +22,7 @@ def count_parameters(network: nn.Module) -> int:
 
 
 def count_layers(network: nn.Module) -> int:
-    """The number of layers: modules with a weight matrix, a convolution kernel or an embedding table of their own.
+    """The number of layers: modules with a weight matrix, a convolution kernel, an embedding table or learned maps.
 
     It is the number of layers, not the length of the longest path: a residual block's 1x1 convolution counts, as do a
     conditional network's embedding and projection of the label. Normalizations do not. A parametrized module (spectral
@@ -96,11 +96,12 @@ def fit(
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
             return count(build(candidate))
 
-    def is_over(candidate: Node) -> bool:
+    def can_be_built(candidate: Node) -> bool:
         try:
-            return counted(candidate) > budget
-        except ValueError:  # deeper than the data bear, and so than the depth that null stands for
-            return True
+            counted(candidate)
+        except ValueError:
+            return False
+        return True
 
     current = counted(node)
     if current <= budget:
@@ -110,12 +111,14 @@ def fit(
             f"{key} has {current:,} {unit}, over {name_of_budget}; budget.policy=fit takes off {taken_off}"
         )
     candidates = smaller(node, current)
+    if unit == "layers":  # a depth may not fit the data, the latents or an attention's place; any width does
+        candidates = list(filter(can_be_built, candidates))
     if not candidates:
         raise ValueError(f"{key} has {current:,} {unit}, over {name_of_budget}, and no {taken_off} to take off")
     if (least := counted(candidates[0])) > budget:
         at = ", ".join(f"{name}={json.dumps(value)}" for name, value in differences(node, candidates[0]).items())
         raise ValueError(f"{key} has {least:,} {unit} at the least (with {at}), over {name_of_budget}")
-    fitted = candidates[bisect_left(candidates, True, key=is_over) - 1]
+    fitted = candidates[bisect_left(candidates, True, key=lambda candidate: counted(candidate) > budget) - 1]
     why = f"for {counted(fitted):,} {unit} within {name_of_budget}"
     return fitted, [
         f"{key}.{name}: {json.dumps(node.get(name))} -> {json.dumps(value)}, {why}"

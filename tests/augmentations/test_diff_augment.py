@@ -21,6 +21,7 @@ from gan_runner.training.build import build
 from tests.helpers import CONF, TINY, TINY_MODEL, compose, naming
 from tests.helpers.games import POINTS, make_game
 from tests.helpers.penalties import some
+from tests.helpers.stacked import default_dtype, largest_difference
 
 OFF: dict[str, Any] = {"color": False, "translation": 0.0, "cutout": 0.0}
 ALL: dict[str, Any] = {"color": True, "translation": 0.125, "cutout": 0.5}
@@ -364,3 +365,16 @@ def test_a_schedule_beside_a_number_of_the_config() -> None:
         make_game("augmentation=diffaugment", "+lr_schedule@augmentation.diffaugment.color_schedule=linear")
     with pytest.raises(ConfigError, match=naming("translation", "cutout", "only one")):
         make_game(*words, "+lr_schedule@augmentation.diffaugment.translation_schedule=linear")
+
+
+def test_stacked_runs_whose_p_differs_are_those_alone() -> None:
+    """One keeps p at 1, where nothing would have to be drawn; both draw the same."""
+    words = ["augmentation.diffaugment.p=1", "lr_schedule@augmentation.diffaugment.p_schedule=linear", "steps=4"]
+    configs = [
+        compose(*TINY, *TINY_MODEL, "model=mlp", "loss=hinge", "augmentation=diffaugment", *words,
+                f"augmentation.diffaugment.p_schedule.end={end}")
+        for end in (1.0, 0.5)
+    ]  # fmt: skip
+    with default_dtype(torch.float64):
+        error, where = largest_difference(configs, steps=3)
+    assert error < 1e-8, where

@@ -138,6 +138,17 @@ def test_stacked_runs_are_recorded(name):
     assert not step.said
 
 
+def test_runs_that_are_stacked_again_keep_their_schedules():
+    """As when one of them has ended: a reduction's schedule on the device belongs to the stack, not to the run."""
+    games = [make(["regularizer=top_k", "regularizer.top_k.interval=1", f"seed={seed}"]) for seed in (0, 1)]
+    for step in (1, 5):
+        stacked = StackedGame(games)
+        for schedule in put_schedules_on_device(stacked.game):
+            schedule.fill(step)
+        reduction = stacked.game.players["generator"].terms["loss"].reduction
+        assert float(reduction.schedule(step)) == pytest.approx(reduction.share(step))
+
+
 def test_schedules_of_runs_that_come_to_differ():
     """The value is one number, then one for each run, in a tensor of its own that stays where it is."""
     schedule = StackedSchedule([lambda step: 1.0, lambda step: 1.0 if step < 2 else 0.1 * (step // 4)], torch.zeros(()))

@@ -120,7 +120,7 @@ def test_the_smallest_map_follows_the_size(shape: tuple[int, int, int], smallest
         ((1, 30, 45), {}, ["r3gan", "30x45", "multiples of 4", "dataset.image_size=32"]),
         ((1, 6, 6), {}, ["r3gan", "8x8"]),
         ((2,), {}, ["model=mlp"]),
-        ((1, 8, 8), {"width": [8, 8, 8, 8, 8]}, ["depth", "at most 3"]),
+        ((1, 8, 8), {"width": [8, 8, 8, 8, 8]}, ["width: 5", "at most 4"]),
         ((1, 8, 8), {"width": [8, 8], "depth": 1}, ["depth", "null"]),
         ((1, 24, 24), {"width": [8] * 5}, ["24x24", "multiples of 16"]),
     ],

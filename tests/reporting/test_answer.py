@@ -118,8 +118,12 @@ def test_what_is_told_apart_and_what_is_not():
     assert "Holm's correction for 2 comparisons): weight=3." in text
     assert f"Not told apart from it: weight=2: p = 0.29, about {second.more_seeds} more seeds." in text
     assert "nothing can be said of weight=4." in text
-    assert "So which is the best is not shown." not in text
-    assert "So which is the best is not shown." in words_of(study_of({1.0: [1.0, 1.1, 1.2], 2.0: [1.1, 1.3, 1.2]}))
+    assert "So the data do not show which is best." not in text
+    assert "So the data do not show which is best." in words_of(study_of({1.0: [1.0, 1.1, 1.2], 2.0: [1.1, 1.3, 1.2]}))
+
+
+def test_seeds_that_are_all_alike():
+    assert "weight=1, 0.00012 at each of 3 seeds." in words_of(study_of({1.0: [1.2e-4] * 3, 2.0: [3.0, 4.0]}))
 
 
 def test_what_is_not_finished_comes_first():

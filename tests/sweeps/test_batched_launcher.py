@@ -420,6 +420,21 @@ def test_a_job_that_cannot_be_built(run_cli, monkeypatch):
     assert re.search(rf"weight--1.* failed.*{WEIGHT}=-1", outcome[1])
 
 
+def test_a_job_whose_network_breaks_fails_alone(run_cli, monkeypatch):
+    """By an error that no check foresees, as a network of the user's may raise."""
+    small_game = BatchedSweep.small_game
+
+    def breaks(self, config):
+        if config["seed"] == 0:
+            raise TypeError("of the user")
+        return small_game(self, config)
+
+    monkeypatch.setattr(BatchedSweep, "small_game", breaks)
+    code, _, error = run_cli(*SWEEP, "hydra.launcher.stack=auto", "seed=range(3)")
+    assert code == 0, error
+    assert set(statuses().values()) == {"completed"}
+
+
 @pytest.mark.slow
 def test_too_little_memory_for_all(run_cli, monkeypatch):
     step = StackedGame.step
@@ -436,7 +451,7 @@ def test_too_little_memory_for_all(run_cli, monkeypatch):
     assert set(statuses().values()) == {"completed"}
     assert run_cli(*RING, "seed=4", "hydra.run.dir=alone")[0] == 0
     assert metrics(ROOT / "seed-4") == approximately(metrics(Path("alone")))
-    monkeypatch.setattr("gan_runner.sweeps.batched_launcher.free_bytes", lambda device: 0.0)
+    monkeypatch.setattr("gan_runner.sweeps.batched_launcher.free_memory", lambda device: 0)
     code, out, error = run_cli(*SWEEP[:-1], "seed=range(2)", "sweep=t", "steps=1")
     assert code == 0, error
     assert out.count("one by one") == 2

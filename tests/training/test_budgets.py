@@ -20,6 +20,7 @@ CONFIG = {
     "resnet": (1, 32, 32),
     "dense_deconv": (3, 16, 16),
     "r3gan": (1, 8, 8),
+    "sagan": (1, 32, 32),
 }
 
 
@@ -176,6 +177,25 @@ def test_an_open_depth_is_the_networks_own(model, budget, depth, layers):
     assert used["depth"] == depth
     assert count_layers(network) == layers
     assert changes[0].startswith(f"model.generator.depth: null -> {depth}, for {layers} layers within")
+
+
+def test_depths_that_cannot_be_built_are_passed_over():
+    """BigGAN's latents of 100 divide into chunks at depths 1, 3 and 4, and not at 2; attention=1 wants two blocks."""
+
+    def build_biggan(node):
+        return make("biggan", "generator", (1, 64, 64), latent_size=100, **node)
+
+    node = read("biggan")["generator"] | {"width": 4, "attention": None}
+    layers = {depth: count_layers(build_biggan(node | {"depth": depth})) for depth in (1, 3, 4)}
+    network, changes = within_budget(
+        build_biggan, node, "model.generator", layers=layers[4] - 1, parameters=None, policy="fit"
+    )
+    assert count_layers(network) == layers[3]
+    assert changes[0].startswith("model.generator.depth: null -> 3,")
+    node = node_of("sagan", width=4)
+    assert node["attention"]
+    with pytest.raises(ValueError, match="layers at the least"):
+        fitted(node, layers=1, model="sagan")
 
 
 def test_a_list_of_widths_loses_its_last():
