@@ -108,7 +108,8 @@ class TrainedRun:
         `labels` are classes, in turn, of a conditional run; by default all of them. `truncation` keeps every entry of
         normal latents within [-truncation, truncation], and of model=stylegan2 the styles at that share of their way
         from the mean style. The same seed gives the samples of `gan-runner sample --seed`.
-        Raises ValueError where the run has no such class, or its latents cannot be truncated.
+        Raises ValueError where the run has no such class, its latents cannot be truncated, or not so: `truncation` is
+        above 0 and finite.
         """
         game = copy.copy(self._trained.built.game)
         if truncation is not None:
@@ -132,9 +133,16 @@ def load(
     path = Path(directory)
     if str(directory) == LATEST:
         path = newest()
-    config, trust = stored_config(path, list(overrides))
+    config, trust = stored_config(path, listed("load", overrides))
     file = checkpoint_file(path, str(checkpoint))
     return TrainedRun(path, config, load_trained(file, config, trust, raw=raw, truncation=None, with_data=False))
+
+
+def listed(function: str, overrides: Sequence[str]) -> list[str]:
+    """The words that a function was given. Raises ConfigError for one string, and for what is none."""
+    if isinstance(overrides, str) or not all(isinstance(word, str) for word in overrides):
+        raise ConfigError(f"{function}: a list of words is wanted, as ['loss=hinge', 'steps=500'], not {overrides!r}")
+    return list(overrides)
 
 
 def train(overrides: Sequence[str]) -> TrainedRun:
@@ -143,7 +151,7 @@ def train(overrides: Sequence[str]) -> TrainedRun:
     Raises ConfigError, a ValueError, before any work where a shell line would be refused; Stopped where the run
     diverges, or ends for another reason that one line explains; KeyboardInterrupt after Ctrl-C, the run being saved.
     """
-    words = list(overrides)
+    words = listed("train", overrides)
     if process := launched_process(os.environ):
         raise ConfigError(
             f"train: {process.world_size} processes have been started, each of which would train a run of its own; "

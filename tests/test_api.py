@@ -47,6 +47,9 @@ def test_samples_are_those_of_the_verb(small_run, run_cli):
     assert torch.equal(run.sample(7, seed=3), samples)  # the truncation was for one call
     with pytest.raises(ValueError, match="conditional"):
         run.sample(2, labels=3)
+    for bound in (0.0, -1.0, math.nan, math.inf):
+        with pytest.raises(ValueError, match="above 0 and finite"):
+            run.sample(2, truncation=bound)
 
 
 @pytest.mark.slow
@@ -114,6 +117,15 @@ def test_labels_of_a_conditional_run(run_cli):
             run.logits(latents_only, labels)
 
 
+def test_a_head_that_is_the_loss(run_cli):
+    """What is read of its run needs no loss, which the head would refuse if it were another."""
+    words = [*SMALL, "conditional=true", "loss=hinge", "head=multi_hinge", "hydra.run.dir=run"]
+    assert run_cli(*words)[0] == 0
+    run = gan_runner.load("run")
+    assert run.logits(run.sample(2, labels=3), 3).shape == (2,)
+    assert run_cli("sample", "run")[0] == 0
+
+
 def test_an_autoencoder_has_no_discriminator(run_cli):
     words = ["model=vae", "loss=elbo", "dataset.normalization=unit", "steps=1", "metric=none", "device=cpu"]
     assert run_cli(*words, "hydra.run.dir=run")[0] == 0
@@ -145,9 +157,13 @@ def test_what_the_shell_refuses_python_refuses(run_cli):
         "steps=abc": ["steps=abc", "number"],
         "name=../x": ["name=../x", "letters"],
         "-m": ["-m", "shell"],
+        "sweep=abc": ["sweep=abc", "only a sweep"],
+        "hydra/launcher=pool": ["hydra/launcher=pool", "only a sweep"],
     }.items():
         with pytest.raises(ConfigError, match=naming(*names)):
             gan_runner.train([word])
+        with pytest.raises(ConfigError, match="a list of words"):
+            gan_runner.train(word)
     with pytest.raises(ConfigError, match="nowhere"):
         gan_runner.load("nowhere")
     assert not Path("outputs").exists()

@@ -16,18 +16,15 @@ from typing import NoReturn
 import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
 from gan_runner import __version__
 from gan_runner.cli.help import show_help
 from gan_runner.cli.parser import PARSERS
 from gan_runner.config import words
-from gan_runner.config.compose import VERSION_BASE, settle_run, trusted_packages
+from gan_runner.config.compose import VERSION_BASE, refuse_words_of_sweeps, settle_run, trusted_packages
 from gan_runner.config.errors import ConfigError, TrainingFailed, suggest
-from gan_runner.config.explain import Refused, as_sweep, explain, explain_unreadable, one_line
-from gan_runner.config.keys import find_key
+from gan_runner.config.explain import Refused, explain, explain_unreadable, one_line
 from gan_runner.config.process_rank import launched_process
 from gan_runner.config.schema import GROUPS, conf_directory, known_keys
 
@@ -197,8 +194,7 @@ def run(config: DictConfig) -> float | None:
     hydra_config = HydraConfig.get()
     path = Path(hydra_config.runtime.output_dir)
     try:
-        of_both = [*hydra_config.overrides.task, *hydra_config.overrides.hydra]
-        refuse_words_of_sweeps(OverridesParser.create().parse_overrides(of_both))
+        refuse_words_of_sweeps(hydra_config, sys.argv[1:])
         composed = settle_run(config, hydra_config, path)
         from gan_runner.training.run import start
 
@@ -210,15 +206,6 @@ def run(config: DictConfig) -> float | None:
     finally:
         if not any(word.startswith(("hydra.run", "hydra.sweep")) for word in hydra_config.overrides.hydra):
             remove_empty(path)  # but a directory of the user's choice may have been there before
-
-
-def refuse_words_of_sweeps(overrides: list[Override]) -> None:
-    """Refuse what a single run would silently ignore. Raises ConfigError."""
-    for override in overrides:
-        key = override.key_or_group.replace("/", ".")
-        is_of_sweep = find_key(key).is_of_sweep or key.startswith(("hydra.launcher", "hydra.sweeper"))
-        if is_of_sweep and override.value():
-            raise ConfigError(f"{override.input_line}: only a sweep reads it; type {as_sweep(sys.argv[1:])}")
 
 
 def remove_empty(path: Path) -> None:

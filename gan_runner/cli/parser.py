@@ -103,15 +103,23 @@ def digest(text: str) -> str:
 
 def positive(text: str) -> int:
     """An int of at least 1, for argparse."""
-    if (value := int(text)) < 1:
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a whole number, not {text!r}") from None
+    if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, not {value}")
     return value
 
 
 def positive_number(text: str) -> float:
     """A finite number above 0, for argparse."""
-    if not 0 < (value := float(text)) < math.inf:
-        raise argparse.ArgumentTypeError(f"must be above 0 and finite, not {text}")
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number above 0 and finite, not {text!r}")
     return value
 
 
@@ -137,7 +145,10 @@ def npz(text: str) -> Path:
 
 def whole_numbers(text: str) -> list[int]:
     """Ints between commas, for argparse."""
-    return [int(part) for part in text.split(",")]
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be whole numbers between commas, not {text!r}") from None
 
 
 # --- the verbs --------------------------------------------------------------------------------------------------------

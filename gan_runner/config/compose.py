@@ -1,6 +1,7 @@
 """From the overrides of a command line to a plain config."""
 
 import re
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +18,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from gan_runner.config.check import active, load_settings, show_value
 from gan_runner.config.errors import ConfigError
-from gan_runner.config.keys import label_words
+from gan_runner.config.keys import find_key, label_words
 from gan_runner.config.schema import GROUPS, LIST_GROUPS, conf_directory
 from gan_runner.config.stylegan2_auto import stylegan2_auto
 from gan_runner.storage.hydra_files import CONFIG, HYDRA, OVERRIDES
@@ -104,6 +105,7 @@ def compose_run(overrides: list[str]) -> tuple[RunConfig, Path]:
     with hydra.initialize_config_dir(str(conf_directory()), job_name="gan_runner", **VERSION_BASE):
         config = hydra.compose("config", overrides, return_hydra_config=True)
         hydra_config = config.hydra
+        refuse_words_of_sweeps(hydra_config, overrides)
         path = Path(hydra_config.run.dir).absolute()
         with open_dict(config):
             del config["hydra"]
@@ -202,6 +204,21 @@ def trusted_packages(arguments: list[str]) -> list[str]:
     chosen = [argument for argument in arguments if argument.startswith("trust=")]
     value = OverridesParser.create().parse_override(chosen[-1]).value() if chosen else []
     return [str(name) for name in (value if isinstance(value, list) else [value])]
+
+
+def as_sweep(arguments: list[str]) -> str:
+    """The line that starts a sweep with these words."""
+    return shlex.join(["gan-runner", "-m", *arguments])
+
+
+def refuse_words_of_sweeps(hydra_config: Any, arguments: list[str]) -> None:
+    """Refuse what a single run would silently ignore. Raises ConfigError."""
+    given = OverridesParser.create().parse_overrides([*hydra_config.overrides.task, *hydra_config.overrides.hydra])
+    for override in given:
+        key = override.key_or_group.replace("/", ".")
+        is_of_sweep = find_key(key).is_of_sweep or key.startswith(("hydra.launcher", "hydra.sweeper"))
+        if is_of_sweep and override.value():
+            raise ConfigError(f"{override.input_line}: only a sweep reads it; type {as_sweep(arguments)}")
 
 
 def refuse_dropped(overrides: list[Override]) -> None:

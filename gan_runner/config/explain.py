@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from gan_runner.config.compose import NO_DELETION, compose_packaged
+from gan_runner.config.compose import NO_DELETION, as_sweep, compose_packaged
 from gan_runner.config.errors import ConfigError, Stopped, out_of_memory, suggest
 from gan_runner.config.schema import GROUPS, LIST_GROUPS, conf_directory
 from gan_runner.config.words import KEYS, OPTIONS, SYNONYMS
@@ -82,11 +82,6 @@ def one_line(message: str) -> str:
     """A message without line breaks, and without the middle of a long one: a value may be of any length."""
     line = " ".join(message.split())
     return line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}"
-
-
-def as_sweep(arguments: list[str]) -> str:
-    """The line that starts a sweep with these words."""
-    return shlex.join(["gan-runner", "-m", *arguments])
 
 
 def explain_option(group: str, option: str, options: list[str], arguments: Sequence[str] = ()) -> str:
@@ -165,6 +160,8 @@ def explain_unknown(key: str, arguments: list[str]) -> str:
         return f"{group}.{name} is not switched on: add {group}={name}"
     values = [word.partition("=")[2] for word in arguments if word.partition("=")[0] == key]
     value = values[-1] if values else "VALUE"
+    if key.endswith("schedule") and (conf_directory() / "lr_schedule" / f"{value}.yaml").exists():
+        return f"{key}={value}: it takes an option of lr_schedule; type lr_schedule@{key}={value}"
     return wants_a_name(key, value) if key in GROUPS else unknown_key(key, value, known)
 
 

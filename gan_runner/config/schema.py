@@ -143,7 +143,7 @@ class Settings:
     checkpoint_keep: Annotated[PositiveInt | None, EXECUTION] = None
     ema_ramp: PositiveFloat | None = None
     ema_start: NonNegativeInt = 0
-    ema_half_life_schedule: dict[str, Any] | None = None
+    ema_half_life_schedule: Any = None  # or a dict; the builder says what it takes
     ema_statistics: Annotated[NonNegativeInt, MEASUREMENT] = 0
     name: Annotated[str | int | float | None, replace(EXECUTION, may_change=False)] = None
     trust: Annotated[list[str], replace(EXECUTION, may_differ=True)] = field(default_factory=list)

@@ -79,7 +79,7 @@ def _load(key: str, path: str) -> np.ndarray:
     """The array in a file, left on disk until it is read."""
     file = _file(path)
     if not file.is_file():
-        raise ValueError(f"{key}={file}: no such file")
+        raise ValueError(f"{key}={file}: {'is a folder' if file.is_dir() else 'no such file'}")
     try:
         with file.open("rb") as stream:
             start = stream.read(6)
@@ -93,8 +93,12 @@ def _load(key: str, path: str) -> np.ndarray:
 
 def _classes(path: str, count: int) -> Tensor:
     array = _load("dataset.labels", path)
-    if array.shape != (count,) or array.dtype.kind not in "iu" or (count and array.min() < 0):
-        lowest = f" from {array.min()}" if array.size and array.dtype.kind in "iu" else ""
+    if (
+        array.shape != (count,)
+        or array.dtype.kind not in "iu"
+        or (count and not 0 <= array.min() <= array.max() <= np.iinfo(np.int32).max)
+    ):
+        lowest = f" from {array.min()} to {array.max()}" if array.size and array.dtype.kind in "iu" else ""
         raise ValueError(
             f"dataset.labels={path}: holds {array.dtype} {array.shape}{lowest}; "
             f"wanted are whole numbers from 0, one for each of the {count} samples"
@@ -106,13 +110,14 @@ def _points(path: str, array: np.ndarray) -> Callable[[np.ndarray], Tensor]:
     """What makes points (N, D) of rows of the file."""
     if array.dtype.kind != "f" or not array.size:
         raise _wrong(path, array)
-    if not all(np.isfinite(part).all() for part in _parts(array)):
-        raise ValueError(f"dataset.path={path}: holds values that are not finite")
+    if not all(_as_points(part).isfinite().all() for part in _parts(array)):
+        raise ValueError(f"dataset.path={path}: holds values that are not finite as float32")
     return _as_points
 
 
 def _as_points(rows: np.ndarray) -> Tensor:
-    return torch.from_numpy(rows.astype(np.float32))
+    with np.errstate(over="ignore"):
+        return torch.from_numpy(rows.astype(np.float32))
 
 
 def _images(

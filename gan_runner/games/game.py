@@ -153,8 +153,10 @@ class Game(ABC):
         Every entry of a latent is kept within [-bound, bound], unless the model has a truncation of its own, a method
         `truncated(bound)` that returns the truncated network: a style-based generator keeps that share of each style's
         way from the mean. It is for trained networks: training goes on with the whole distribution. Raises ValueError
-        where the latents cannot be truncated.
+        for a bound that is not above 0 and finite, and where the latents cannot be truncated.
         """
+        if not 0 < bound < math.inf:
+            raise ValueError(f"a bound must be above 0 and finite, not {bound}")
         if hasattr(self.sampler, "truncated"):
             self.truncation = bound
         else:

@@ -642,6 +642,13 @@ def scheduled(
     return None if node.get(slot) is None else schedule(node[slot], f"{key}.{slot}" if key else slot, trust, steps)
 
 
+def extremes(number: Callable[[int], float], node: Mapping[str, Any], steps: int) -> tuple[float, float]:
+    """The lowest and the highest value of a number on a schedule, whose node this is, in the run and after it."""
+    last = max(steps, *(node.get(length) or 0 for length in ("steps", "warmup")))
+    values = [number(step) for step in range(last + 1)]
+    return min(values), max(values)
+
+
 def optimizer(
     node: dict[str, Any], player: str, network: nn.Module, trust: list[str], steps: int
 ) -> tuple[torch.optim.Optimizer, list[Callable[[int], float] | None]]:
@@ -666,9 +673,7 @@ def optimizer(
         for name, beta in zip(("beta1", "beta2"), betas, strict=True):
             if beta is None:
                 continue
-            slot = merged[f"{name}_schedule"]
-            last = max(steps, *(slot.get(length) or 0 for length in ("steps", "warmup")))
-            highest = max(beta(step) for step in range(last + 1))
+            _, highest = extremes(beta, merged[f"{name}_schedule"], steps)
             if not 0 <= highest < 1:
                 raise ConfigError(f"{key}.{name}_schedule: {name} would come to {highest:g}, and must be below 1")
         try:
@@ -707,7 +712,8 @@ def augmentation(name: str, node: dict[str, Any], trust: list[str], steps: int) 
     if node.get("schedule") is not None:
         node = {**node, "schedule": schedule(node["schedule"], f"{key}.schedule", trust, steps)}
     slots = [slot for slot in node if slot.endswith("_schedule") and slot.removesuffix("_schedule") in node]
-    made = component({slot: value for slot, value in node.items() if slot not in slots}, key, trust, per_call=2)
+    plain = {slot: value for slot, value in node.items() if slot not in slots}
+    made = component(plain, key, trust, per_call=2)
     if isinstance(made, Adaptive):
         made.name = name
     numbers = [slot.removesuffix("_schedule") for slot in slots if node[slot] is not None]
@@ -719,6 +725,11 @@ def augmentation(name: str, node: dict[str, Any], trust: list[str], steps: int) 
                 f"{key}.{number}_schedule: it multiplies {number}, and {number}={show_value(node[number])} is no number"
             )
         change = schedule(node[f"{number}_schedule"], f"{key}.{number}_schedule", trust, steps)
+        for value in extremes(product(node[number], change), node[f"{number}_schedule"], steps):
+            try:
+                component({**plain, number: value}, key, trust, per_call=2)
+            except ConfigError as error:
+                raise ConfigError(f"{key}.{number}_schedule: {number} would come to {value:g}; {error}") from error
         made = Scheduled(made, number, node[number], change)
     if isinstance(made, functools.partial):
         return lambda samples, randomness, step: made(samples, randomness)

@@ -90,6 +90,8 @@ class Evaluator:
         """Have the feature network ready, and check that all goes together. Raises ConfigError; warns by `say`."""
         try:
             compared = HeldOut(data) if self.split == "held_out" else data
+            for metric in self.metrics.values():
+                metric.check(compared, None)  # before a network learns the data
             if self.network:
                 self.network.prepare(data, say)
             for metric in self.metrics.values():

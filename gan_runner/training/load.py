@@ -55,7 +55,9 @@ def networks_alone(config: dict[str, Any]) -> dict[str, Any]:
     """The config without what only training needs: a penalty of the user's own package need not be at hand."""
     regularizers = (config.get("regularizer") or {}).items()
     kept = {name: node for name, node in regularizers if node.get("role") == "parametrization"}
-    loss = config["loss"] if "autoencoder" in config["model"] else {"_target_": "gan_runner.losses.Wasserstein"}
+    loss = config["loss"]
+    if "autoencoder" not in config["model"] and not str(loss.get("_target_")).startswith("gan_runner."):
+        loss = {"_target_": "gan_runner.losses.Wasserstein"}
     optimizer = {"_target_": "torch.optim.SGD", "lr": 0.0}
     alone = {"devices": 1, "accumulate": 1}
     return config | alone | {

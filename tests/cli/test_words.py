@@ -78,6 +78,10 @@ ANSWERS = {  # what was typed -> what the one line of the answer names
     "regularizer=r1 regularizer=l1": "regularizer=r1 'regularizer=[r1,l1]'",
     "-m regularizer=r1 regularizer=[l1,l2] seed=0,1": "'regularizer=[r1,l1,l2]'",
     "regularizer.gradient_penalty.schedule=-inf": "regularizer.gradient_penalty.schedule=-Infinity lr_schedule@",
+    "regularizer=r1 regularizer.r1.schedule=cosine": "lr_schedule@regularizer.r1.schedule=cosine",
+    "ema_half_life_schedule=cosine": "lr_schedule@ema_half_life_schedule=cosine",
+    "augmentation=apa augmentation.apa.target=null augmentation.apa.p=0.5 "
+    "lr_schedule@augmentation.apa.p_schedule=linear augmentation.apa.p_schedule.start=5": "p_schedule p 2.5",
     "regularizer.gradient_penalty.schedule=cosine": "lr_schedule@regularizer.gradient_penalty.schedule=cosine",
     "--config-dir conf lr_schedule=empty": "lr_schedule _target_",
     "--config-dir conf lr_schedule@regularizer.gradient_penalty.schedule=empty": "gradient_penalty.schedule _target_",
@@ -97,12 +101,15 @@ ANSWERS = {  # what was typed -> what the one line of the answer names
     "evaluate --raw": "DIR gan-runner evaluate outputs/DATE/TIME",
     "resume run loss=hinge steps=9": "loss=hinge gan-runner model=mlp loss=hinge steps=9 init_from=run",
     "evaluate run metric={...}": "metric={...} metric=OPTION",
+    "sample run --count few": "--count few number",
+    "sample run --labels 1,,2": "--labels 1,,2 numbers",
+    "sample run --truncation x": "--truncation x number",
     "evaluate run metric=fid": "metric=frechet features=inception",
     "resume run lr=1": "lr optimizer.lr=1",
 }
 
 
-@pytest.mark.parametrize("line", some(ANSWERS, every=3))
+@pytest.mark.parametrize("line", some(ANSWERS, every=5))
 def test_the_answer_says_what_to_type(line, run_cli, small_run, monkeypatch):
     Path("brought_nets.py").write_text(MINE)
     monkeypatch.syspath_prepend(".")

@@ -962,6 +962,7 @@ def test_npy_points_and_labels(tmp_path, dimensions):
         (np.full((1, 2, 2), -2.0), "holds values from -2 to -2; allowed"),
         (np.full((1, 2, 2), np.nan), "holds values from nan to nan; allowed"),
         (np.full((2, 2), np.inf), "not finite"),
+        (np.full((2, 2), 1e300), "not finite as float32"),
         (np.array([[None]], object), r"cannot be read \(.*Python objects"),
         (np.zeros((2, 3, 5, 3), np.uint8), r"has shape \(2, 3, 5, 3\), which may be either; set NHWC or NCHW"),
     ],
@@ -976,6 +977,8 @@ def test_npy_rejects(tmp_path, values, message):
 def test_npy_rejects_what_is_no_array(tmp_path):
     with pytest.raises(ValueError, match=rf"dataset\.path={tmp_path}/a\.npy: no such file"):
         load("npy", path=str(tmp_path / "a.npy"))
+    with pytest.raises(ValueError, match=rf"dataset\.path={tmp_path}: is a folder"):
+        load("npy", path=str(tmp_path))
     np.savez(tmp_path / "a.npz", np.zeros(3))
     with pytest.raises(ValueError, match=r"dataset\.path=.*not a \.npy file; of an \.npz"):
         load("npy", path=str(tmp_path / "a.npz"))
@@ -995,10 +998,11 @@ def test_npy_layout_that_does_not_fit(tmp_path):
 @pytest.mark.parametrize(
     ("labels", "found"),
     [
-        (np.zeros(4, int), r"int64 \(4,\) from 0"),
-        (np.array([0, -1, 2]), r"int64 \(3,\) from -1"),
+        (np.zeros(4, int), r"int64 \(4,\) from 0 to 0"),
+        (np.array([0, -1, 2]), r"int64 \(3,\) from -1 to 2"),
         (np.zeros(3), r"float64 \(3,\)"),
-        (np.zeros((3, 1), int), r"int64 \(3, 1\) from 0"),
+        (np.zeros((3, 1), int), r"int64 \(3, 1\) from 0 to 0"),
+        (np.array([0, 1, 2**63], np.uint64), r"uint64 \(3,\) from 0 to 9223372036854775808"),
     ],
 )
 def test_npy_rejects_labels(tmp_path, labels, found):

@@ -195,6 +195,12 @@ def test_what_does_not_fit_is_refused_before_training(run_cli, words, named):
     assert not Path("outputs").exists()
 
 
+def test_a_metric_that_does_not_suit_the_data_is_refused_before_a_network_learns_them(run_cli):
+    outcome = run_cli("metric=kernel_distance", "metric.kernel_distance.subset_size=5000", "features.steps=7")
+    refusal(outcome, "subset_size=5000")
+    assert "classifier" not in outcome[1]
+
+
 def test_too_few_samples_for_the_features_are_a_warning(run_cli):
     code, out, err = run_cli(*DIGITS, "steps=1", "metric.frechet.samples=20", f"hydra.run.dir={RUN}")
     assert code == 0, err
