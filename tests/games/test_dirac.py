@@ -119,6 +119,7 @@ def test_instance_noise_decays_at_the_predicted_rate(sd):
     assert rate == pytest.approx((-(sd**2) / 4 + np.emath.sqrt(sd**4 / 16 - 1 / 4)).real, rel=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", [(0.006, 0.008), (0.0, 4.0)])
 def test_wgan_gp_does_not_converge(start):
     """From within and from without it comes to a limit cycle, of which the axis crossings are known."""

@@ -350,6 +350,7 @@ class NoReads(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
+@pytest.mark.slow
 def test_one_transfer_a_log_point(run_cli, monkeypatch):
     """Whatever the number of runs; and nothing is read before it."""
     transfers: list[int] = []

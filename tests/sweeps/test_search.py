@@ -214,6 +214,7 @@ def test_an_interrupted_trial_comes_first(run_cli, monkeypatch):
     assert [trial.value for trial in trials()] == [trial.value for trial in trials("whole")]
 
 
+@pytest.mark.slow
 def test_a_failed_trial_does_not_end_the_search(run_cli, monkeypatch):
     outcomes = iter(["failed", "diverged", {4: 1.0}, {4: 2.0}])
     stub = Stub(monkeypatch, lambda config: next(outcomes))

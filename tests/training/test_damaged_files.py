@@ -56,7 +56,7 @@ FILES = [
 ]
 
 
-@pytest.mark.parametrize("case", some(FILES, every=2))
+@pytest.mark.parametrize("case", some(FILES, every=4))
 def test_a_damaged_file_and_a_verb(case, small_run, run_cli):
     name, content, verb, named = case
     (small_run / name).write_bytes(content)
