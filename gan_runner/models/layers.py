@@ -272,7 +272,7 @@ class SelfAttention(nn.Module):
         return x + self.gain * self.back(seen)
 
 
-class MinibatchDeviation(nn.Module):
+class MinibatchStdDev(nn.Module):
     """How much the samples of a group differ, as one more channel: (N, C, H, W) -> (N, C + 1, H, W).
 
     The standard deviation over the group of each channel and pixel, and their mean: one number for the group, at every

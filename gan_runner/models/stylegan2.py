@@ -25,7 +25,7 @@ from gan_runner.models.layers import (
     HeadedDiscriminator,
     Labelled,
     MakeHead,
-    MinibatchDeviation,
+    MinibatchStdDev,
     Output,
     checked_depth,
     choose,
@@ -40,7 +40,7 @@ from gan_runner.torch_utils.precision import without_autocast
 
 Architecture = Literal["skip", "residual", "plain"]
 
-KEPT = 0.995  # of the mean style at every forward pass in training
+MEAN_STYLE_DECAY = 0.995  # of the mean style at every forward pass in training
 HALF = math.sqrt(0.5)  # the gain of either summand of a residual block, which keeps the variance
 
 # What brings the variance of unit normal inputs back, roughly; the others have the gain 1.
@@ -63,19 +63,21 @@ class Scaled(nn.Module):
 
 
 class EqualizedLinear(nn.Module):
-    """rate (W x / √(fan in) + b): (N, inputs) -> (N, outputs), with W ~ N(0, 1) / rate and b = `bias` / rate at first.
+    """m (W x / √(fan in) + b): (N, inputs) -> (N, outputs), with W ~ N(0, 1) / m and b = `bias` / m at first.
 
-    A `rate` below 1 slows its learning, and does not change what the layer makes at first.
+    An m, `lr_multiplier`, below 1 slows its learning, and does not change what the layer makes at first.
     """
 
-    def __init__(self, inputs: int, outputs: int, *, bias: float = 0.0, rate: float = 1.0) -> None:
+    def __init__(self, inputs: int, outputs: int, *, bias: float = 0.0, lr_multiplier: float = 1.0) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(outputs, inputs) / rate)
-        self.bias = nn.Parameter(torch.full((outputs,), bias / rate))
-        self.rate = rate
+        self.weight = nn.Parameter(torch.randn(outputs, inputs) / lr_multiplier)
+        self.bias = nn.Parameter(torch.full((outputs,), bias / lr_multiplier))
+        self.lr_multiplier = lr_multiplier
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight * (self.rate / math.sqrt(self.weight.shape[1])), self.bias * self.rate)
+        return F.linear(
+            x, self.weight * (self.lr_multiplier / math.sqrt(self.weight.shape[1])), self.bias * self.lr_multiplier
+        )
 
 
 class EqualizedConvolution(nn.Module):
@@ -92,18 +94,18 @@ class EqualizedConvolution(nn.Module):
         self.padding = kernel // 2
         # The filter and the stride in one, where the convolution commutes with them; else the filter comes first.
         self.down = Downsample() if halve and kernel == 1 else None
-        self.smooth = Smooth(padding=1 + self.padding) if halve and kernel > 1 else None
+        self.blur = Blur(padding=1 + self.padding) if halve and kernel > 1 else None
 
     def forward(self, x: Tensor) -> Tensor:
         weight = self.weight * self.gain
-        if self.smooth is not None:
-            return F.conv2d(self.smooth(x), weight, self.bias, stride=2)
+        if self.blur is not None:
+            return F.conv2d(self.blur(x), weight, self.bias, stride=2)
         if self.down is not None:
             x = self.down(x)
         return F.conv2d(x, weight, self.bias, padding=self.padding)
 
 
-class Smooth(Resample):
+class Blur(Resample):
     """`gain` times the low-pass filter: (N, C, H, W) -> (N, C, H + 2p - 3, W + 2p - 3), p the padding with zeros."""
 
     def __init__(self, *, padding: int, gain: float = 1.0) -> None:
@@ -141,7 +143,7 @@ class ModulatedConvolution(nn.Module):
         self.weight = nn.Parameter(torch.randn(after, before, kernel, kernel))
         self.demodulate = demodulate
         self.gain = 1.0 if demodulate else 1 / math.sqrt(before * kernel**2)
-        self.smooth = Smooth(padding=1, gain=4.0) if double else None
+        self.blur = Blur(padding=1, gain=4.0) if double else None
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         weight = self.weight
@@ -149,10 +151,10 @@ class ModulatedConvolution(nn.Module):
             style = self.style(w) * self.gain
             scale = self.demodulation(style) if self.demodulate else None
         x = x * style[..., None, None].to(x.dtype)
-        if self.smooth is None:
+        if self.blur is None:
             x = F.conv2d(x, weight, padding=weight.shape[-1] // 2)
         else:
-            x = self.smooth(F.conv_transpose2d(x, weight.transpose(0, 1), stride=2))
+            x = self.blur(F.conv_transpose2d(x, weight.transpose(0, 1), stride=2))
         return x if scale is None else x * scale[..., None, None].to(x.dtype)
 
     def demodulation(self, style: Tensor) -> Tensor:
@@ -164,7 +166,7 @@ class ModulatedConvolution(nn.Module):
 class StyledLayer(nn.Module):
     """activation(modulated convolution + strength * noise + bias): (N, before, H, W), (N, S) -> (N, after, H', W').
 
-    The noise is a number for every pixel, for all channels alike, and `strength` is learned and begins at 0. In
+    The noise is a number for every pixel, for all channels alike, and its strength is learned and begins at 0. In
     training it is drawn anew for every sample, from the device's default generator, which is seeded at every step of a
     run. In evaluation it is the same at all times, so that samples are a function of their latents.
     """
@@ -185,7 +187,7 @@ class StyledLayer(nn.Module):
         super().__init__()
         self.convolution = ModulatedConvolution(before, after, 3, style_size, double=double)
         self.bias = nn.Parameter(torch.zeros(after))
-        self.strength = nn.Parameter(torch.zeros(())) if has_noise else None
+        self.noise_strength = nn.Parameter(torch.zeros(())) if has_noise else None
         self.register_buffer("noise", torch.randn(1, *side) if has_noise else None)
         self.activate = Scaled(activation)
         self.draws_noise = has_noise
@@ -193,12 +195,12 @@ class StyledLayer(nn.Module):
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         x = self.convolution(x, w)
         shift = self.bias[:, None, None]
-        if self.strength is not None and self.noise is not None:
+        if self.noise_strength is not None and self.noise is not None:
             noise = self.noise
             if self.training:
                 draw = partial(torch.randn, device=x.device, dtype=noise.dtype)
                 noise = ranks.drawn((x.shape[0], 1, *x.shape[-2:]), draw)
-            shift = shift + self.strength * noise
+            shift = shift + self.noise_strength * noise
         return self.activate(x + shift.to(x.dtype))
 
 
@@ -206,11 +208,11 @@ class Mapping(Labelled):
     """What styles are made of: latents (N, Z), labels (N,) -> (N, S), by linear layers with activations.
 
     The latents, and an embedding of the label if there are classes, are divided by their root mean square first. Z may
-    be 0, where the label alone is mapped. The layers learn at the share `rate` of the others' rate.
+    be 0, where the label alone is mapped. The layers learn at the share `lr_multiplier` of the others' rate.
     """
 
     def __init__(
-        self, latent_size: int, num_classes: int, style_size: int, *, layers: int, rate: float, activation: str
+        self, latent_size: int, num_classes: int, style_size: int, *, layers: int, lr_multiplier: float, activation: str
     ) -> None:
         super().__init__()
         self.latent_size = latent_size
@@ -218,22 +220,22 @@ class Mapping(Labelled):
         inputs = latent_size + (style_size if num_classes else 0)
         made: list[nn.Module] = []
         for before, after in pairwise([inputs, *[style_size] * layers]):
-            made += [EqualizedLinear(before, after, rate=rate), Scaled(activation)]
+            made += [EqualizedLinear(before, after, lr_multiplier=lr_multiplier), Scaled(activation)]
         self.layers = nn.Sequential(*made)
 
     def forward(self, latents: Tensor | None, labels: Tensor | None) -> Tensor:
         parts = []
         if latents is not None:
-            parts.append(of_unit_size(latents))
+            parts.append(normalize_rms(latents))
         if self.embedding is not None:
             table = self.embedding.weight.mT / math.sqrt(self.embedding.weight.shape[1])
-            parts.append(of_unit_size(F.embedding(required(labels), table) + self.embedding.bias))
+            parts.append(normalize_rms(F.embedding(required(labels), table) + self.embedding.bias))
         x = torch.cat(parts, dim=-1)
         with without_autocast(x.device):
             return self.layers(x.to(torch.promote_types(x.dtype, torch.float32)))
 
 
-def of_unit_size(x: Tensor) -> Tensor:
+def normalize_rms(x: Tensor) -> Tensor:
     """Divided by the root mean square of the last axis."""
     return x * (x.square().mean(-1, keepdim=True) + 1e-8).rsqrt()
 
@@ -352,7 +354,7 @@ class Generator(nn.Module):
         depth: PositiveInt | None,
         style_size: PositiveInt,
         mapping_layers: PositiveInt,
-        mapping_rate: Annotated[PositiveFloat, Le(1)],
+        mapping_lr_multiplier: Annotated[PositiveFloat, Le(1)],
         architecture: Architecture,
         noise: bool,
         style_mixing: Probability,
@@ -367,7 +369,12 @@ class Generator(nn.Module):
         sides = [(start[0] * 2**stage, start[1] * 2**stage) for stage in range(stages + 1)]
         channels = [channels_at(min(side), width, full_width_to) for side in sides]
         self.mapping = Mapping(
-            latent_size, num_classes, style_size, layers=mapping_layers, rate=mapping_rate, activation=activation
+            latent_size,
+            num_classes,
+            style_size,
+            layers=mapping_layers,
+            lr_multiplier=mapping_lr_multiplier,
+            activation=activation,
         )
         self.blocks = nn.ModuleList(
             StyledBlock(
@@ -404,7 +411,9 @@ class Generator(nn.Module):
         w = self.mapping(latents, labels)
         if self.training:
             with torch.no_grad():
-                self.mean_style.copy_(KEPT * self.mean_style + (1 - KEPT) * ranks.batch_mean(w, 0))
+                self.mean_style.copy_(
+                    MEAN_STYLE_DECAY * self.mean_style + (1 - MEAN_STYLE_DECAY) * ranks.batch_mean(w, 0)
+                )
         elif self.truncation != 1:
             w = torch.lerp(self.mean_style, w, self.truncation)
         styles = w.unsqueeze(1).expand(-1, self.style_count, -1)
@@ -440,12 +449,16 @@ class StyleHead(Head):
     m is a mapping of the label alone, of F entries. Karras et al. 2020, arXiv:2006.06676, appendix D.
     """
 
-    def __init__(self, features: int, num_classes: int, *, mapping_layers: int, rate: float, activation: str) -> None:
+    def __init__(
+        self, features: int, num_classes: int, *, mapping_layers: int, lr_multiplier: float, activation: str
+    ) -> None:
         super().__init__()
         self.linear = EqualizedLinear(features, features if num_classes else 1)
         self.mapping: Mapping | None = None
         if num_classes:
-            self.mapping = Mapping(0, num_classes, features, layers=mapping_layers, rate=rate, activation=activation)
+            self.mapping = Mapping(
+                0, num_classes, features, layers=mapping_layers, lr_multiplier=lr_multiplier, activation=activation
+            )
 
     def forward(self, features: Tensor, labels: Tensor | None) -> Tensor:
         """Logits (N,)."""
@@ -499,7 +512,7 @@ class Discriminator(HeadedDiscriminator):
 
     Channels are those of the generator at the same size. `architecture` is residual (the paper's choice), skip or plain
     (StyleGAN2-ADA's for CIFAR-10); see `HalvingBlock`. `minibatch_group` samples are compared with one another (see
-    `layers.MinibatchDeviation`); null: none. With classes the logit is a product with a mapping of the label, of
+    `layers.MinibatchStdDev`); null: none. With classes the logit is a product with a mapping of the label, of
     `mapping_layers` layers (see `StyleHead`). `depth` is k, as in the generator.
 
     Raises:
@@ -518,7 +531,7 @@ class Discriminator(HeadedDiscriminator):
         full_width_to: PositiveInt,
         depth: PositiveInt | None,
         mapping_layers: PositiveInt,
-        mapping_rate: Annotated[PositiveFloat, Le(1)],
+        mapping_lr_multiplier: Annotated[PositiveFloat, Le(1)],
         architecture: Architecture,
         minibatch_group: PositiveInt | None,
         activation: Activation,
@@ -543,14 +556,16 @@ class Discriminator(HeadedDiscriminator):
         last, pixels = channels[-1], sides[-1][0] * sides[-1][1]
         self.from_image = from_image(image_channels, last, activation) if architecture == "skip" else None
         self.end = nn.Sequential(
-            MinibatchDeviation(minibatch_group) if minibatch_group else nn.Identity(),
+            MinibatchStdDev(minibatch_group) if minibatch_group else nn.Identity(),
             EqualizedConvolution(last + bool(minibatch_group), last, 3),
             Scaled(activation),
             nn.Flatten(),
             EqualizedLinear(last * pixels, last),
             Scaled(activation),
         )
-        own = partial(StyleHead, mapping_layers=mapping_layers, rate=mapping_rate, activation=activation)
+        own = partial(
+            StyleHead, mapping_layers=mapping_layers, lr_multiplier=mapping_lr_multiplier, activation=activation
+        )
         self.head = (head or own)(last, num_classes)
 
     def features(self, x: Tensor) -> Tensor:

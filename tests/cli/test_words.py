@@ -87,7 +87,7 @@ ANSWERS = {  # what was typed -> what the one line of the answer names
     "--config-dir conf lr_schedule@regularizer.gradient_penalty.schedule=empty": "gradient_penalty.schedule _target_",
     "features.width=0 metric=none": "features.width=0 1",
     "features.foo=1": "features.foo features.",
-    "model=stylegan2 model.generator.mapping_rate=0": "mapping_rate 0",
+    "model=stylegan2 model.generator.mapping_lr_multiplier=0": "mapping_lr_multiplier 0",
     "model=r3gan regularizer=spectral_norm": "spectral_norm zeros",
     "model=r3gan model.generator.width=[8,8,8,8,8,8,8]": "width 7 8 4",
     f"{OWN} conditional=true": "conditional=true model.generator conditional=false",

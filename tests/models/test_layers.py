@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.autograd import gradcheck, gradgradcheck
 
-from gan_runner.models.layers import MinibatchDeviation, SelfAttention
+from gan_runner.models.layers import MinibatchStdDev, SelfAttention
 from gan_runner.torch_utils.parameters import compares_samples, mixes_samples
 from tests.helpers.models import parameters
 from tests.helpers.penalties import some
@@ -68,20 +68,20 @@ def test_attention_has_second_derivatives():
 def test_minibatch_deviation_is_of_strided_groups():
     """Samples i and i + N/group are compared; the channels and pixels of a group share one number."""
     x = some(6, 2, 3, 2)
-    found = MinibatchDeviation(group=3)(x)
+    found = MinibatchStdDev(group=3)(x)
     assert torch.equal(found[:, :2], x)
     for start in range(2):  # two groups, of the samples start, start + 2, start + 4
         expected = (x[start::2].var(0, correction=0) + 1e-8).sqrt().mean()
         torch.testing.assert_close(found[start::2, 2], expected.expand(3, 3, 2))
     torch.testing.assert_close(
-        MinibatchDeviation(group=64)(x)[:, 2], (x.var(0, correction=0) + 1e-8).sqrt().mean().expand(6, 3, 2)
+        MinibatchStdDev(group=64)(x)[:, 2], (x.var(0, correction=0) + 1e-8).sqrt().mean().expand(6, 3, 2)
     )
 
 
 @pytest.mark.parametrize("samples", [1, 2, 5, 7, 13])
 def test_minibatch_deviation_takes_any_number_of_samples(samples):
     x = some(samples, 2, 3, 3)
-    found = MinibatchDeviation(group=4)(x)
+    found = MinibatchStdDev(group=4)(x)
     groups = -(-samples // 4)
     filled = torch.cat([x, x])[: groups * -(-samples // groups)]
     for sample in range(samples):
@@ -91,20 +91,20 @@ def test_minibatch_deviation_takes_any_number_of_samples(samples):
 
 def test_minibatch_deviation_sees_a_lack_of_variety():
     one = some(1, 2, 3, 3)
-    assert MinibatchDeviation(4)(one.repeat(4, 1, 1, 1))[:, 2].max() < 2e-4
-    assert MinibatchDeviation(4)(some(4, 2, 3, 3))[:, 2].min() > 0.3
+    assert MinibatchStdDev(4)(one.repeat(4, 1, 1, 1))[:, 2].max() < 2e-4
+    assert MinibatchStdDev(4)(some(4, 2, 3, 3))[:, 2].min() > 0.3
 
 
 @pytest.mark.parametrize("samples", [4, 5])
 def test_minibatch_deviation_has_second_derivatives(samples):
-    layer, x = MinibatchDeviation(group=2), some(samples, 2, 2, 2).requires_grad_()
+    layer, x = MinibatchStdDev(group=2), some(samples, 2, 2, 2).requires_grad_()
     assert gradcheck(layer, x)
     assert gradgradcheck(layer, x)
 
 
 def test_minibatch_deviation_compares_samples_and_does_not_mix_them():
     """So a gradient penalty may stand beside it, but real and generated samples are not judged together."""
-    network = nn.Sequential(MinibatchDeviation())
+    network = nn.Sequential(MinibatchStdDev())
     assert compares_samples(network)
     assert not mixes_samples(network)
     assert compares_samples(nn.Sequential(nn.BatchNorm2d(3)))

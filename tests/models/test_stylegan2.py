@@ -85,7 +85,7 @@ def styled_layers(network):
 def add_noise(*layers):
     """As if its strength had been learned."""
     for layer in layers:
-        nn.init.ones_(layer.strength)
+        nn.init.ones_(layer.noise_strength)
 
 
 def small(classes=0, shape=(3, 32, 32), **keys) -> Generator:
@@ -157,16 +157,16 @@ def test_equalized_layers_have_second_derivatives(kernel, halve):
     layer, x = EqualizedConvolution(2, 2, kernel, halve=halve).double(), some(1, 2, 4, 4).requires_grad_()
     assert gradcheck(layer, x)
     assert gradgradcheck(layer, x)
-    linear, y = EqualizedLinear(3, 2, bias=1.0, rate=0.01).double(), some(2, 3).requires_grad_()
+    linear, y = EqualizedLinear(3, 2, bias=1.0, lr_multiplier=0.01).double(), some(2, 3).requires_grad_()
     assert gradgradcheck(linear, y)
 
 
 def test_mapping_and_head_have_second_derivatives():
     torch.manual_seed(0)
     labels = torch.tensor([0, 2])
-    mapping = Mapping(3, 3, 4, layers=2, rate=0.01, activation="softplus").double()
+    mapping = Mapping(3, 3, 4, layers=2, lr_multiplier=0.01, activation="softplus").double()
     assert gradgradcheck(lambda z: mapping(z, labels), some(2, 3).requires_grad_())
-    head = StyleHead(4, 3, mapping_layers=2, rate=0.01, activation="softplus").double()
+    head = StyleHead(4, 3, mapping_layers=2, lr_multiplier=0.01, activation="softplus").double()
     assert gradgradcheck(lambda x: head(x, labels), some(2, 4).requires_grad_())
 
 
@@ -183,7 +183,7 @@ def test_a_styled_layer_has_second_derivatives():
 @pytest.mark.parametrize("rate", [1.0, 0.01])
 def test_equalized_weights_have_unit_spread_and_unit_outputs(rate):
     torch.manual_seed(0)
-    layer = EqualizedLinear(400, 300, rate=rate)
+    layer = EqualizedLinear(400, 300, lr_multiplier=rate)
     assert layer.weight.std().item() == pytest.approx(1 / rate, rel=0.02)
     assert layer(torch.randn(100, 400)).std().item() == pytest.approx(1, rel=0.03)
     convolution = EqualizedConvolution(50, 60, 3)
@@ -195,7 +195,7 @@ def test_a_rate_slows_learning_by_as_much():
     """A step of Adam moves each weight by its rate: what the layer makes then moves by `rate` of it."""
     moved = []
     for rate in (1.0, 0.01):
-        layer, x = EqualizedLinear(1, 1, rate=rate), torch.ones(1, 1)
+        layer, x = EqualizedLinear(1, 1, lr_multiplier=rate), torch.ones(1, 1)
         before = layer(x)
         with torch.no_grad():
             layer.weight.add_(1e-3)
