@@ -221,7 +221,7 @@ TABLES = {
         prepare=few_clothes,
         shared=[
             "dataset=fashion_mnist", "dataset.root={data}", "dataset.image_size=32", "conditional=true", *CLOTHES,
-            "loss=hinge", "regularizer=spectral_norm", *SMALL, "precision=bf16", "evaluate_every=100",
+            "loss=hinge", "regularizer=spectral_norm", *SMALL, "evaluate_every=100",
         ],
         settings={
             "dcgan": ["model=dcgan", "steps=2000"],
