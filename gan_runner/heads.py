@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gan_runner.losses import Hinge
-from gan_runner.models.layers import Head, HeadOutputs, LinearHead, required
+from gan_runner.models.layers import Head, HeadOutputs, LinearHead, of_label, required
 from gan_runner.torch_utils import ranks
 from gan_runner.torch_utils.bounds import NonNegativeFloat, PositiveFloat, PositiveInt
 from gan_runner.torch_utils.precision import full_precision, full_product
@@ -89,11 +89,6 @@ def cross_entropy(outputs: HeadOutputs, labels: Tensor | None) -> Tensor:
     """-log p(y), p the softmax of the logits of classes (..., N, K): (..., N)."""
     classes = outputs.extra["classes"]
     return classes.logsumexp(-1) - of_label(classes, labels)
-
-
-def of_label(values: Tensor, labels: Tensor | None) -> Tensor:
-    """The value of each sample's own class: (..., N, K) -> (..., N)."""
-    return values.gather(-1, required(labels)[..., None]).squeeze(-1)
 
 
 # --- contrasting ------------------------------------------------------------------------------------------------------

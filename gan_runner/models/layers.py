@@ -47,6 +47,11 @@ def required(labels: Tensor | None) -> Tensor:
     return labels
 
 
+def of_label(values: Tensor, labels: Tensor | None) -> Tensor:
+    """The value of each sample's own class: (..., N, K) -> (..., N)."""
+    return values.gather(-1, required(labels)[..., None]).squeeze(-1)
+
+
 class Labelled(nn.Module):
     """A layer that takes (x, labels)."""
 
@@ -153,7 +158,7 @@ class LinearHead(Head):
         logits = self.linear(features).squeeze(-1)
         if self.projection is None:
             return logits
-        return logits + self.projection(features).gather(-1, required(labels)[..., None]).squeeze(-1)
+        return logits + of_label(self.projection(features), labels)
 
 
 MakeHead = Callable[[int, int], Head]

@@ -16,8 +16,8 @@ from gan_runner.models.layers import (
     Output,
     checked_depth,
     image_shape,
+    of_label,
     output_activation_layer,
-    required,
 )
 from gan_runner.models.resampling import Downsample, Upsample
 from gan_runner.models.resnet import Block
@@ -98,7 +98,7 @@ class ProjectionHead(Head):
         projected = self.linear(features)
         if self.projection is None:
             return projected.squeeze(-1)
-        return self.projection(projected).gather(-1, required(labels)[..., None]).squeeze(-1)
+        return of_label(self.projection(projected), labels)
 
 
 def initialize_r3gan(network: nn.Module) -> None:

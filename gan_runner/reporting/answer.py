@@ -140,10 +140,9 @@ def answer(study: Study) -> Answer | None:
     best, *others = known
     values = study.finite(best, objective)
     each = [study.finite(other, objective) for other in others]
-    p_values = [welch(values, other) for other in each]
-    tested = [place for place, p in enumerate(p_values) if p is not None]
-    corrected = dict(zip(tested, holm([p for p in p_values if p is not None]), strict=True))
-    levels = dict(zip(tested, holm_levels([p for p in p_values if p is not None]), strict=True))
+    tested = {place: p for place, other in enumerate(each) if (p := welch(values, other)) is not None}
+    corrected = dict(zip(tested, holm(list(tested.values())), strict=True))
+    levels = dict(zip(tested, holm_levels(list(tested.values())), strict=True))
     comparisons = [
         Comparison(
             setting,
