@@ -21,14 +21,14 @@ from tests.helpers.runs import differences
 from tests.helpers.stacked import default_dtype, largest_difference, variants
 from tests.helpers.taped import state_tensors, taped
 
-# By default every third option, and every sixth where a test is dear; combinations take as long again.
+# By default every fourth option, and every eighth where a test is dear; combinations take as long again.
 ALIKE = ("head=projection", "head=contragan", "regularizer=improved_consistency")  # as far as a step goes, to others
 LARGE = ("model=sagan", "model=r3gan", "model=biggan")
-THIRD = list(every_option())[::3]
-SIXTH = [name for name in every_option() if name not in (*ALIKE, *LARGE)][::6]
-PARAMS = [pytest.param(name, marks=[pytest.mark.slow] * (name not in THIRD)) for name in CASES]
-DEAR = [pytest.param(name, marks=[pytest.mark.slow] * (name not in SIXTH)) for name in CASES]
-every_sixth = pytest.mark.parametrize("name", DEAR, ids=list(CASES), indirect=True, scope="module")
+FOURTH = list(every_option())[::4]
+EIGHTH = [name for name in every_option() if name not in (*ALIKE, *LARGE)][::8]
+PARAMS = [pytest.param(name, marks=[pytest.mark.slow] * (name not in FOURTH)) for name in CASES]
+DEAR = [pytest.param(name, marks=[pytest.mark.slow] * (name not in EIGHTH)) for name in CASES]
+every_eighth = pytest.mark.parametrize("name", DEAR, ids=list(CASES), indirect=True, scope="module")
 
 
 @pytest.fixture(scope="module", params=PARAMS, ids=list(CASES))
@@ -41,7 +41,7 @@ def config(name: str) -> dict[str, Any]:
     return compose(*words_of(CASES[name]))
 
 
-@every_sixth
+@every_eighth
 def test_it_goes_on_from_its_state(config: dict[str, Any]) -> None:
     """To the last bit: weights, optimizers, memories, moving average, and what is logged, which are finite numbers."""
     game, fresh = assert_trains(config), build_game(config)
@@ -65,7 +65,7 @@ def test_it_needs_nothing_of_the_host(name: str, config: dict[str, Any]) -> None
 NOT_CAPTURED = ("RMSprop", "Subgradient", "FiniteDifference")
 
 
-@every_sixth
+@every_eighth
 def test_captured_steps_are_eager_ones(name: str, config: dict[str, Any]) -> None:
     """Recorded on a tape and replayed, with NaN in whatever memory a graph may not count on."""
     eager, step = build_game(config), taped(build_game(config))
@@ -115,7 +115,7 @@ def stackable(name: str, config: dict[str, Any]) -> list[dict[str, Any]]:
     return variants(config)
 
 
-@every_sixth
+@every_eighth
 def test_stacked_runs_are_those_alone(name: str, config: dict[str, Any]) -> None:
     configs = stackable(name, config)
     with default_dtype(torch.float64):

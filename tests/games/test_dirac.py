@@ -23,6 +23,7 @@ def decay_rate(points: np.ndarray) -> float:
     return float(np.polyfit(np.arange(len(points)), np.log(np.linalg.norm(points, axis=1)), 1)[0])
 
 
+@pytest.mark.slow
 def test_wasserstein_is_a_closed_orbit():
     """ψ' = ψ - h θ, θ' = θ + h ψ' keeps ψ² + θ² - h ψ θ exactly: an ellipse.
 

@@ -138,7 +138,7 @@ def test_is_pytorchs_in_a_step(words: list[str], monkeypatch: pytest.MonkeyPatch
     assert torch.stack([theirs.norm() for theirs in found[1]]).norm() > 1
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", some(["fp32", "bf16"], every=2))
 @pytest.mark.parametrize("penalty", some(["r1", "r2", "adversarial_perturbation"], every=3))
 def test_a_turn_at_the_samples_of_the_loss(penalty: str, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its gradient is PyTorch's in float32, which in bfloat16 on a CPU may be wrong by 100 %."""

@@ -64,7 +64,7 @@ BY_DEFAULT = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", some(BY_DEFAULT, every=3))
+@pytest.mark.parametrize("name", some(BY_DEFAULT, every=5))
 def test_two_processes_end_with_the_weights_of_one(name, pair):
     compare(pair, BY_DEFAULT[name])
 

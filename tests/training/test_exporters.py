@@ -11,7 +11,7 @@ import gan_runner
 from gan_runner.games.latents import Normal, TruncatedNormal, Uniform
 from gan_runner.training import exporters
 from gan_runner.training.model_card import LATENTS
-from tests.helpers import METRIC, SMALL, refusal
+from tests.helpers import METRIC, SMALL, refusal, some
 from tests.helpers.processes import cli
 
 CONDITIONAL = ["conditional=true", "model.generator.normalization=batch", "loss=hinge", "regularizer=none"]
@@ -27,7 +27,7 @@ def outputs(run: gan_runner.TrainedRun, *given: torch.Tensor) -> torch.Tensor:
         return run.generator(given[0], given[1] if len(given) > 1 else None)
 
 
-@pytest.mark.parametrize("words", [[], CONDITIONAL], ids=["unconditional", "conditional"])
+@pytest.mark.parametrize("words", some([CONDITIONAL, []], every=2), ids=["conditional", "unconditional"])
 def test_a_program_of_pytorch(words, run_cli):
     code, _, error = run_cli(*SMALL, *words, "name=run")
     assert code == 0, error
